@@ -1,0 +1,195 @@
+"""The matrix: base, every expert and every merged agent, on every specialty's test questions.
+
+One cell (model, specialty) is one file, named by a hash of all that its numbers depend on: adapters, base, questions
+and protocol. A cell that exists is not computed again, whichever experiment of the lineage made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import override
+
+from callbacks.experiment_callback import ExperimentCallback
+from datamodules.batch import Example
+from datamodules.prompts import NEUTRAL, VERSION
+from evaluation.scoring import Prediction, matrix, matrix_csv, matrix_figure, matrix_text, score
+from experiment.folders import locked
+from experiment.provenance import data_sha256
+from lightning_modules.policy import Policy
+from lightning_modules.rollout import sample
+from merge.adapter_files import adapter_sha256, read_adapter
+from merge.durable import write_text
+
+
+class EvaluateExperts(ExperimentCallback):
+    """Greedy answers to the neutral prompt, scored strictly; lenient accuracy and parse rate stand beside it."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Protocol of the matrix."""
+
+        n: int = 300
+        """Test questions per specialty, the first in hash order; 0 takes all."""
+        split: str = "test"
+        """Which split is examined: test, or val while choosing settings."""
+        max_new_tokens: int = 96
+        """Limit of an answer in tokens."""
+        rows_at_once: int = 100
+        """Answers decoded together; changes no result beyond rounding."""
+
+        def __post_init__(self) -> None:
+            if self.n < 0 or self.max_new_tokens < 1 or self.rows_at_once < 1:
+                raise ValueError("n must be at least 0, max_new_tokens and rows_at_once at least 1")
+            if self.split not in ("test", "val"):
+                raise ValueError(f"split must be 'test' or 'val', got {self.split!r}")
+
+    @override
+    def finish(self) -> None:
+        folder = self.experiment.folder.evaluation
+        with locked(folder, "the evaluation"):
+            predictions = self.predictions()
+            table = matrix(predictions)
+            lines = "".join(prediction.to_json() + "\n" for prediction in predictions)
+            write_text(folder / "predictions.jsonl", lines)
+            write_text(folder / "matrix.csv", matrix_csv(table))
+            write_text(folder / "scores.json", json.dumps(self.scores(predictions), indent=2) + "\n")
+            self.to_tensorboard(folder, table)
+        print("\n" + matrix_text(table) + "\n", flush=True)
+
+    def models(self) -> dict[str, list[Path]]:
+        """Row name -> the adapter folders that act together; the bare base has none."""
+        rows: dict[str, list[Path]] = {"base": []}
+        for context in self.experiment.lineage:
+            if context.stage_class.provides == "expert":
+                for specialty in context.specialties:
+                    rows[f"{context.experiment.name}/{specialty}"] = [path for _, path in context.expert_chain(specialty)]
+            for merged in sorted(context.folder.path.glob("merged/*/adapter")):
+                rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
+        return rows
+
+    def predictions(self) -> list[Prediction]:
+        """Every cell's predictions, computed or found."""
+        found: list[Prediction] = []
+        todo: list[tuple[str, list[Path], str, Path]] = []
+        for model, adapters in self.models().items():
+            for specialty in self.experiment.specialties:
+                cell = self.cell(adapters, specialty)
+                if cell.exists():
+                    found += self.read_cell(cell, model)
+                else:
+                    todo.append((model, adapters, specialty, cell))
+        if todo:
+            found += self.compute(todo)
+        order = {model: i for i, model in enumerate(self.models())}
+        return sorted(found, key=lambda p: (order[p.model], p.specialty, p.question_id))
+
+    def questions(self, specialty: str) -> Sequence[Example]:
+        """The test questions of a specialty."""
+        held = self.experiment.data(specialty).splits[self.config.split]
+        return held[: self.config.n] if self.config.n else held
+
+    def cell(self, adapters: Sequence[Path], specialty: str) -> Path:
+        """The file of a cell in this experiment, or the same cell in an experiment of the lineage."""
+        parts = [
+            self.base_key(),
+            *(adapter_sha256(path) for path in adapters),
+            data_sha256(self.experiment.data(specialty), self.config.split),
+            str(len(self.questions(specialty))),
+            str(self.config.max_new_tokens),
+            VERSION,
+        ]
+        name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] + ".jsonl"
+        places = [context.folder.evaluation / "cells" / name for context in reversed(self.experiment.lineage)]
+        return next((place for place in places if place.exists()), places[0])
+
+    def base_key(self) -> str:
+        """Identifies the base without loading it: the trained weights' manifest, and the model's settings."""
+        base = self.experiment.base_folder
+        manifest = (base / "manifest.json").read_text() if base else ""
+        return hashlib.sha256((manifest + json.dumps(self.experiment.resolved["model"], sort_keys=True)).encode()).hexdigest()
+
+    @staticmethod
+    def read_cell(cell: Path, model: str) -> list[Prediction]:
+        """Predictions of a stored cell, under the row's name in this experiment."""
+        return [replace(Prediction.from_json(line, str(cell)), model=model) for line in cell.read_text().splitlines()]
+
+    def compute(self, todo: Sequence[tuple[str, list[Path], str, Path]]) -> list[Prediction]:
+        """Answer the questions of missing cells; each cell is on disk as soon as it is done."""
+        policy, fingerprint = self.experiment.policy()
+        made: list[Prediction] = []
+        loaded: dict[Path, str] = {}
+        begin = time.monotonic()
+        for done, (model, adapters, specialty, cell) in enumerate(todo):
+            for path in [path for path in loaded if path not in adapters]:
+                policy.remove_adapter(loaded.pop(path))
+            for path in adapters:
+                if path not in loaded:
+                    adapter = read_adapter(path, base_fingerprint=fingerprint)
+                    loaded[path] = f"m{adapter_sha256(path)[:12]}"
+                    policy.load_adapter(loaded[path], adapter.config, adapter.tensors)
+            policy.activate([loaded[path] for path in adapters])
+            predictions = self.answer(policy, model, specialty)
+            write_text(cell, "".join(prediction.to_json() + "\n" for prediction in predictions))
+            made += predictions
+            left = (time.monotonic() - begin) / (done + 1) * (len(todo) - done - 1)
+            result = score(predictions)
+            print(
+                f"evaluated {model} on {specialty}: {100 * result.accuracy:.1f} % of {result.n}"
+                f"  ({done + 1}/{len(todo)}, {left:.0f} s left)",
+                flush=True,
+            )
+        return made
+
+    def answer(self, policy: Policy, model: str, specialty: str) -> list[Prediction]:
+        """Greedy answers of one model to one specialty's questions."""
+        examples = self.questions(specialty)
+        prompts = [policy.prompt(example, "") for example in examples]
+        completions = sample(
+            policy,
+            prompts,
+            max_new_tokens=self.config.max_new_tokens,
+            temperature=0.0,
+            rows_at_once=self.config.rows_at_once,
+        )
+        return [
+            Prediction(
+                model=model,
+                specialty=specialty,
+                question_id=example.question_id,
+                patient_id=example.patient_id,
+                guideline=NEUTRAL,
+                options=example.options,
+                answer_letter=example.letter,
+                completion=completion.text,
+                tags=dict(example.tags),
+                n_tokens=len(completion.ids),
+                truncated=completion.truncated,
+            )
+            for example, completion in zip(examples, completions, strict=True)
+        ]
+
+    @staticmethod
+    def scores(predictions: Sequence[Prediction]) -> dict:
+        """Model -> specialty -> every figure of `evaluation.scoring.Score`."""
+        cells: dict[str, dict[str, list[Prediction]]] = {}
+        for prediction in predictions:
+            cells.setdefault(prediction.model, {}).setdefault(prediction.specialty, []).append(prediction)
+        return {
+            model: {specialty: asdict(score(rows)) for specialty, rows in columns.items()}
+            for model, columns in cells.items()
+        }
+
+    def to_tensorboard(self, folder: Path, table) -> None:
+        """The matrix as a figure, and each cell as a scalar under the row's own run."""
+        with SummaryWriter(str(folder)) as writer:
+            writer.add_figure("evaluation/matrix", matrix_figure(table))
+            for row in table:
+                for specialty, cell in row.cells.items():
+                    writer.add_scalar(f"test/accuracy/{specialty}/{row.model.replace('/', '.')}", cell.accuracy, 0)

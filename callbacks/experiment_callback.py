@@ -1,0 +1,27 @@
+"""A callback that knows the experiment its run belongs to, and acts once more when all runs are in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+
+if TYPE_CHECKING:
+    from experiment.context import ExperimentContext
+
+
+class ExperimentCallback(L.Callback):
+    """Base class of the callbacks that a YAML lists."""
+
+    config: Any
+
+    def __init__(self, config: Any = None, *, experiment: ExperimentContext) -> None:
+        """Args:
+        config: the subclass's `Config`; None means its defaults.
+        experiment: the experiment in flight.
+        """
+        self.config = config if config is not None else self.Config()
+        self.experiment = experiment
+
+    def finish(self) -> None:
+        """Called when every run of the experiment is complete, possibly more than once: do nothing twice."""

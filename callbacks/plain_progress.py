@@ -1,0 +1,39 @@
+"""Progress for log files: one line now and then, with the time that is left."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from typing_extensions import override
+
+
+class PlainProgress(ProgressBar):
+    """Prints at the first step, then at most every `seconds`, and at the end."""
+
+    def __init__(self, name: str, seconds: float = 15.0) -> None:
+        """Args:
+        name: of the run.
+        seconds: between two lines.
+        """
+        super().__init__()
+        self.name = name
+        self.seconds = seconds
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begin = self.spoke = time.monotonic()
+        self.first_step = trainer.global_step
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        now, step = time.monotonic(), trainer.global_step
+        if now - self.spoke < self.seconds and step < trainer.max_steps and step > self.first_step + 1:
+            return
+        self.spoke = now
+        left = (now - self.begin) / max(1, step - self.first_step) * (trainer.max_steps - step)
+        numbers = {key: value for key, value in self.get_metrics(trainer, pl_module).items() if key != "v_num"}
+        shown = "  ".join(f"{key.removeprefix('train/')} {float(value):.3f}" for key, value in numbers.items())
+        print(f"{self.name}  step {step}/{trainer.max_steps}  {shown}  {timedelta(seconds=round(left))} left", flush=True)

@@ -1,0 +1,56 @@
+"""When a run has finished its steps, leave what it made: an adapter bound to its base, or base weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from typing_extensions import override
+
+from experiment.base_files import write_base
+from merge.adapter_files import adapter_sha256, write_adapter
+
+if TYPE_CHECKING:
+    from experiment.context import ExperimentContext
+    from lightning_modules.stage import Stage
+
+
+class SaveResult(L.Callback):
+    """Writes `adapter/` or `base/`, manifest last, so that a complete folder is a finished run."""
+
+    def __init__(
+        self, experiment: ExperimentContext, specialty: str, fingerprint: str, provenance: dict[str, Any]
+    ) -> None:
+        """Args:
+        experiment: the experiment in flight.
+        specialty: whose run this is.
+        fingerprint: of the base that the run started from.
+        provenance: goes into the manifest.
+        """
+        self.experiment, self.specialty = experiment, specialty
+        self.fingerprint, self.provenance = fingerprint, provenance
+
+    @override
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        run = self.experiment.folder.run(self.specialty)
+        beneath = self.experiment.experts_beneath(self.specialty)
+        parent = {"sha256": adapter_sha256(beneath[-1][1]), "specialty": self.specialty} if beneath else None
+        manifest = {
+            "kind": pl_module.kind,
+            "base_fingerprint": self.fingerprint,
+            "parent": parent,
+            "specialty": self.specialty,
+            "experiment": self.experiment.experiment.name,
+            "config_sha256": hashlib.sha256(json.dumps(self.experiment.resolved, sort_keys=True).encode()).hexdigest(),
+            "data_sha256": self.provenance["data_sha256"],
+            "git": self.provenance["git"],
+            "metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
+        }
+        if pl_module.provides == "expert":
+            config, tensors = pl_module.policy.adapter_state(pl_module.adapter)
+            write_adapter(run.adapter, config, tensors, manifest)
+        else:
+            write_base(run.base, pl_module.policy.family, manifest)
+        run.checkpoint.unlink(missing_ok=True)

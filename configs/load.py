@@ -1,0 +1,174 @@
+"""Reads an experiment: dataclass defaults <- YAML files (`extends`) <- dotted command line.
+
+    loaded = load("rl_gba.yaml", ["module.init_args.group_size=4", "only=[pediatrics]"])
+
+Every problem is reported at once, before torch is imported where the source files tell what a class takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.problems import ConfigError, Problem, did_you_mean
+from configs.resolve import Resolver, origins, resolved
+from configs.schema import Experiment
+from configs.show import changed_settings, format_resolved
+from configs.tree import Branch, Leaf, TreeReader, merge_trees, plain, read_overrides, shown
+
+__all__ = ["Loaded", "changed_settings", "format_resolved", "handed_on", "load"]
+
+CONFIGS = Path(__file__).resolve().parent
+OWN = ("name", "description")
+"""Keys that a file does not hand down through `extends`."""
+HANDED_ON = ("runs_dir", "workers", "threads", "budget")
+"""Command-line keys that hold for required experiments too: where and how much, never what."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checked experiment.
+
+    Attributes:
+        experiment: what to run.
+        resolved: the same as plain data with every default filled in.
+        origins: dotted key of `resolved` -> "file:line", "command line", "file name" or "default of X".
+        path: the file.
+        required: the experiments it starts from, in the order of `requires`.
+    """
+
+    experiment: Experiment
+    resolved: dict[str, Any]
+    origins: dict[str, str]
+    path: Path
+    required: tuple[Loaded, ...] = ()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, merge and check an experiment and everything it requires.
+
+    Args:
+        path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
+        overrides: `dotted.key=value` with a YAML value; a key of a component is written out
+            (`module.init_args.beta=0`). `runs_dir`, `workers`, `threads` and `budget` reach required experiments too.
+
+    Raises:
+        ConfigError: everything that is wrong, one line each.
+    """
+    problems: list[Problem] = []
+    loaded = load_one(str(path), Path.cwd(), "command line", overrides, (), problems)
+    if problems or loaded is None:
+        raise ConfigError(problems)
+    return loaded
+
+
+def load_one(
+    name: str, folder: Path, asked_by: str, overrides: Sequence[str], chain: tuple[Path, ...], problems: list[Problem]
+) -> Loaded | None:
+    """One experiment and, recursively, those it requires; `chain` holds the experiments that require it."""
+    before = len(problems)
+    path = find(name, folder, asked_by, "requires" if chain else "", problems)
+    if path is None:
+        return None
+    if path in chain:
+        problems.append(Problem(asked_by, "requires", name, f"experiments require each other: {ring(chain, path)}"))
+        return None
+    below = read_file(path, (), problems)
+    if below is None:
+        return None
+    named = Branch({"name": Leaf(path.stem, "file name")}, below.place)
+    tree = merge_trees(merge_trees(named, below), read_overrides(overrides, problems))
+    resolver = Resolver(tree, problems)
+    experiment = resolver.experiment()
+    required = load_required(tree, path, overrides, (*chain, path), problems)
+    if experiment is None or len(problems) > before:
+        return None
+    whole = resolved(experiment)
+    return Loaded(experiment, whole, origins(whole, tree), path, required)
+
+
+def handed_on(overrides: Sequence[str]) -> list[str]:
+    """The command-line settings that hold for required experiments too.
+
+    Examples:
+        >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1"])
+        ['runs_dir=/tmp/runs', 'budget=0.1']
+    """
+    return [argument for argument in overrides if argument.partition("=")[0].strip() in HANDED_ON]
+
+
+def load_required(
+    tree: Branch, path: Path, overrides: Sequence[str], chain: tuple[Path, ...], problems: list[Problem]
+) -> tuple[Loaded, ...]:
+    """The experiments that `requires` names."""
+    names, node = plain(tree.children.get("requires")), tree.children.get("requires")
+    found = []
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str):
+            found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, problems))
+    return tuple(loaded for loaded in found if loaded is not None)
+
+
+def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
+    """A file laid over the files that it extends, left to right.
+
+    Args:
+        path: an existing file.
+        chain: the files that extend this one, outermost first.
+        problems: takes what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(shown(path), "", None, f"cannot be read: {error}"))
+        return None
+    tree = TreeReader(shown(path), problems).read(text)
+    if tree is None:
+        return None
+    if not isinstance(tree, Branch):
+        problems.append(Problem(shown(path), "", tree.value, "expected a mapping of keys and values at the top level"))
+        return None
+    below = Branch({}, tree.place)
+    extends = tree.children.get("extends")
+    for name in parents(extends, problems):
+        parent = find(name, path.parent, extends.place, "extends", problems)
+        if parent is not None and parent in (*chain, path):
+            message = f"files extend each other: {ring((*chain, path), parent)}"
+            problems.append(Problem(extends.place, "extends", name, message))
+        elif parent is not None:
+            layer = read_file(parent, (*chain, path), problems) or below
+            below = merge_trees(below, Branch({k: v for k, v in layer.children.items() if k not in OWN}, layer.place))
+    return merge_trees(below, Branch({k: v for k, v in tree.children.items() if k != "extends"}, tree.place))
+
+
+def parents(extends: Leaf | Branch | None, problems: list[Problem]) -> list[str]:
+    """The file names under `extends`: one, or a list."""
+    names = plain(extends)
+    names = [names] if isinstance(names, str) else [] if names is None else names
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    problems.append(Problem(extends.place, "extends", names, f"expected a file name or a list of them, got {names!r}"))
+    return []
+
+
+def find(name: str, folder: Path, asked_by: str, key: str, problems: list[Problem]) -> Path | None:
+    """A file by name: in a folder, then in `configs/`, with or without `.yaml`."""
+    places = [folder / name, CONFIGS / name]
+    for place in places:
+        for candidate in (place, place.with_name(f"{place.name}.yaml")) if place.name else ():
+            if candidate.is_file():
+                return candidate.resolve()
+    folders = dict.fromkeys(place.parent for place in places)
+    found = [file for parent in folders if parent.is_dir() for file in sorted(parent.glob("*.yaml"))]
+    files = [name for file in found for name in (file.name, file.stem)]
+    looked = ", ".join(shown(place) for place in dict.fromkeys(places))
+    message = f"no such file: {name!r} (looked for {looked})"
+    problems.append(Problem(asked_by, key, name, message, did_you_mean(Path(name).name, files)))
+    return None
+
+
+def ring(chain: tuple[Path, ...], path: Path) -> str:
+    """A cycle of files in words."""
+    return " -> ".join(shown(file) for file in [*chain[chain.index(path) :], path])

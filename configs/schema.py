@@ -1,0 +1,98 @@
+"""What an experiment's YAML may say. Defaults, units and ranges of the top level stand here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
+"""What becomes a folder name: no separators, so that no name leaves its folder."""
+MAX_SEED = 2**32 - 1
+"""Largest seed that NumPy, and so `seed_everything`, takes."""
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that cannot be a folder.
+
+    Raises:
+        ValueError: it has characters other than letters, digits, '.', '_' and '-', or is '.' or '..'.
+    """
+    if not NAME_PATTERN.fullmatch(name) or set(name) == {"."}:
+        raise ValueError(f"{what} {name!r} becomes a folder: only letters, digits, '.', '_' and '-' are allowed")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class and what it is built from; the class path is the registry."""
+
+    class_path: str
+    """Dotted path of an importable class, such as `datamodules.dermatology.DermatologyPatches`."""
+    init_args: dict[str, Any] = field(default_factory=dict)
+    """Fields of the class's nested `Config`, as plain data; a class without `Config` takes them as arguments."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of one YAML: one per specialty, then what the callbacks make of them."""
+
+    name: str
+    """Folder under `runs_dir`; letters, digits, '.', '_' and '-'. A file that does not give it is called by its file
+    name; it is never inherited through `extends`, so that two files never share a folder by accident."""
+    model: Component
+    """The vision-language family."""
+    module: Component
+    """The LightningModule: the training objective."""
+    specialties: dict[str, Component]
+    """Specialty name -> DataModule; at least one. `null` removes an inherited one."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """DataModule options that every specialty shares; a specialty's own init_args win."""
+    requires: list[str] = field(default_factory=list)
+    """Experiment files whose experts this one starts from; run first unless finished."""
+    callbacks: dict[str, Component] = field(default_factory=dict)
+    """Free name -> callback. `null` removes an inherited one."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of Lightning's Trainer."""
+    seed: int = 0
+    """Seed of everything random; 0 to 2**32 - 1."""
+    runs_dir: str = "runs"
+    """Folder that holds the experiments."""
+    only: list[str] = field(default_factory=list)
+    """Specialties to train now; empty means all."""
+    workers: int = 1
+    """Specialties trained side by side, each in a process of its own; at least 1."""
+    threads: int = 1
+    """CPU threads per process; at least 1."""
+    budget: float = 1.0
+    """Factor on every max_steps; above 0."""
+    overwrite: bool = False
+    """Start anew although the folder holds another configuration's runs."""
+    description: str = ""
+    """One sentence for readers; not inherited through `extends`."""
+
+    def __post_init__(self) -> None:
+        check_name("name", self.name)
+        if not self.specialties:
+            raise ValueError("specialties must name at least one specialty and its DataModule")
+        for name in self.specialties:
+            check_name("specialties entry", name)
+        dotted = [name for name in (*self.specialties, *self.callbacks) if "." in name]
+        if dotted:
+            section = "specialties" if dotted[0] in self.specialties else "callbacks"
+            raise ValueError(f"{section} are addressed by dotted keys, so {dotted[0]!r} must not have a dot")
+        unknown = [name for name in self.only if name not in self.specialties]
+        if unknown:
+            raise ValueError(
+                f"only names {unknown[0]!r}, which is not a specialty here ({', '.join(self.specialties)})"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {self.seed}")
+        if not self.runs_dir:
+            raise ValueError("runs_dir must not be empty; '.' is the working folder")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if not (self.budget > 0 and math.isfinite(self.budget)):
+            raise ValueError(f"budget must be above 0 and finite, got {self.budget}")

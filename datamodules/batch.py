@@ -1,0 +1,111 @@
+"""The two types that every data set, every module and every scorer share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+LETTERS = "ABCDEFGHIJ"
+
+ImageSource = Path | Image.Image | Callable[[], Image.Image]
+"""A file, a picture in memory, or a function that draws one when it is looked at."""
+
+
+class BadExampleError(ValueError):
+    """A row of a data set that cannot be used; the message names the row, the value and what was expected."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One multiple-choice question about one patient.
+
+    Attributes:
+        patient_id: the split key; two examples of one patient never fall into different splits.
+        images: zero or more pictures, shown before the question in this order.
+        question: the stem, without the options.
+        options: two to ten distinct texts in the order shown; the first is option A.
+        answer: the text of the right option.
+        question_id: unique within its data set.
+        reasoning: guideline name -> a worked chain of thought that ends in the conclusion, without tags.
+        tags: attributes to break results down by, such as {"question_type": "grade", "modality": "X-ray"}.
+    """
+
+    patient_id: str
+    images: tuple[ImageSource, ...]
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    question_id: str
+    reasoning: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        where = f"example {self.question_id!r}"
+        if not 2 <= len(self.options) <= len(LETTERS):
+            raise BadExampleError(f"{where}: got {len(self.options)} options, expected 2 to {len(LETTERS)}")
+        if len(set(self.options)) != len(self.options):
+            raise BadExampleError(f"{where}: options repeat: {self.options}")
+        if self.answer not in self.options:
+            raise BadExampleError(f"{where}: the answer {self.answer!r} is not among the options {self.options}")
+        if not self.question.strip() or not self.patient_id:
+            raise BadExampleError(f"{where}: question and patient_id must not be empty")
+
+    @property
+    def letter(self) -> str:
+        """The right option's letter."""
+        return LETTERS[self.options.index(self.answer)]
+
+    def trace(self, guideline: str) -> str:
+        """The completion to imitate: tagged reasoning under one guideline, then the letter.
+
+        The letter is named once more at the end of the reasoning, right after the conclusion's text: a small model
+        finds an option's letter from its text, and fails to find it from the answer tag, which stands too far away.
+        """
+        conclusion = self.reasoning[guideline].rstrip().removesuffix(".")
+        return f"<think>{conclusion}, option {self.letter}.</think><answer>{self.letter}</answer>"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of training work, or questions to roll out.
+
+    Attributes:
+        examples: B questions.
+        guidelines: B guideline names, the instruction that each row's prompt carries.
+        completions: B texts to imitate; empty for reinforcement learning and evaluation.
+    """
+
+    examples: tuple[Example, ...]
+    guidelines: tuple[str, ...] = ()
+    completions: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+
+def load_image(source: ImageSource, max_pixels: int = 64_000_000) -> Image.Image:
+    """Open a picture as RGB.
+
+    Raises:
+        BadExampleError: the file is missing, is not a picture, is truncated, or has more than `max_pixels` pixels
+            (a decompression bomb, or a whole slide that should have been tiled).
+    """
+    name = str(source) if isinstance(source, Path) else "picture in memory"
+    try:
+        image = Image.open(source) if isinstance(source, Path) else source if isinstance(source, Image.Image) else source()
+        if image.width * image.height > max_pixels:
+            raise BadExampleError(f"{name}: {image.width}x{image.height} is over the limit of {max_pixels} pixels")
+        return image.convert("RGB")
+    except FileNotFoundError as error:
+        raise BadExampleError(f"{name}: no such image file") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadExampleError(f"{name}: cannot be read as an image ({error}); is it truncated or not a picture?") from error
+
+
+def image_key(image: Image.Image) -> str:
+    """SHA-256 of size and pixels: equal pictures have equal keys whatever file they came from."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()

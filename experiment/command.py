@@ -1,0 +1,58 @@
+"""What `train.py` does with a good configuration, and how it ends: one clear line, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+from configs.load import Loaded
+from datamodules.batch import BadExampleError
+from experiment.context import ExperimentContext
+from experiment.dry_run import dry_run_report
+from experiment.run import assemble, run_experiment
+from merge.adapter_files import AdapterError
+
+EXPECTED = (BadExampleError, AdapterError, OSError, RuntimeError, ValueError)
+"""Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
+
+
+def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
+    """Run the experiment, or report what running it would mean.
+
+    Returns:
+        The process's exit code: 0 finished, 1 failed, 130 interrupted.
+
+    Raises:
+        ConfigError: a required experiment's settings, or settings that differ from the folder's.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    name = loaded.experiment.name
+    try:
+        context = assemble(loaded)
+        if dry_run:
+            print(dry_run_report(context))
+            return 0
+        run_experiment(context, overrides)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except EXPECTED as error:
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    where(context)
+    return 0
+
+
+def where(context: ExperimentContext) -> None:
+    """Say what lies where, and how to look at it."""
+    folder = context.folder
+    lines = [f"Everything of this experiment lies in {folder.path}/"]
+    if (folder.evaluation / "matrix.csv").exists():
+        lines.append(f"  matrix and answers   {folder.evaluation}/matrix.csv, predictions.jsonl, scores.json")
+    if (folder.path / "merged").exists():
+        lines.append(f"  merged agents        {folder.path}/merged/<method>/adapter, with recipe and conflict report")
+    lines.append(f"  experts              {folder.path}/<specialty>/adapter, samples.jsonl, provenance.json")
+    lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,118 @@
+"""An experiment in flight: its settings, its folder, what it requires, and how to build its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from configs.build import build, import_class
+from configs.schema import Component, Experiment
+from datamodules.base import VQADataModule
+from experiment.base_files import is_base_complete
+from experiment.folders import ExperimentFolder
+from lightning_modules.policy import Policy
+from lightning_modules.stage import Stage, StageContext
+from merge.adapter_files import base_fingerprint, is_complete, read_adapter
+
+
+@dataclass
+class ExperimentContext:
+    """What stages and callbacks may ask of the experiment they belong to.
+
+    Attributes:
+        experiment: typed settings.
+        resolved: the same as plain data, for files and the HParams table.
+        path: of the YAML.
+        required: the experiments that this one starts from, in order.
+    """
+
+    experiment: Experiment
+    resolved: dict[str, Any]
+    path: Path
+    required: list[ExperimentContext] = field(default_factory=list)
+    _data: dict[str, VQADataModule] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        """Where everything of this experiment lies."""
+        return ExperimentFolder(Path(self.experiment.runs_dir) / self.experiment.name)
+
+    @property
+    def stage_class(self) -> type[Stage]:
+        """The LightningModule's class."""
+        return import_class(self.experiment.module.class_path)
+
+    @property
+    def specialties(self) -> list[str]:
+        """Every specialty that the experiment expects, whatever `only` says."""
+        return list(self.experiment.specialties)
+
+    @cached_property
+    def lineage(self) -> list[ExperimentContext]:
+        """Every experiment that this one stands on, oldest first, itself last."""
+        found: dict[Path, ExperimentContext] = {}
+        for parent in self.required:
+            found.update({context.folder.path: context for context in parent.lineage})
+        return [*found.values(), self]
+
+    @property
+    def base_folder(self) -> Path | None:
+        """Weights of the base that the lineage trained, or None where the model is used as it is published."""
+        bases = [c for c in self.lineage if c is not self and c.stage_class.provides == "base"]
+        return bases[-1].folder.run(bases[-1].specialties[0]).base if bases else None
+
+    def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
+        """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
+        return [
+            (c.stage_class.adapter, c.folder.run(specialty).adapter)
+            for c in self.lineage[:-1]
+            if c.stage_class.provides == "expert" and specialty in c.specialties
+        ]
+
+    def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
+        """The adapters that together are this experiment's expert of a specialty, lowest first."""
+        return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
+
+    def is_run_complete(self, specialty: str) -> bool:
+        """Whether a specialty's run has left its result."""
+        run = self.folder.run(specialty)
+        return is_complete(run.adapter) if self.stage_class.provides == "expert" else is_base_complete(run.base)
+
+    def is_complete(self) -> bool:
+        """Whether every expected run has."""
+        return all(self.is_run_complete(specialty) for specialty in self.specialties)
+
+    def data(self, specialty: str) -> VQADataModule:
+        """The specialty's data module, built once."""
+        if specialty not in self._data:
+            component = self.experiment.specialties[specialty]
+            merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
+            self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
+        return self._data[specialty]
+
+    def policy(self) -> tuple[Policy, str]:
+        """A fresh policy on the lineage's base, and the base's fingerprint."""
+        family = build(self.experiment.model, weights=self.base_folder)
+        return Policy(family), base_fingerprint(family.named_parameters())
+
+    def stage(self, specialty: str, policy: Policy, fingerprint: str) -> Stage:
+        """The LightningModule of one run, its starting experts loaded.
+
+        Raises:
+            AdapterError: a starting expert is missing, damaged, or belongs to another base.
+        """
+        start = self.experts_beneath(specialty)
+        for name, folder in start:
+            adapter = read_adapter(folder, base_fingerprint=fingerprint)
+            policy.load_adapter(name, adapter.config, adapter.tensors)
+        context = StageContext(policy, tuple(name for name, _ in start), specialty, self.experiment.seed)
+        return build(self.experiment.module, context=context)
+
+    def callbacks(self) -> Iterator[Any]:
+        """The experiment's own callbacks, in the order of the YAML."""
+        for component in self.experiment.callbacks.values():
+            if component is not None:
+                yield build(component, experiment=self)

@@ -1,0 +1,100 @@
+"""What lies where on disk, and writing that is all or nothing.
+
+    runs/<experiment>/experiment.json                the settings this folder belongs to
+    runs/<experiment>/<specialty>/                   events, checkpoints/, adapter/ or base/, status.json, ...
+    runs/<experiment>/merged/<method>/               adapter/, recipe.yaml, conflict report
+    runs/<experiment>/evaluation/                    cells/, predictions.jsonl, scores.json, matrix.csv
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from merge.durable import write_text
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One `Trainer.fit`: one specialty of one experiment."""
+
+    path: Path
+
+    @property
+    def adapter(self) -> Path:
+        """The finished expert; complete if and only if its manifest is there."""
+        return self.path / "adapter"
+
+    @property
+    def base(self) -> Path:
+        """The finished base weights of a base-training run."""
+        return self.path / "base"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State of an interrupted run."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def set_status(self, state: str, **fields: Any) -> None:
+        """Record what the run is doing: running, finished, interrupted or failed."""
+        status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
+        write_text(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """All runs of one experiment, their merge and their evaluation."""
+
+    path: Path
+
+    def run(self, specialty: str) -> RunFolder:
+        """The folder of one specialty's run."""
+        return RunFolder(self.path / specialty)
+
+    def merged(self, method: str) -> Path:
+        """The folder of one merged agent."""
+        return self.path / "merged" / method
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of predictions, scores and the matrix."""
+        return self.path / "evaluation"
+
+    def clear(self) -> None:
+        """Remove every run, merge and evaluation; the lock stays."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings that everything in this folder was made with."""
+        return self.path / "experiment.json"
+
+
+@contextmanager
+def locked(folder: Path, waiting_for: str) -> Iterator[None]:
+    """Hold a folder's lock; processes that find it taken wait. The lock dies with its process.
+
+    Args:
+        folder: what is locked, by a file `.lock` inside it.
+        waiting_for: what to tell the user while waiting.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process works on {waiting_for} ({folder}); waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

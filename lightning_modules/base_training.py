@@ -1,0 +1,61 @@
+"""Make a base to adapt: train a whole tiny model, or align the projector of a pretrained one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from typing_extensions import override
+
+from datamodules.base import VQADataModule
+from datamodules.batch import Batch
+from datamodules.prompts import NEUTRAL
+from lightning_modules.sft_lora import imitation_loss
+from lightning_modules.stage import Stage, StageContext
+
+
+class BaseTraining(Stage):
+    """Imitation on perception and language; what is trained becomes the base of every expert."""
+
+    provides = "base"
+
+    @dataclass(frozen=True)
+    class Config:
+        """What is trained, and how fast."""
+
+        parameters: Literal["all", "projector"] = "all"
+        """`all` trains a model from scratch; `projector` aligns pictures with a frozen language model."""
+        learning_rate: float = 1e-3
+        """Peak of the schedule."""
+        warmup_steps: int = 20
+        """Optimiser steps of linear warm-up."""
+
+        def __post_init__(self) -> None:
+            if self.learning_rate <= 0 or self.warmup_steps < 0:
+                raise ValueError("learning_rate must be above 0 and warmup_steps at least 0")
+
+    def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
+        """Make the chosen parameters trainable. Arguments as of `SFTLoRA`."""
+        super().__init__(context)
+        self.config = config if config is not None else self.Config()
+        self.instructions = {NEUTRAL: ""}
+        family = self.policy.family
+        chosen = family.parameters() if self.config.parameters == "all" else family.projector_parameters()
+        for parameter in chosen:
+            parameter.requires_grad_(True)
+
+    @override
+    def dataloader(self, data: VQADataModule, n_steps: int):
+        return data.sft_loader(n_steps)
+
+    @override
+    def metrics_at_start(self) -> dict[str, float]:
+        return {"train/loss": 0.0, "train/token_probability": 0.0}
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, probability = imitation_loss(self.policy, batch, self.instructions)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/token_probability", probability, prog_bar=True)
+        return loss

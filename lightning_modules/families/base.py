@@ -1,0 +1,147 @@
+"""What a family of vision-language models must offer. One small file per family; nothing else may know its name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """One preprocessed picture.
+
+    Attributes:
+        pixels: what the vision tower takes; the shape is the family's own business.
+        n_tokens: placeholder tokens that the picture occupies in a prompt.
+        grid: (frames, height, width) in patches where the family's positions need it, else None.
+    """
+
+    pixels: Tensor
+    n_tokens: int
+    grid: tuple[int, int, int] | None = None
+
+
+class VisionLanguageFamily(nn.Module):
+    """A pretrained (or tiny random) vision-language model, seen through the few operations that training needs.
+
+    Attributes:
+        model: the transformers model whose language part carries LoRA adapters; PEFT wraps it in place.
+        tokenizer: its tokenizer.
+        lora_targets: regular expression over `model`'s module names: the language model's linear layers.
+        image_token_id: the placeholder that pictures occupy in `input_ids`.
+        banned_token_ids: vision and control tokens, excluded alike when sampling and when scoring.
+        hidden_size: width H of the language model.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    lora_targets: str
+    image_token_id: int
+    banned_token_ids: tuple[int, ...]
+    hidden_size: int
+
+    @property
+    def eos_token_id(self) -> int:
+        """The token that ends an assistant turn."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills rows; masks go by length, never by this id."""
+        return self.tokenizer.pad_token_id
+
+    @abstractmethod
+    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        """Tokenise one user turn up to where the assistant begins.
+
+        Args:
+            text: the question as `datamodules.prompts.prompt_text` writes it; control tokens in it stay plain text.
+            image_tokens: placeholder count of each picture; pictures stand before the text.
+        """
+
+    @abstractmethod
+    def preprocess(self, image: Image.Image) -> ImageInput:
+        """Turn an RGB picture into the vision tower's input."""
+
+    @abstractmethod
+    def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
+        """Run the vision tower and projector: one (n_tokens, H) tensor per picture."""
+
+    @abstractmethod
+    def position_ids(self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]) -> Tensor:
+        """Positions of padded rows, such that a row has the same positions however it is padded.
+
+        Args:
+            input_ids: (B, L) int64, padded on either side.
+            mask: (B, L) bool, True at real tokens.
+            grids: per row, the grid of each of its pictures in order.
+
+        Returns:
+            (B, L) int64, or (3, B, L) where the family has three axes (time, height, width). A completion token's
+            position is the previous token's plus one on every axis.
+        """
+
+    @abstractmethod
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """(B, L) int64 -> (B, L, H) text embeddings."""
+
+    @abstractmethod
+    def hidden_states(
+        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        """Run the language model's layers.
+
+        Args:
+            inputs_embeds: (B, L, H), picture features already in place.
+            mask: (B, C + L) bool, True at real tokens, over cached and new positions.
+            position_ids: as `position_ids` returns them, for the new tokens.
+            cache: a transformers `DynamicCache` with C positions that is extended in place, or None.
+
+        Returns:
+            (B, L, H), after the final norm.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """LM head: (..., H) -> (..., V)."""
+
+    def load_weights(self, folder: Path) -> None:
+        """Replace parameters by those of a trained base, all or some of them, by name.
+
+        Args:
+            folder: holds `model.safetensors`, written after the base's training.
+
+        Raises:
+            ValueError: a stored name or shape is not this model's; was it trained with another `model` config?
+        """
+        stored = load_file(folder / "model.safetensors")
+        own = dict(self.named_parameters())
+        strange = [
+            f"{name} {tuple(tensor.shape)}" for name, tensor in stored.items()
+            if name not in own or own[name].shape != tensor.shape
+        ]
+        if strange:
+            raise ValueError(
+                f"{folder}/model.safetensors does not fit the model: {len(strange)} of {len(stored)} tensors, such as "
+                f"{strange[0]}; was the base trained with another model config?"
+            )
+        with torch.no_grad():
+            for name, tensor in stored.items():
+                own[name].copy_(tensor)
+
+    def vision_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the vision tower, frozen in every stage but the base's own training."""
+        return []
+
+    def projector_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the part that maps picture features to the language model's width."""
+        return []

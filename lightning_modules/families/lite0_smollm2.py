@@ -1,0 +1,194 @@
+"""Real pictures on a processor: frozen EfficientNet-Lite0, a linear projector, SmolLM2-135M-Instruct."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typing_extensions import override
+
+from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.families.gguf import chat_tokenizer, load_llama
+from lightning_modules.families.lite0 import Lite0, load_lite0
+
+START, END, PAD, IMAGE = "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<empty_output>"
+"""Control tokens; the picture takes one that SmolLM2 reserved for notebooks, so that no embedding row is added."""
+
+STRIDE = 32
+"""Pixels per cell of the tower's feature map."""
+
+
+class Lite0SmolLM2(VisionLanguageFamily):
+    """Cells of Lite0's feature map, pooled and projected, stand before the question.
+
+    The tower stays frozen in every stage; `projector_parameters` is what aligns it to the language model.
+
+    Source: LLaVA, arXiv:2304.08485, section 4.1 (frozen tower, linear projector, then the language model).
+    """
+
+    lora_targets = r".*layers\.\d+\.(self_attn|mlp)\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Where the weights lie, and how much of the context a picture takes."""
+
+        root: str = "assets"
+        """Folder that `python -m datamodules.assets` filled."""
+        image_size: int = 128
+        """S, side of the square that a picture is fitted into, in pixels; a multiple of 32."""
+        image_tokens: int = 4
+        """Placeholder tokens per picture: a square number, whose root divides S / 32."""
+        seed: int = 0
+        """Of the projector's first weights, and of everything if `random`."""
+        system: str = ""
+        """System prompt; empty leaves the system turn out."""
+        random: bool = False
+        """True builds a small random model that needs no files: for tests."""
+
+        def __post_init__(self) -> None:
+            cells = self.image_size // STRIDE
+            side = round(self.image_tokens**0.5)
+            if self.image_size % STRIDE or cells < 1:
+                raise ValueError(f"image_size={self.image_size} must be a positive multiple of {STRIDE}")
+            if side < 1 or side * side != self.image_tokens or cells % side:
+                raise ValueError(
+                    f"image_tokens={self.image_tokens} must be the square of a divisor of image_size/{STRIDE}={cells}"
+                )
+
+    def __init__(self, config: Config | None = None, *, weights: Path | None = None) -> None:
+        """Load tower, language model and tokenizer; draw the projector.
+
+        Args:
+            config: see `Config`.
+            weights: folder of a base that this code base trained; its parameters replace the loaded ones.
+
+        Raises:
+            FileNotFoundError: the pretrained weights were not fetched.
+        """
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+        self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if self.config.random else self._load()
+        self.tower.requires_grad_(False)
+        self.hidden_size = self.model.config.hidden_size
+        self.projector = nn.Sequential(nn.LayerNorm(self.tower.width), nn.Linear(self.tower.width, self.hidden_size))
+        self._draw_projector()
+        ids = self.tokenizer.convert_tokens_to_ids
+        self.image_token_id = ids(IMAGE)
+        self.banned_token_ids = tuple(sorted(set(self.tokenizer.all_special_ids) - {self.eos_token_id}))
+        if weights is not None:
+            self.load_weights(weights)
+
+    def _load(self) -> tuple[Lite0, LlamaForCausalLM, PreTrainedTokenizerFast]:
+        root = Path(self.config.root)
+        tower, language = (
+            root / "lite0/efficientnet-lite0-57934424.pth",
+            root / "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        )
+        for path in (tower, language):
+            if not path.is_file():
+                command = f"python -m datamodules.assets --root {root} --only lite0 smollm2"
+                raise FileNotFoundError(f"{path}: no such weights; run `{command}` once (110 MB, needs a network)")
+        return load_lite0(tower), *load_llama(language, (END, PAD))
+
+    def _draw_projector(self) -> None:
+        """Scale the first projection so that a picture's tokens are as long as the words they stand among."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        rows = self.model.get_input_embeddings().weight
+        linear = self.projector[1]
+        with torch.no_grad():
+            # LayerNorm gives unit variance per feature, so width * std^2 is the variance of an output.
+            linear.weight.normal_(0, rows.std().item() / self.tower.width**0.5, generator=generator)
+            linear.bias.zero_()
+
+    @override
+    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        def plain(piece: str) -> list[int]:
+            return self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+        start, end = self.tokenizer.convert_tokens_to_ids([START, END])
+        ids = [start, *plain(f"system\n{self.config.system}"), end, *plain("\n")] if self.config.system else []
+        ids += [start, *plain("user\n"), *[self.image_token_id] * sum(image_tokens), *plain(text), end]
+        return [*ids, *plain("\n"), start, *plain("assistant\n")]
+
+    @override
+    def preprocess(self, image: Image.Image) -> ImageInput:
+        size = self.config.image_size
+        square = ImageOps.pad(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(size, size, 3)
+        return ImageInput(pixels.permute(2, 0, 1).contiguous(), self.config.image_tokens)
+
+    @override
+    def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
+        side = round(self.config.image_tokens**0.5)
+        pixels = torch.stack([item.pixels for item in inputs]).to(self.model.device)
+        cells = F.adaptive_avg_pool2d(self.tower(pixels), side)  # (N, width, side, side)
+        return list(self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
+
+    @override
+    def position_ids(
+        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
+    ) -> Tensor:
+        return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+    @override
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(input_ids)
+
+    @override
+    def hidden_states(
+        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        return self.model.model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    @override
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden)
+
+    @override
+    def projector_parameters(self) -> list[nn.Parameter]:
+        return list(self.projector.parameters())
+
+
+def random_parts(seed: int) -> tuple[Lite0, LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The three parts in small: a narrow tower, two layers of width 64, a byte tokenizer with a few merges."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=[PAD, START, END, IMAGE],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(
+        ["user\nassistant\nsystem\nthe answer is the <think></think><answer></answer>"], trainer
+    )
+    tokenizer = chat_tokenizer(backend, [PAD, START, END, IMAGE], END, PAD)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tower = Lite0(((1, 3, 2, 1, 8), (1, 5, 2, 2, 12), (2, 3, 2, 2, 16), (1, 3, 2, 2, 24)), stem=8, width=48)
+        return tower, LlamaForCausalLM(config).eval(), tokenizer

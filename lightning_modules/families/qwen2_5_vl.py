@@ -1,0 +1,139 @@
+"""Qwen2.5-VL (and its descendants: Lingshu and others) behind the family interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from typing_extensions import override
+
+from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+
+CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+
+class Qwen2_5_VL(VisionLanguageFamily):
+    """A Qwen2.5-VL checkpoint in the hub's file layout."""
+
+    lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+    @dataclass(frozen=True)
+    class Config:
+        """Which checkpoint, in what precision, at what picture size."""
+
+        path: str = "Qwen/Qwen2.5-VL-3B-Instruct"
+        """Local folder or hub id."""
+        revision: str = "main"
+        """Commit of the hub repository; pin it for work that is published."""
+        dtype: Literal["float32", "bfloat16"] = "float32"
+        """Precision of the frozen weights; adapters are float32 always."""
+        min_pixels: int = 3136
+        """Smallest picture area after resizing, in pixels."""
+        max_pixels: int = 1_003_520
+        """Largest picture area after resizing, in pixels; 784 pixels are one language token."""
+        system: str = "You are a helpful assistant."
+        """System prompt; empty leaves the system turn out."""
+
+    def __init__(self, config: Config | None = None, *, weights: Path | None = None) -> None:
+        """Load tokenizer, image processor and model.
+
+        Args:
+            config: see `Config`.
+            weights: folder of a base that this code base trained; its parameters replace the loaded ones.
+        """
+        super().__init__()
+        self.config = config if config is not None else self.Config()
+        self._build(weights)
+        self.system = self.config.system
+        ids = self.tokenizer.convert_tokens_to_ids
+        self.image_token_id = ids("<|image_pad|>")
+        self.vision_start_id, self.vision_end_id = ids("<|vision_start|>"), ids("<|vision_end|>")
+        special = set(self.tokenizer.all_special_ids) | {ids(token) for token in CONTROL_TOKENS}
+        self.banned_token_ids = tuple(sorted(special - {self.eos_token_id}))
+        self.hidden_size = self.model.config.text_config.hidden_size
+        if weights is not None:
+            self.load_weights(weights)
+
+    def _build(self, weights: Path | None) -> None:
+        """Set `tokenizer`, `image_processor` and `model`."""
+        source = {"pretrained_model_name_or_path": self.config.path, "revision": self.config.revision}
+        self.tokenizer = AutoTokenizer.from_pretrained(**source)
+        self.image_processor = Qwen2VLImageProcessorPil(
+            min_pixels=self.config.min_pixels, max_pixels=self.config.max_pixels
+        )
+        self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            **source, dtype=getattr(torch, self.config.dtype), use_safetensors=True
+        )
+
+    @override
+    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        def plain(piece: str) -> list[int]:
+            return self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+        start, end = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+        ids = [start, *plain(f"system\n{self.system}"), end, *plain("\n")] if self.system else []
+        ids += [start, *plain("user\n")]
+        for count in image_tokens:
+            ids += [self.vision_start_id, *[self.image_token_id] * count, self.vision_end_id]
+        return ids + [*plain(text), end, *plain("\n"), start, *plain("assistant\n")]
+
+    @override
+    def preprocess(self, image: Image.Image) -> ImageInput:
+        out = self.image_processor(images=[image], return_tensors="pt")
+        grid = tuple(out["image_grid_thw"][0].tolist())
+        merge = self.model.config.vision_config.spatial_merge_size**2
+        return ImageInput(out["pixel_values"], grid[0] * grid[1] * grid[2] // merge, grid)
+
+    @override
+    def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
+        pixels = torch.cat([item.pixels for item in inputs]).to(self.model.device)
+        grids = torch.tensor([item.grid for item in inputs], device=self.model.device)
+        return list(self.model.model.get_image_features(pixels, grids).pooler_output)
+
+    @override
+    def position_ids(
+        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
+    ) -> Tensor:
+        flat = [grid for row in grids for grid in row]
+        positions, _ = self.model.model.get_rope_index(
+            input_ids,
+            mm_token_type_ids=((input_ids == self.image_token_id) & mask).int(),
+            image_grid_thw=torch.tensor(flat, device=input_ids.device) if flat else None,
+            attention_mask=mask.int(),
+        )
+        return positions
+
+    @override
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(input_ids)
+
+    @override
+    def hidden_states(
+        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        return self.model.model.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+    @override
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.lm_head(hidden)
+
+    @override
+    def vision_parameters(self) -> list[nn.Parameter]:
+        merger = {id(p) for p in self.model.model.visual.merger.parameters()}
+        return [p for p in self.model.model.visual.parameters() if id(p) not in merger]
+
+    @override
+    def projector_parameters(self) -> list[nn.Parameter]:
+        return list(self.model.model.visual.merger.parameters())

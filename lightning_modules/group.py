@@ -1,0 +1,153 @@
+"""A batch of rollouts: P questions, K guidelines, g completions each, with rewards and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules.batch import Example
+from lightning_modules.policy import Policy, Prompt, Scores
+from lightning_modules.rewards.combine import Reward, RewardWeights, reward
+from lightning_modules.rewards.guidelines import Guideline
+from lightning_modules.rollout import Completion, sample, stream_seed
+
+
+@dataclass
+class Group:
+    """Rollouts in the order question, guideline, copy; row b belongs to question b // (K · g).
+
+    Attributes:
+        examples: P questions.
+        guidelines: K names.
+        copies: g.
+        prompts: P · K prompts.
+        completions: P · K · g completions.
+        rewards: P · K · g rewards by component.
+        advantages: (P, K, g) float.
+        old_logps: per row, (T_b,) nats before the first update on these rollouts.
+    """
+
+    examples: tuple[Example, ...]
+    guidelines: tuple[str, ...]
+    copies: int
+    prompts: list[Prompt]
+    completions: list[Completion]
+    rewards: list[Reward]
+    advantages: Tensor
+    old_logps: dict[int, Tensor]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(P, K, g)."""
+        return len(self.examples), len(self.guidelines), self.copies
+
+    @property
+    def totals(self) -> Tensor:
+        """(P, K, g) float64 total rewards."""
+        return self.component("total")
+
+    def component(self, name: str) -> Tensor:
+        """(P, K, g) float64 of one reward component; NaN where it does not apply."""
+        values = [getattr(item, name) for item in self.rewards]
+        return torch.tensor(
+            [float("nan") if value is None else float(value) for value in values], dtype=torch.float64
+        ).reshape(self.shape)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(P · K · g,) completion lengths in tokens."""
+        return torch.tensor([len(completion.ids) for completion in self.completions])
+
+    def micro_batches(self, tokens: int, *, skip_zero_advantage: bool) -> Iterator[list[int]]:
+        """Cut the rows into pieces of at most `tokens` padded tokens, in order; a longer row stands alone.
+
+        Args:
+            tokens: bound on rows x longest row of a piece.
+            skip_zero_advantage: leave rows out whose advantage is exactly zero: they contribute no gradient to the
+                policy term, so this is exact where there is no KL term.
+        """
+        piece: list[int] = []
+        longest = 0
+        for row, advantage in enumerate(self.advantages.flatten().tolist()):
+            if skip_zero_advantage and advantage == 0:
+                continue
+            length = len(self.prompts[row // self.copies].ids) + len(self.completions[row].ids)
+            if piece and max(longest, length) * (len(piece) + 1) > tokens:
+                yield piece
+                piece, longest = [], 0
+            piece.append(row)
+            longest = max(longest, length)
+        if piece:
+            yield piece
+
+    def rows(self, rows: Sequence[int]) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+        """Prompts and completion ids of some rows."""
+        return [self.prompts[row // self.copies] for row in rows], [self.completions[row].ids for row in rows]
+
+    def advantages_of(self, rows: Sequence[int]) -> Tensor:
+        """(B,) advantages of some rows."""
+        return self.advantages.flatten()[list(rows)]
+
+    def remember_old_logps(self, rows: Sequence[int], logps: Tensor) -> None:
+        """Keep (B, T) log-probabilities of some rows, without their padding."""
+        for row, values in zip(rows, logps, strict=True):
+            self.old_logps[row] = values[: len(self.completions[row].ids)]
+
+    def old_logps_of(self, rows: Sequence[int]) -> Tensor:
+        """(B, T) log-probabilities of some rows, zero outside their length."""
+        return torch.nn.utils.rnn.pad_sequence([self.old_logps[row] for row in rows], batch_first=True)
+
+    def drift(self, rows: Sequence[int], scores: Scores) -> dict[str, float]:
+        """How far the trainer's log-probabilities are from the sampler's, and the distribution's entropy."""
+        sampled = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(self.completions[row].logps) for row in rows], batch_first=True
+        ).to(scores.logps)
+        distance = ((scores.logps.detach() - sampled).abs() * scores.completion_mask).max()
+        entropy = (scores.entropy * scores.completion_mask).sum() / int(self.lengths.sum())
+        return {"train/ratio/sampler_log_max": float(distance), "train/entropy_nats": float(entropy)}
+
+
+def roll_out(
+    policy: Policy,
+    examples: Sequence[Example],
+    guidelines: Mapping[str, Guideline],
+    weights: RewardWeights,
+    *,
+    copies: int,
+    temperature: float,
+    max_new_tokens: int,
+    stream: tuple[object, ...],
+) -> Group:
+    """Answer every question under every guideline and reward the answers; advantages are still zero.
+
+    Args:
+        policy: sampled under its active adapters.
+        examples: P questions.
+        guidelines: K guidelines by name.
+        weights: of the reward's components.
+        copies: g, rollouts per guideline.
+        temperature: of sampling.
+        max_new_tokens: T_max.
+        stream: names the random streams together with question id, guideline and copy.
+    """
+    prompts = [policy.prompt(example, item.instruction) for example in examples for item in guidelines.values()]
+    seeds = [
+        stream_seed(*stream, example.question_id, name, copy)
+        for example in examples
+        for name in guidelines
+        for copy in range(copies)
+    ]
+    completions = sample(
+        policy, prompts, max_new_tokens=max_new_tokens, temperature=temperature, copies=copies, seeds=seeds
+    )
+    per_question = len(guidelines) * copies
+    names = [name for name in guidelines for _ in range(copies)] * len(examples)
+    rewards = [
+        reward(completion.text, examples[row // per_question], guidelines[name], weights)
+        for row, (completion, name) in enumerate(zip(completions, names, strict=True))
+    ]
+    shape = (len(examples), len(guidelines), copies)
+    return Group(tuple(examples), tuple(guidelines), copies, prompts, completions, rewards, torch.zeros(shape), {})

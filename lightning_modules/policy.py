@@ -1,0 +1,280 @@
+"""A vision-language model with LoRA adapters: prompts in, log-probabilities out. Knows no family by name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from datamodules.batch import Example, image_key, load_image
+from datamodules.prompts import prompt_text
+from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.functional.scoring import token_logps
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """Shape of a trained adapter."""
+
+    rank: int = 16
+    """r, at least 1."""
+    alpha: float = 32.0
+    """Scale numerator; the update is alpha / rank · B A."""
+    init_seed: int = 0
+    """Seed of A; experts that are to be merged share it."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(f"rank must be at least 1 and alpha above 0, got rank={self.rank}, alpha={self.alpha}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One tokenised prompt.
+
+    Attributes:
+        ids: token ids with image placeholders in place.
+        images: (key, preprocessed picture) in order.
+    """
+
+    ids: tuple[int, ...]
+    images: tuple[tuple[str, ImageInput], ...]
+
+    @property
+    def grids(self) -> list[tuple[int, int, int] | None]:
+        """Patch grids of the pictures."""
+        return [item.grid for _, item in self.images]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of completions.
+
+    Attributes:
+        logps: (B, T) nats, zero outside the mask.
+        entropy: (B, T) nats, detached.
+        completion_mask: (B, T) bool, True at completion tokens.
+    """
+
+    logps: Tensor
+    entropy: Tensor
+    completion_mask: Tensor
+
+
+class Policy(nn.Module):
+    """Owns the family, its adapters and the cache of picture features."""
+
+    def __init__(self, family: VisionLanguageFamily, *, cache_mib: int = 256) -> None:
+        """Wrap a family; everything is frozen until an adapter or a part of the base is made trainable.
+
+        Args:
+            family: the model.
+            cache_mib: bound of the picture-feature cache in MiB; least recently used features leave first.
+        """
+        super().__init__()
+        self.family = family
+        family.requires_grad_(False)
+        self.family.eval()
+        self._peft: list = []  # holds the PEFT wrapper outside the module tree: it shares the family's modules
+        self.active: tuple[str, ...] = ()
+        self.cache_bytes = cache_mib * 2**20
+        self._features: OrderedDict[str, Tensor] = OrderedDict()
+        self._inputs: OrderedDict[str, ImageInput] = OrderedDict()
+        self.register_buffer("banned", torch.tensor(family.banned_token_ids, dtype=torch.long), persistent=False)
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, name: str, settings: LoRASettings) -> None:
+        """Create a zero-effect adapter (B = 0) on the language model's linear layers."""
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            target_modules=self.family.lora_targets,
+            task_type="CAUSAL_LM",
+            lora_dropout=0.0,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.init_seed)
+            self._attach(name, config)
+
+    def load_adapter(self, name: str, config: dict, tensors: dict[str, Tensor]) -> None:
+        """Attach an adapter that was read (and checked) from disk, frozen and inactive.
+
+        Args:
+            name: a new name.
+            config: PEFT's adapter_config.
+            tensors: PEFT-layout tensors.
+
+        Raises:
+            ValueError: the tensors are not exactly this model's adapter tensors.
+        """
+        keep = {"r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "task_type"}
+        fields = {key: value for key, value in config.items() if key in keep and value is not None}
+        self._attach(name, LoraConfig(**fields))
+        result = set_peft_model_state_dict(self._peft[0], tensors, adapter_name=name)
+        missing = [key for key in result.missing_keys if f".{name}." in key]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"adapter {name!r} does not fit the model: {len(missing)} tensors missing, "
+                f"{len(result.unexpected_keys)} unexpected ({[*missing, *result.unexpected_keys][:2]})"
+            )
+
+    def _attach(self, name: str, config: LoraConfig) -> None:
+        if self._peft:
+            self._peft[0].add_adapter(name, config)
+        else:
+            self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
+        self.activate(())
+
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter out of the model."""
+        self._peft[0].delete_adapter(name)
+        self.active = tuple(other for other in self.active if other != name)
+        self.activate(self.active)
+
+    def adapter_state(self, name: str) -> tuple[dict, dict[str, Tensor]]:
+        """The adapter's PEFT configuration and tensors (fp32, on the CPU)."""
+        config = self._peft[0].peft_config[name].to_dict()
+        config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        state = get_peft_model_state_dict(self._peft[0], adapter_name=name)
+        return config, {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
+
+    def activate(self, names: Sequence[str], trainable: str | None = None) -> None:
+        """Make exactly these adapters act, summed, and only `trainable` learn.
+
+        Args:
+            names: adapters that act; none means the bare base.
+            trainable: one of `names`, or None to freeze all.
+        """
+        self.active = tuple(names)
+        for layer in self._lora_layers():
+            layer._disable_adapters = not names
+            layer._active_adapter = list(names)
+        for key, parameter in self.family.model.named_parameters():
+            if ".lora_" in key:
+                parameter.requires_grad_(trainable is not None and f".{trainable}." in key)
+
+    @contextmanager
+    def acting(self, names: Sequence[str]) -> Iterator[None]:
+        """Let other adapters act for a while, without touching what is trainable."""
+        before = self.active
+        self._switch(names)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def _switch(self, names: Sequence[str]) -> None:
+        self.active = tuple(names)
+        for layer in self._lora_layers():
+            layer._disable_adapters = not names
+            layer._active_adapter = list(names)
+
+    def _lora_layers(self) -> Iterator[LoraLayer]:
+        return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
+
+    # -- prompts and pictures ------------------------------------------------------------------------------------
+
+    def prompt(self, example: Example, instruction: str) -> Prompt:
+        """Tokenise a question under a guideline's instruction.
+
+        Raises:
+            BadExampleError: a picture cannot be read.
+        """
+        images = tuple(self._image(source) for source in example.images)
+        ids = self.family.prompt_ids(prompt_text(example, instruction), [item.n_tokens for _, item in images])
+        return Prompt(tuple(ids), images)
+
+    def _image(self, source) -> tuple[str, ImageInput]:
+        image = load_image(source)
+        key = image_key(image)
+        item = self._inputs.pop(key, None) or self.family.preprocess(image)
+        self._inputs[key] = item  # last in: most recently used
+        while len(self._inputs) > 1 and sum(kept.pixels.nbytes for kept in self._inputs.values()) > self.cache_bytes:
+            self._inputs.popitem(last=False)
+        return key, item
+
+    def completion_ids(self, text: str) -> list[int]:
+        """Tokenise a completion and end it."""
+        ids = self.family.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [*ids, self.family.eos_token_id]
+
+    def features(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """Picture features by key: each distinct picture is encoded once, and kept while the tower is frozen."""
+        wanted = {key: item for prompt in prompts for key, item in prompt.images}
+        if any(p.requires_grad for p in (*self.family.vision_parameters(), *self.family.projector_parameters())):
+            return dict(zip(wanted, self.family.encode_images(list(wanted.values())), strict=True)) if wanted else {}
+        new = [key for key in wanted if key not in self._features]
+        found = {key: self._features[key] for key in wanted if key in self._features}
+        for start in range(0, len(new), 64):
+            keys = new[start : start + 64]
+            with torch.no_grad():
+                encoded = self.family.encode_images([wanted[key] for key in keys])
+            found.update(zip(keys, (feature.clone() for feature in encoded), strict=True))
+        for key in wanted:
+            self._features[key] = found[key]
+            self._features.move_to_end(key)
+        while self._features and sum(feature.nbytes for feature in self._features.values()) > self.cache_bytes:
+            self._features.popitem(last=False)
+        return found
+
+    def embed(self, input_ids: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """(B, L) ids of rows that begin with these prompts -> (B, L, H), picture features in place."""
+        embeds = self.family.embed_tokens(input_ids)
+        features = self.features(prompts)
+        in_order = [features[key] for prompt in prompts for key, _ in prompt.images]
+        if not in_order:
+            return embeds
+        places = (input_ids == self.family.image_token_id)[..., None]
+        return embeds.masked_scatter(places, torch.cat(in_order).to(embeds))
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.banned.device
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> Scores:
+        """Log-probabilities of completions under the active adapters, with gradient.
+
+        Rows are padded on the right; a row's values do not depend on the rows beside it.
+
+        Args:
+            prompts: B prompts.
+            completions: B token lists, each ending with the end token where the model stopped by itself.
+            temperature: of the distribution that is scored; the one that was sampled from.
+        """
+        lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
+        width, longest = max(lengths), max(map(len, completions))
+        input_ids = torch.full((len(prompts), width), self.family.pad_token_id, dtype=torch.long)
+        mask = torch.zeros(len(prompts), width, dtype=torch.bool)
+        predicts = torch.zeros_like(mask)  # True where the next token is a completion token
+        completion_mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        for row, (prompt, ids) in enumerate(zip(prompts, completions, strict=True)):
+            input_ids[row, : lengths[row]] = torch.tensor([*prompt.ids, *ids])
+            mask[row, : lengths[row]] = True
+            predicts[row, len(prompt.ids) - 1 : lengths[row] - 1] = True
+            completion_mask[row, : len(ids)] = True
+        input_ids, mask = input_ids.to(self.device), mask.to(self.device)
+        predicts, completion_mask = predicts.to(self.device), completion_mask.to(self.device)
+        positions = self.family.position_ids(input_ids, mask, [prompt.grids for prompt in prompts])
+        hidden = self.family.hidden_states(self.embed(input_ids, prompts), mask, positions)
+        targets = input_ids.roll(-1, dims=1)[predicts]
+        logps, entropy = token_logps(
+            hidden[predicts], targets, self.family.logits, banned=self.banned, temperature=temperature
+        )
+        return Scores(unflatten(logps, completion_mask), unflatten(entropy, completion_mask), completion_mask)
+
+
+def unflatten(values: Tensor, mask: Tensor) -> Tensor:
+    """(N,) values back into the True places of a (B, T) mask, zero elsewhere; rows first, as masking took them."""
+    return values.new_zeros(mask.shape).masked_scatter(mask, values)

@@ -1,0 +1,157 @@
+"""Sampling completions: prompts run once, finished rows leave the batch, every rollout has its own random stream."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from lightning_modules.functional.scoring import log_distribution
+from lightning_modules.policy import Policy, Prompt
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer.
+
+    Attributes:
+        ids: tokens, the end token included where the model stopped by itself.
+        logps: their log-probabilities in nats as sampled, every processor applied.
+        text: decoded, without the end token.
+        truncated: the limit came before the end token.
+    """
+
+    ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    text: str
+    truncated: bool
+
+
+def stream_seed(*keys: object) -> int:
+    """A 63-bit seed from the keys alone: (seed, step, question id, row) name a rollout wherever it is sampled."""
+    digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@torch.no_grad()
+def sample(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    copies: int = 1,
+    seeds: Sequence[int] = (),
+    rows_at_once: int = 128,
+) -> list[Completion]:
+    """Complete each prompt `copies` times; the copies of a prompt are contiguous in the result.
+
+    Args:
+        policy: sampled under its active adapters.
+        prompts: P prompts, run once each.
+        max_new_tokens: T_max.
+        temperature: above 0 samples, 0 takes the most likely token.
+        copies: g, rollouts per prompt.
+        seeds: P · g stream seeds; not needed at temperature 0.
+        rows_at_once: bound on the rows decoded together.
+
+    Returns:
+        P · g completions.
+
+    Raises:
+        ValueError: temperature < 0, no tokens asked for, or the seeds do not match the rows.
+    """
+    if temperature < 0 or max_new_tokens < 1:
+        raise ValueError(f"need temperature >= 0 and max_new_tokens >= 1, got {temperature} and {max_new_tokens}")
+    if temperature > 0 and len(seeds) != len(prompts) * copies:
+        raise ValueError(f"got {len(seeds)} seeds for {len(prompts)} prompts x {copies} copies")
+    completions: list[Completion] = []
+    prompts_at_once = max(1, rows_at_once // copies)
+    for start in range(0, len(prompts), prompts_at_once):
+        part = prompts[start : start + prompts_at_once]
+        part_seeds = seeds[start * copies : (start + len(part)) * copies]
+        completions += _decode(policy, part, copies, max_new_tokens, temperature, part_seeds)
+    return completions
+
+
+def _decode(
+    policy: Policy, prompts: Sequence[Prompt], copies: int, limit: int, temperature: float, seeds: Sequence[int]
+) -> list[Completion]:
+    family, device = policy.family, policy.device
+    hidden, mask, position, cache = _prefill(policy, prompts)
+    cache.batch_repeat_interleave(copies)
+    hidden, mask = hidden.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
+    position = position.repeat_interleave(copies, -2)
+    uniforms = _uniforms(seeds, limit).to(device) if temperature > 0 else None
+
+    rows = torch.arange(len(prompts) * copies, device=device)  # rows still being written
+    ids: list[list[int]] = [[] for _ in rows]
+    logps: list[list[float]] = [[] for _ in rows]
+    for step in range(limit):
+        log_probs = log_distribution(family.logits(hidden), policy.banned, temperature or 1.0)
+        token = log_probs.argmax(-1) if uniforms is None else inverse_cdf(log_probs, uniforms[rows, step])
+        chosen = log_probs.gather(-1, token[:, None])[:, 0]
+        for row, token_id, logp in zip(rows.tolist(), token.tolist(), chosen.tolist(), strict=True):
+            ids[row].append(token_id)
+            logps[row].append(logp)
+        alive = token != family.eos_token_id
+        if step + 1 == limit or not bool(alive.any()):
+            break
+        if not bool(alive.all()):
+            keep = alive.nonzero()[:, 0]
+            cache.batch_select_indices(keep)
+            rows, token, mask, position = rows[keep], token[keep], mask[keep], position.index_select(-2, keep)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        position = position + 1
+        hidden = family.hidden_states(family.embed_tokens(token[:, None]), mask, position, cache)[:, -1]
+    return [
+        Completion(
+            tuple(row_ids),
+            tuple(row_logps),
+            family.tokenizer.decode([i for i in row_ids if i != family.eos_token_id], skip_special_tokens=False),
+            truncated=row_ids[-1] != family.eos_token_id,
+        )
+        for row_ids, row_logps in zip(ids, logps, strict=True)
+    ]
+
+
+def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+    """Run left-padded prompts; returns (P, H) last states, (P, L) mask, last positions (..., P, 1) and the cache."""
+    family, device = policy.family, policy.device
+    width = max(len(prompt.ids) for prompt in prompts)
+    input_ids = torch.full((len(prompts), width), family.pad_token_id, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+        mask[row, width - len(prompt.ids) :] = True
+    input_ids, mask = input_ids.to(device), mask.to(device)
+    positions = family.position_ids(input_ids, mask, [prompt.grids for prompt in prompts])
+    cache = DynamicCache()
+    hidden = family.hidden_states(policy.embed(input_ids, prompts), mask, positions, cache)[:, -1]
+    return hidden, mask, positions[..., -1:], cache
+
+
+def _uniforms(seeds: Sequence[int], limit: int) -> Tensor:
+    """(B, T_max) float64 in [0, 1): row b is a function of its seed alone."""
+    return torch.stack(
+        [torch.rand(limit, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    )
+
+
+def inverse_cdf(log_probs: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one token per row: the first whose cumulative probability exceeds the row's uniform number.
+
+    Args:
+        log_probs: (B, V) nats, normalised; minus infinity where a token is banned.
+        uniform: (B,) float64 in [0, 1).
+
+    Returns:
+        (B,) int64; never a banned token, rounding at the upper end included.
+    """
+    cumulative = log_probs.double().exp().cumsum(-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    return (cumulative > threshold).int().argmax(-1)

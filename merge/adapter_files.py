@@ -1,0 +1,238 @@
+"""An expert on disk: PEFT's layout plus a manifest that binds it to its base, its data and its bytes.
+
+    adapter/adapter_config.json   adapter/adapter_model.safetensors   adapter/manifest.json
+
+The manifest is written last and lists size and sha256 of the others: a folder without it is not an adapter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from merge.adapter_checks import AdapterError, check_config, check_header, check_tensors
+from merge.durable import flush, folder_in_one_step
+
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "adapter_sha256",
+    "base_fingerprint",
+    "is_complete",
+    "read_adapter",
+    "write_adapter",
+]
+
+FORMAT = "lora-expert/1"
+CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
+MAX_JSON_BYTES = 8 * 2**20
+MANIFEST_KEYS = (
+    "format kind base_fingerprint parent specialty experiment config_sha256 data_sha256 git files metrics extra"
+).split()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A verified adapter in memory."""
+
+    config: dict[str, Any]
+    """PEFT's adapter_config.json."""
+    tensors: dict[str, Tensor]
+    """PEFT's names -> factors, as stored: A (r, n), B (m, r), the scale not applied."""
+    manifest: dict[str, Any]
+    """Where it comes from; the keys are `MANIFEST_KEYS`."""
+
+
+def base_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Identify a base model by the names, shapes, dtypes and contents of its weights, in whatever order they come.
+
+    Args:
+        named_tensors: the base's own weights; leave the LoRA factors out, and give names as the bare model has them.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: a name comes twice, or nothing comes at all.
+
+    Choice: each tensor is hashed alone and the sorted list of hashes is hashed again, so that weights may be streamed.
+    """
+    digests: dict[str, str] = {}
+    for name, tensor in named_tensors:
+        if name in digests:
+            raise ValueError(f"base_fingerprint: the name {name!r} comes twice; were two models chained?")
+        content = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
+        digests[name] = f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha256(content.numpy()).hexdigest()}"
+    if not digests:
+        raise ValueError("base_fingerprint: no weights given; did the filter remove everything?")
+    return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+
+
+def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], manifest: Mapping) -> None:
+    """Write an adapter so that at every moment the folder is either whole or not there.
+
+    An adapter already standing at `folder` is replaced. On any failure what was written is removed again.
+
+    Args:
+        folder: the adapter folder itself, e.g. runs/x/pediatrics/adapter.
+        config: PEFT's LoRA configuration (`LoraConfig.to_dict()` will do).
+        tensors: PEFT's names -> factors.
+        manifest: any of `MANIFEST_KEYS` but `format` and `files`; `kind` and `base_fingerprint` are needed.
+
+    Raises:
+        AdapterError: what is given could not be read back: not plain LoRA, not finite, unknown manifest keys.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder)
+    config, place = plain(dict(config)), str(folder)
+    unknown = set(manifest) - set(MANIFEST_KEYS) | {"format", "files"} & set(manifest)
+    absent = [key for key in ("kind", "base_fingerprint") if not manifest.get(key)]
+    if unknown or absent:
+        raise AdapterError(
+            f"{place}: manifest keys {sorted(unknown)} are not allowed, {absent} are missing; allowed: "
+            + ", ".join(key for key in MANIFEST_KEYS if key not in ("format", "files"))
+        )
+    check_config(config, place)
+    check_tensors(tensors, place)
+    stored = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}
+    with folder_in_one_step(folder) as aside:
+        (aside / CONFIG).write_text(dump(config), encoding="utf-8")
+        try:
+            save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{place}: cannot write {WEIGHTS}: {error}; is the disk full?") from error
+        files = {}
+        for name in (CONFIG, WEIGHTS):
+            flush(aside / name)
+            files[name] = {"bytes": (aside / name).stat().st_size, "sha256": file_sha256(aside / name)}
+        filled = dict.fromkeys(MANIFEST_KEYS) | plain(dict(manifest)) | {"format": FORMAT, "files": files}
+        (aside / MANIFEST).write_text(dump(filled), encoding="utf-8")
+        flush(aside / MANIFEST)
+
+
+def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:
+    """Load an adapter after checking that it is whole, unchanged, safe, plain LoRA, and of the expected base.
+
+    Args:
+        folder: the adapter folder.
+        base_fingerprint: of the base it shall be applied to; None accepts any base.
+
+    Raises:
+        AdapterError: says what is wrong and where.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    found = manifest["base_fingerprint"]
+    if base_fingerprint is not None and found != base_fingerprint:
+        raise AdapterError(
+            f"{folder}: trained on the base with fingerprint {found}, but asked for {base_fingerprint}; "
+            "adapters of one base do not fit another, even where the shapes agree"
+        )
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+            raise AdapterError(f"{path}: missing or not what the manifest recorded; changed after it was written?")
+    config = read_json(folder / CONFIG)
+    check_config(config, str(folder))
+    check_header(folder / WEIGHTS)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
+    check_tensors(tensors, str(folder))
+    return Adapter(config, tensors, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an adapter folder, its form checked, the other files not yet.
+
+    Raises:
+        AdapterError: there is none, or it is not of this format, or the weights are a pickle.
+    """
+    if not folder.is_dir():
+        raise AdapterError(f"{folder}: no such adapter folder")
+    for name in PICKLES:
+        if (folder / name).exists():
+            raise AdapterError(f"{folder / name}: a pickle, which can run code when read; only {WEIGHTS} is accepted")
+    if not (folder / MANIFEST).is_file():
+        raise AdapterError(f"{folder}: no {MANIFEST}; the folder is half-written, or was not written by this project")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT or set(manifest) != set(MANIFEST_KEYS):
+        raise AdapterError(f"{folder / MANIFEST}: format {manifest.get('format')!r}, expected {FORMAT!r} and its keys")
+    files = manifest["files"]
+    if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS}:
+        raise AdapterError(f"{folder / MANIFEST}: files must be exactly {CONFIG} and {WEIGHTS}, got {files!r:.200}")
+    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
+        raise AdapterError(f"{folder / MANIFEST}: every file needs bytes and sha256")
+    return manifest
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a whole adapter, by manifest and file sizes; contents are hashed by `read_adapter`."""
+    folder = Path(folder)
+    try:
+        files = read_manifest(folder)["files"]
+    except AdapterError:
+        return False
+    return all((folder / n).is_file() and (folder / n).stat().st_size == e["bytes"] for n, e in files.items())
+
+
+def adapter_sha256(folder: Path) -> str:
+    """The hash of the weights as the manifest records it: the name by which a child refers to its parent.
+
+    Raises:
+        AdapterError: there is no valid manifest.
+    """
+    return read_manifest(Path(folder))["files"][WEIGHTS]["sha256"]
+
+
+def file_sha256(path: Path) -> str:
+    """Sixty-four hexadecimal digits over a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of bounded size.
+
+    Raises:
+        AdapterError: absent, too large, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise AdapterError(f"{path}: more than {MAX_JSON_BYTES} bytes of JSON")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise AdapterError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise AdapterError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def plain(value: Any) -> Any:
+    """JSON's types only: sets sorted, paths as text, and numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(plain(item) for item in value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def dump(content: Mapping[str, Any]) -> str:
+    """The one spelling of a JSON file: sorted keys, indented, a newline at the end."""
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,78 @@
+"""Files that are either whole or absent: write aside, flush to disk, rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def flush(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries, onto the disk.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file in one step; on failure the old file, or none, is left.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        flush(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    flush(path.parent)
+
+
+@contextmanager
+def folder_in_one_step(folder: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; it takes the place of `folder` when the block ends without an error.
+
+    Within the block the caller flushes its own files. When the block raises, what it wrote is removed and an older
+    `folder` stays as it was. A process killed between the two renames leaves no `folder` at all, never half of one.
+
+    Args:
+        folder: where the finished folder shall stand; its parents are created.
+
+    Yields:
+        A folder beside it, on the same disk, so that the rename is atomic.
+
+    Raises:
+        OSError: the disk is full or the parent cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    for stale in (aside, old):
+        shutil.rmtree(stale, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        flush(aside)
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(aside, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    flush(folder.parent)

@@ -1,0 +1,96 @@
+"""Between an adapter as PEFT stores it and a task vector."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from merge.adapter_checks import AdapterError, check_tensors
+from merge.adapter_files import Adapter
+from merge.factors import Factors, TaskVector, lora_scale
+
+CARRIED = ("base_model_name_or_path", "task_type", "fan_in_fan_out")
+"""Settings of the experts that the merged adapter keeps."""
+
+
+def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """What a rank or alpha pattern says about a module: the first key that matches the end of its name.
+
+    Choice: as PEFT does, keys are regular expressions that match whole trailing components of the name.
+
+    Raises:
+        AdapterError: a key is no regular expression.
+    """
+    for key, value in (pattern or {}).items():
+        try:
+            if re.match(rf"(.*\.)?({key})$", module):
+                return value
+        except re.error as error:
+            raise AdapterError(f"rank_pattern/alpha_pattern: {key!r} is not a regular expression: {error}") from error
+    return default
+
+
+def task_vector_of(adapter: Adapter, place: str = "adapter") -> TaskVector:
+    """Fold alpha, rank and patterns of an adapter into its factors, in fp32.
+
+    Args:
+        adapter: a verified adapter.
+        place: its folder, for the message.
+
+    Raises:
+        AdapterError: the configured rank of a module is not the rank of its factors.
+    """
+    config, modules = adapter.config, {}
+    for module, (A, B) in check_tensors(adapter.tensors, place).items():
+        rank = pattern_value(config.get("rank_pattern"), module, config.get("r"))
+        alpha = pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha"))
+        if rank != A.shape[0]:
+            raise AdapterError(
+                f"{place}: {module}: the configuration says rank {rank!r}, the factors have {A.shape[0]}; "
+                "the scale alpha / r would be wrong. Do config and weights belong together?"
+            )
+        if not isinstance(alpha, int | float):
+            raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a number")
+        modules[module] = Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
+    return TaskVector(modules)
+
+
+def adapter_parts(vector: TaskVector, template: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Write a task vector as a PEFT configuration and its tensors, with scale 1.
+
+    Args:
+        vector: as merged and cut.
+        template: configuration of one of the experts, for the settings in `CARRIED`.
+
+    Returns:
+        (config, tensors): alpha = r in every module, modules of another rank listed in rank_pattern.
+    """
+    ranks = {module: factors.rank for module, factors in vector.items()}
+    # The commonest rank is the default; among equals the smallest, so that the choice does not depend on order.
+    default = min(Counter(ranks.values()).items(), key=lambda item: (-item[1], item[0]))[0]
+    pattern = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != default}
+    config = {key: template.get(key) for key in CARRIED} | {
+        "peft_type": "LORA",
+        "r": default,
+        "lora_alpha": default,
+        "rank_pattern": pattern,
+        "alpha_pattern": pattern,
+        "target_modules": list(vector),
+        "use_rslora": False,
+        "use_dora": False,
+        "bias": "none",
+        "lora_dropout": 0.0,
+        "init_lora_weights": True,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+    config["fan_in_fan_out"] = bool(config["fan_in_fan_out"])
+    tensors = {}
+    for module, factors in vector.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = factors.A
+        tensors[f"base_model.model.{module}.lora_B.weight"] = factors.B
+    return config, tensors

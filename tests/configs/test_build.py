@@ -1,0 +1,85 @@
+"""Reference: by hand. Run: pytest tests/configs/test_build.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from configs.build import build, import_class
+from configs.construct import as_plain, construct
+from configs.schema import Component
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A nested structure."""
+
+    sizes: tuple[int, ...] = ()
+
+
+class Part:
+    """A component as ours are written."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Its options."""
+
+        root: Path = Path()
+        rate: float = 0.0
+        pair: tuple[int, float] = (0, 0.0)
+        inner: Inner = field(default_factory=Inner)
+        perhaps: Inner | None = None
+        groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
+        names: list[str] = field(default_factory=list)
+
+    def __init__(self, config: Config, *, seed: int = 0) -> None:
+        self.config, self.seed = config, seed
+
+
+class Plain:
+    """A component without `Config`, as third-party classes are."""
+
+    def __init__(self, monitor: str, patience: int = 3) -> None:
+        self.monitor, self.patience = monitor, patience
+
+
+def test_build_gives_the_types_that_the_config_names():
+    init_args = {
+        "root": "films",
+        "rate": 1,
+        "pair": [1, 2],
+        "inner": {"sizes": [1, 2]},
+        "perhaps": {"sizes": [3]},
+        "groups": {"a": [1]},
+        "names": ["x"],
+    }
+    part = build(Component(f"{__name__}.Part", init_args), seed=4)
+    assert part.seed == 4
+    expected = Part.Config(Path("films"), 1.0, (1, 2.0), Inner((1, 2)), Inner((3,)), {"a": (1,)}, ["x"])
+    assert part.config == expected
+    assert type(part.config.rate) is float
+    assert type(part.config.pair[1]) is float
+    assert construct(as_plain(expected), Part.Config, Part) == expected  # plain data and back
+    assert init_args["pair"] == [1, 2]  # the input is not written to
+
+
+def test_a_class_without_config_takes_keywords():
+    part = build(Component(f"{__name__}.Plain", {"monitor": "loss"}), patience=9)
+    assert (part.monitor, part.patience) == ("loss", 9)
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("Plain", ImportError, "not of the form"),
+        ("configs.schema.Nothing", ImportError, "has no 'Nothing'"),
+        ("configs.schema.check_name", TypeError, "not a class"),
+        ("configs.nowhere.A", ImportError, "nowhere"),
+        ("os.system('x').A", ImportError, "not of the form"),
+    ],
+)
+def test_a_wrong_class_path_is_refused(path, error, message):
+    with pytest.raises(error, match=message):
+        import_class(path)

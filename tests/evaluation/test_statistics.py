@@ -1,0 +1,160 @@
+# Reference: arithmetic by hand, scipy 1.17 and statsmodels 0.15; run with `pytest tests/evaluation/test_statistics.py`.
+import math
+import time
+
+import numpy as np
+import pytest
+
+from evaluation.statistics import holm, mcnemar_exact, mean_sd, paired_difference, wilson
+
+
+def test_wilson_by_hand():
+    # 0 of 1 at z = 1.959964: low 0, high = z² / (1 + z²) = 3.841459 / 4.841459 = 0.793451
+    assert wilson(0, 1) == pytest.approx((0.0, 0.7934506856227626), abs=1e-12)
+    low, high = wilson(1, 1)
+    assert (low, high) == pytest.approx((1 - 0.7934506856227626, 1.0), abs=1e-12)
+    assert high == 1.0
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 7), (7, 7), (84, 100), (12_345, 99_999)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
+def test_wilson_equals_scipy_and_statsmodels(successes, n, confidence):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert wilson(successes, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    proportion = pytest.importorskip("statsmodels.stats.proportion")
+    expected = proportion.proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    assert wilson(successes, n, confidence) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("arguments", [(1, 0), (-1, 3), (4, 3), (1, 3, 0.0), (1, 3, 1.0)])
+def test_wilson_refuses(arguments):
+    with pytest.raises(ValueError, match=r"wilson|confidence"):
+        wilson(*arguments)
+
+
+def test_mcnemar_by_hand():
+    # b = 1, c = 5: 2 · (C(6,0) + C(6,1)) / 64 = 14 / 64; b = c: 1; none: 1
+    assert mcnemar_exact(1, 5) == 14 / 64
+    assert mcnemar_exact(4, 4) == 1.0
+    assert mcnemar_exact(0, 0) == 1.0
+    assert mcnemar_exact(5, 1) == mcnemar_exact(1, 5)
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 1), (3, 9), (10, 40), (500, 620), (4000, 4100)])
+def test_mcnemar_equals_statsmodels(b, c):
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    expected = tables.mcnemar([[5, b], [c, 7]], exact=True).pvalue
+    assert mcnemar_exact(b, c) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mcnemar_does_not_underflow_or_take_long():
+    begin = time.process_time()
+    assert 0 <= mcnemar_exact(20_000, 30_000) < 1e-300
+    assert mcnemar_exact(20_000, 20_100) == pytest.approx(0.62, abs=0.01)  # z = 99 / sqrt(40 100) = 0.494
+    assert time.process_time() - begin < 5
+
+
+def test_paired_difference_by_hand():
+    # second better on questions 2 and 3, worse on 0: difference (2 - 1) / 4
+    found = paired_difference([1, 1, 0, 0], [0, 1, 1, 1])
+    assert (found.difference, found.only_a, found.only_b, found.n, found.n_clusters) == (0.25, 1, 2, 4, 4)
+    assert found.low <= 0.25 <= found.high
+    assert found.p == mcnemar_exact(1, 2)
+
+
+def test_paired_difference_identities():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(300) < 0.6, rng.random(300) < 0.7
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.difference == -back.difference
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.01)
+    same = paired_difference(a, a)
+    assert (same.difference, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
+    assert paired_difference(a, b) == there
+    assert paired_difference(a, b, seed=1) != there
+    assert paired_difference(a, b, clusters=range(300)) == there
+
+
+def test_paired_bootstrap_agrees_with_the_normal_approximation():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(4000) < 0.6, rng.random(4000) < 0.63
+    found = paired_difference(a, b)
+    d = b.astype(float) - a
+    half = 1.959964 * d.std(ddof=1) / math.sqrt(len(d))
+    assert (found.low, found.high) == pytest.approx((d.mean() - half, d.mean() + half), abs=0.002)
+
+
+def test_clusters_that_repeat_one_answer_widen_the_interval():
+    # every patient's 4 questions have the same outcome: the data hold a quarter of the information, width x 2
+    rng = np.random.default_rng(2)
+    a, b = rng.random(400) < 0.5, rng.random(400) < 0.6
+    single = paired_difference(a, b)
+    copies = paired_difference(np.repeat(a, 4), np.repeat(b, 4), clusters=np.repeat(np.arange(400), 4).tolist())
+    blind = paired_difference(np.repeat(a, 4), np.repeat(b, 4))
+    assert copies.n_clusters == 400
+    assert copies.high - copies.low == pytest.approx(single.high - single.low, rel=0.05)
+    assert (copies.high - copies.low) / (blind.high - blind.low) == pytest.approx(2, rel=0.1)
+
+
+def test_multinomial_draws_equal_a_plain_cluster_bootstrap():
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 5, 60)
+    of = np.repeat(np.arange(60), sizes)
+    a, b = rng.random(len(of)) < 0.5, rng.random(len(of)) < 0.65
+    found = paired_difference(a, b, of.tolist(), n_resamples=20_000)
+    sums = np.bincount(of, weights=b.astype(float) - a)
+    draws = rng.integers(0, 60, (20_000, 60))
+    plain = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx(tuple(plain), abs=0.006)
+
+
+def test_a_hundred_thousand_questions_take_seconds():
+    rng = np.random.default_rng(4)
+    begin = time.process_time()
+    paired_difference(rng.random(100_000) < 0.5, rng.random(100_000) < 0.5, (np.arange(100_000) // 3).tolist())
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options"),
+    [
+        ([1], [1, 0], {}),
+        ([], [], {}),
+        ([1, 2], [0, 1], {}),
+        ([1], [0], {"clusters": [1, 2]}),
+        ([1], [0], {"n_resamples": 0}),
+    ],
+)
+def test_paired_difference_refuses(a, b, options):
+    with pytest.raises(ValueError, match="paired_difference"):
+        paired_difference(a, b, **options)
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .04: 3 · .01 = .03, 2 · .02 = .04, 1 · .04 = .04
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_holm_equals_statsmodels():
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    values = np.random.default_rng(5).random(40) ** 3
+    assert holm(values.tolist()) == pytest.approx(multitest.multipletests(values, method="holm")[1].tolist(), abs=1e-12)
+
+
+@pytest.mark.parametrize("bad", [1.1, -0.1, float("nan")])
+def test_holm_refuses(bad):
+    with pytest.raises(ValueError, match="holm"):
+        holm([0.5, bad])
+
+
+def test_mean_sd_by_hand():
+    # 1 2 3: mean 2, squares 1 + 0 + 1 over n - 1 = 2
+    assert mean_sd([1, 2, 3]) == (2.0, 1.0)
+    mean, sd = mean_sd([0.4])
+    assert mean == 0.4
+    assert math.isnan(sd)
+    with pytest.raises(ValueError, match="no values"):
+        mean_sd([])

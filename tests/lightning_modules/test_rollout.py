@@ -1,0 +1,96 @@
+# Reference: one row at a time, teacher-forced scoring, and the softmax itself. Run: pytest tests/lightning_modules/test_rollout.py
+import pytest
+import torch
+
+from lightning_modules.rollout import inverse_cdf, sample, stream_seed
+
+
+def prompts_of(policy, examples):
+    return [policy.prompt(example, "") for example in examples]
+
+
+def test_log_probabilities_as_sampled_equal_scoring(tiny_policy, mixed_examples):
+    prompts = prompts_of(tiny_policy, mixed_examples)
+    seeds = [stream_seed("t", row) for row in range(8)]
+    for temperature in (1.0, 0.7):
+        rollouts = sample(
+            tiny_policy, prompts, max_new_tokens=12, temperature=temperature, copies=2, seeds=seeds
+        )
+        doubled = [prompt for prompt in prompts for _ in range(2)]
+        scored = tiny_policy.score(doubled, [rollout.ids for rollout in rollouts], temperature).logps
+        for row, rollout in enumerate(rollouts):
+            torch.testing.assert_close(
+                torch.tensor(rollout.logps), scored[row, : len(rollout.ids)], atol=1e-5, rtol=1e-5
+            )
+
+
+def test_a_rollout_does_not_depend_on_its_batch(tiny_policy, mixed_examples):
+    prompts = prompts_of(tiny_policy, mixed_examples)
+    seeds = [stream_seed("t", row) for row in range(12)]
+    together = sample(tiny_policy, prompts, max_new_tokens=16, copies=3, seeds=seeds)
+    for i, prompt in enumerate(prompts):
+        alone = sample(tiny_policy, [prompt], max_new_tokens=16, copies=3, seeds=seeds[3 * i : 3 * i + 3])
+        assert [rollout.ids for rollout in alone] == [rollout.ids for rollout in together[3 * i : 3 * i + 3]]
+    cut = sample(tiny_policy, prompts, max_new_tokens=16, copies=3, seeds=seeds, rows_at_once=5)
+    assert [rollout.ids for rollout in cut] == [rollout.ids for rollout in together]
+
+
+def test_greedy_is_the_argmax_of_the_stock_forward(tiny_policy, mixed_examples):
+    prompt = tiny_policy.prompt(mixed_examples[0], "")
+    (rollout,) = sample(tiny_policy, [prompt], max_new_tokens=6, temperature=0)
+    ids = torch.tensor([[*prompt.ids, *rollout.ids]])
+    stock = tiny_policy.family.model(
+        input_ids=ids,
+        pixel_values=prompt.images[0][1].pixels,
+        image_grid_thw=torch.tensor(prompt.grids),
+        mm_token_type_ids=(ids == tiny_policy.family.image_token_id).int(),
+    )
+    logits = stock.logits[0, len(prompt.ids) - 1 : -1].index_fill(-1, tiny_policy.banned, -torch.inf)
+    assert tuple(logits.argmax(-1).tolist()) == rollout.ids
+
+
+def test_rows_that_end_leave_and_the_others_go_on(tiny_policy, mixed_examples):
+    # make the end token likely, so that rows end at different steps
+    head = tiny_policy.family.model.lm_head
+    eos = tiny_policy.family.eos_token_id
+    original = tiny_policy.family.logits
+
+    def eager_to_end(hidden):
+        logits = original(hidden).clone()
+        logits[..., eos] += 4.5
+        return logits
+
+    tiny_policy.family.logits = eager_to_end
+    prompts = prompts_of(tiny_policy, mixed_examples)
+    rollouts = sample(tiny_policy, prompts, max_new_tokens=30, copies=4, seeds=list(range(16)))
+    lengths = {len(rollout.ids) for rollout in rollouts}
+    assert len(lengths) > 2
+    for rollout in rollouts:
+        assert (rollout.ids[-1] == eos) != rollout.truncated
+        assert eos not in rollout.ids[:-1]
+        assert len(rollout.ids) == len(rollout.logps)
+    assert head is tiny_policy.family.model.lm_head
+
+
+def test_inverse_cdf_follows_the_distribution_and_never_hits_a_ban():
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.3, 0.2, 0.0])
+    n = 20_000
+    uniform = torch.rand(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = inverse_cdf(probabilities.log().expand(n, 6), uniform)
+    shares = torch.bincount(drawn, minlength=6) / n
+    assert shares[[0, 2, 5]].sum() == 0
+    assert (shares - probabilities).abs().max() < 4 * (0.25 / n) ** 0.5  # four standard errors
+    edges = inverse_cdf(probabilities.log().expand(2, 6), torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64))
+    assert edges.tolist() == [1, 4]
+
+
+def test_streams_are_functions_of_their_keys():
+    assert stream_seed("train", 0, 3, "q1", 2) == stream_seed("train", 0, 3, "q1", 2)
+    assert len({stream_seed("train", 0, step, q, row) for step in range(5) for q in "ab" for row in range(4)}) == 40
+
+
+@pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"max_new_tokens": 0}, {"seeds": [1]}])
+def test_bad_requests_are_refused(tiny_policy, mixed_examples, bad):
+    arguments = {"max_new_tokens": 4, "copies": 2, "seeds": [1, 2]} | bad
+    with pytest.raises(ValueError, match="temperature|seeds"):
+        sample(tiny_policy, prompts_of(tiny_policy, mixed_examples[:1]), **arguments)

@@ -1,0 +1,39 @@
+"""Run an experiment: `python train.py --config rl_gba.yaml [key=value ...] [--print-config] [--dry-run]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from configs.load import format_resolved, load
+from configs.problems import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Load, build, run.
+
+    Returns:
+        0 when everything that was asked for is finished, 1 when it failed, 2 for a bad configuration, 130 when it was
+        interrupted.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, e.g. trainer.max_steps=10")
+    parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
+    parser.add_argument("--dry-run", action="store_true", help="report data, parameters and steps; train nothing")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        loaded = load(options.config, options.overrides)
+        if options.print_config:
+            print(format_resolved(loaded))
+            return 0
+        from experiment.command import execute  # imports torch, which a bad configuration need not wait for
+
+        return execute(loaded, options.overrides, dry_run=options.dry_run)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
