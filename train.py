@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from configs.load import format_resolved, load
+from configs.load import load
 from configs.problems import ConfigError
+from configs.show import format_resolved
 
 
 def main(arguments: list[str]) -> int:

@@ -56,7 +56,11 @@ class MergeExperts(ExperimentCallback):
                     base_fingerprint=None,
                     rank=self.config.rank,
                 )
-                print(f"merged {len(self.sources())} task vectors by {name}: {summary}", flush=True)
+                if not summary.skipped:
+                    report = summary.report
+                    print(f"merged {len(self.sources())} task vectors by {name}: verdict {report['verdict']}", flush=True)
+                    for finding in report["findings"]:
+                        print(f"  {finding}", flush=True)
 
     def sources(self) -> dict[str, list]:
         """Name of a task vector -> the adapter folders whose updates it sums."""

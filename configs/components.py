@@ -77,14 +77,22 @@ def check_component(value: Any, key: str, report: Report) -> Component | None:
 
 def check_init_args(class_path: str, init_args: Mapping[str, Any], key: str, report: Report) -> dict[str, Any]:
     """Check options against their class; returns those that are right, as plain data."""
-    try:
+    good: dict[str, Any] = {}
+    for imported in (False, True):
         try:
-            good = check_target(target_of(class_path), class_path, init_args, key, report)
-        except NameError:  # reading the source promised more than it kept
-            good = check_target(target_of(class_path, imported=True), class_path, init_args, key, report)
-    except (LookupError, ImportError, TypeError) as error:
-        report(f"{key}.class_path", class_path, f"no such class: {error}", similar_class(class_path))
-        return {}
+            target = target_of(class_path, imported=imported)
+        except (LookupError, ImportError, TypeError) as error:
+            report(f"{key}.class_path", class_path, f"no such class: {error}", similar_class(class_path))
+            return {}
+        except Exception as error:  # a module may raise what it likes when it is imported
+            report(f"{key}.class_path", class_path, f"cannot be imported: {type(error).__name__}: {error}")
+            return {}
+        try:
+            good = check_target(target, class_path, init_args, key, report)
+            break
+        except NameError:  # reading the source promised more than it kept: the import will tell
+            if imported:
+                raise
     return {name: check_nested(item, f"{key}.init_args.{name}", report) for name, item in good.items()}
 
 

@@ -23,8 +23,8 @@ __all__ = ["Loaded", "changed_settings", "format_resolved", "handed_on", "load"]
 CONFIGS = Path(__file__).resolve().parent
 OWN = ("name", "description")
 """Keys that a file does not hand down through `extends`."""
-HANDED_ON = ("runs_dir", "workers", "threads", "budget")
-"""Command-line keys that hold for required experiments too: where and how much, never what."""
+HANDED_ON = ("seed", "runs_dir", "workers", "threads", "budget")
+"""Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> B
     if tree is None:
         return None
     if not isinstance(tree, Branch):
-        problems.append(Problem(shown(path), "", tree.value, "expected a mapping of keys and values at the top level"))
+        problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
         return None
     below = Branch({}, tree.place)
     extends = tree.children.get("extends")

@@ -52,6 +52,7 @@ class DermoscopyPairs(VQADataModule):
             for kept, answer in ((similar, SAME), (different, DIFFERENT)):
                 for index, first, second in kept[: min(len(similar), len(different))]:
                     question_id = f"derm-{index:04}"
+                    finding = clue(answer, first, second)
                     yield Example(
                         patient_id=f"ph2-{photograph:03}",
                         images=(partial(side_by_side, first, second),),
@@ -59,8 +60,8 @@ class DermoscopyPairs(VQADataModule):
                         options=(SAME, DIFFERENT),
                         answer=answer,
                         question_id=question_id,
-                        reasoning=worked(answer, clue(answer, first, second), 0.5, question_id),
-                        tags={"question_type": "tissue_pair", "modality": "dermoscopy"},
+                        reasoning=worked(answer, finding, 0.5, question_id),
+                        tags={"question_type": "tissue_pair", "modality": "dermoscopy", "finding": finding.sign},
                     )
 
 

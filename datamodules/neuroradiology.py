@@ -93,7 +93,7 @@ def brain(key: str, patient: str, picture: partial, answer: str, options: tuple[
         answer=answer,
         question_id=key,
         reasoning=worked(answer, CLUES[answer], 1 / 3, key),
-        tags={"question_type": kind, "modality": "MRI T1"},
+        tags={"question_type": kind, "modality": "MRI T1", "finding": CLUES[answer].sign},
     )
 
 

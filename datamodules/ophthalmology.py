@@ -73,7 +73,11 @@ class FundusRegions(VQADataModule):
                     answer=region,
                     question_id=question_id,
                     reasoning=worked(region, CLUES[region], 0.25, question_id),
-                    tags={"question_type": "fundus_region", "modality": "fundus photograph"},
+                    tags={
+                        "question_type": "fundus_region",
+                        "modality": "fundus photograph",
+                        "finding": CLUES[region].sign,
+                    },
                 )
 
 

@@ -27,7 +27,7 @@ CLUES = {
     POSITIVE: Clue(
         "brown colour fills the cells", "bound antibody turns the dye brown", NEGATIVE, "brown is everywhere"
     ),
-    NEGATIVE: Clue("blue nuclei on pale ground", "no antibody bound here", POSITIVE, "brown is missing"),
+    NEGATIVE: Clue("pale or blue, without brown", "no antibody bound here", POSITIVE, "brown is missing"),
 }
 STRIP, LAYER_SIDE, PER_LAYER = 64, 44, 14
 """Width of a strip of the section and side of its windows, in pixels; questions per layer and strip."""
@@ -114,7 +114,11 @@ def histology(key: str, patient: str, picture: partial, answer: str, options: tu
         answer=answer,
         question_id=key,
         reasoning=worked(answer, CLUES[answer], prior, key),
-        tags={"question_type": "skin_layer" if skin else "stain", "modality": "histology"},
+        tags={
+            "question_type": "skin_layer" if skin else "stain",
+            "modality": "histology",
+            "finding": CLUES[answer].sign,
+        },
     )
 
 

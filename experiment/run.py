@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from callbacks.plain_progress import PlainProgress
 from callbacks.resume_point import ResumePoint
 from callbacks.save_result import SaveResult
 from configs.load import Loaded, handed_on
+from configs.show import changed_settings
 from configs.problems import ConfigError, Problem
 from datamodules.check import quick_check
 from experiment.context import ExperimentContext
@@ -129,6 +132,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     facts = provenance() | {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
     write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
+    quiet_lightning()
     logger = TensorBoardLogger(experiment.runs_dir, name=experiment.name, version=specialty, default_hp_metric=False)
     logger.log_hyperparams(flat(context.resolved), stage.metrics_at_start())
     arguments = dict(experiment.trainer)
@@ -152,6 +156,14 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     trainer.fit(stage, train_dataloaders=stage.dataloader(data, steps), ckpt_path=resume, weights_only=True)
     if trainer.global_step < steps and not context.is_run_complete(specialty):
         raise RuntimeError(f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}")
+
+
+def quiet_lightning() -> None:
+    """Silence what Lightning says at every fit about devices and other products; its warnings of substance stay."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*smaller than the logging interval.*", ".*in eval mode at the start of training.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

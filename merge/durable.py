@@ -23,11 +23,12 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a text file in one step; on failure the old file, or none, is left.
+    """Replace a text file in one step, making its folder if need be; on failure the old file, or none, is left.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         aside.write_text(text, encoding="utf-8")

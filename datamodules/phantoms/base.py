@@ -195,7 +195,7 @@ def phantom_classes() -> tuple[type[PhantomDataModule], ...]:
     return tuple(sorted(found, key=lambda one: one.PREFIX))
 
 
-def corpus(classes: Iterable[type[VQADataModule]]) -> Iterator[str]:
+def texts_of(classes: Iterable[type[VQADataModule]]) -> Iterator[str]:
     """Texts to train a tokenizer on: every training prompt and trace of the classes under their defaults."""
     for one in classes:
         for example in one().splits["train"]:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
-from datamodules.phantoms.base import PhantomDataModule, Reading, phantom_classes, trace
+from datamodules.phantoms.base import PhantomDataModule, Reading, phantom_classes, texts_of, trace
 from datamodules.prompts import NEUTRAL
 
 LOOKUPS = (
@@ -105,6 +105,13 @@ class PerceptionMixture(VQADataModule):
     def rows(self) -> list[tuple[Example, str, str]]:
         """Training rows (example, "neutral", completion), each once: there is no other guideline here."""
         return [(example, NEUTRAL, example.trace(NEUTRAL)) for example in self.splits["train"]]
+
+
+def corpus() -> Iterator[str]:
+    """Texts to train the tiny model's tokenizer on: training prompts and traces of all phantoms, and the chat's words."""
+    yield from texts_of((*phantom_classes(), PerceptionMixture))
+    for role in ("system", "user", "assistant"):
+        yield from [f"{role}\n"] * 1000
 
 
 def clinical_texts() -> frozenset[str]:

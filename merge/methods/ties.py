@@ -12,6 +12,9 @@ from torch import Tensor
 
 from merge.methods.interface import MergeResult, Vector, check_weights
 
+BLOCK_ENTRIES = 2**17
+"""Entries handled at once: what is made of a block stays in the processor's cache."""
+
 
 def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> float:
     """The magnitude that the largest `density` of all entries reach, exactly, without holding them together.
@@ -216,12 +219,32 @@ class Ties:
         """Yield the merged matrices by module, and note per module which fraction of each expert was kept."""
         thresholds = None
         if self.config.trim == "global":
-            # Whole matrices in both passes: other tile shapes round B A differently and could move the k-th entry.
-            thresholds = [kept_threshold(lambda v=v: (v.delta(n) for n in v), self.config.density) for v in vectors]
+            # Whole matrices are multiplied in every pass: other tile shapes round B A differently and could move the
+            # k-th entry across its threshold. Only what follows is done in blocks of rows.
+            thresholds = [kept_threshold(lambda v=v: row_blocks(v), self.config.density) for v in vectors]
             diagnostics["thresholds"] = [t if math.isfinite(t) else None for t in thresholds]
         for name in vectors[0]:
-            deltas = torch.stack([vector.delta(name) for vector in vectors])  # (K, m, n)
-            bounds = thresholds or [kept_threshold(lambda d=d: [d], self.config.density) for d in deltas]
-            trimmed = trim(deltas, bounds)
-            diagnostics["kept_fraction"][name] = [t.count_nonzero().item() / t.numel() for t in trimmed]
-            yield name, merge_trimmed(trimmed, weights, lambda_=self.config.lambda_, elect=self.config.elect)
+            deltas = [vector.delta(name) for vector in vectors]
+            bounds = thresholds or [
+                kept_threshold(lambda d=d: (d[rows] for rows in blocks_of(d)), self.config.density) for d in deltas
+            ]
+            merged, kept = torch.empty_like(deltas[0]), torch.zeros(len(deltas), dtype=torch.int64)
+            for rows in blocks_of(merged):
+                trimmed = trim(torch.stack([delta[rows] for delta in deltas]), bounds)  # (K, rows, n)
+                kept += trimmed.count_nonzero(dim=(1, 2))
+                merged[rows] = merge_trimmed(trimmed, weights, lambda_=self.config.lambda_, elect=self.config.elect)
+            diagnostics["kept_fraction"][name] = (kept / merged.numel()).tolist()
+            yield name, merged
+
+
+def blocks_of(matrix: Tensor) -> list[slice]:
+    """Rows in blocks of some `BLOCK_ENTRIES`."""
+    step = max(1, BLOCK_ENTRIES // matrix.shape[1])
+    return [slice(start, start + step) for start in range(0, matrix.shape[0], step)]
+
+
+def row_blocks(vector: Vector) -> Iterator[Tensor]:
+    """All dense updates of an expert, in blocks of rows."""
+    for name in vector:
+        delta = vector.delta(name)
+        yield from (delta[rows] for rows in blocks_of(delta))

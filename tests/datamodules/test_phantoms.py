@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from datamodules.batch import LETTERS, load_image
-from datamodules.phantoms.base import GUIDELINES, corpus, phantom_classes, posterior
+from datamodules.phantoms.base import GUIDELINES, phantom_classes, posterior, texts_of
 from datamodules.phantoms.chest import ChestFilms, Film
 from datamodules.phantoms.head import HeadCTs
 from datamodules.phantoms.perception import PerceptionMixture, clinical_texts
@@ -346,7 +346,7 @@ def test_perception_patients_are_new_and_rows_are_neutral():
 
 
 def test_corpus_holds_training_text_only():
-    text = list(corpus([ChestFilms]))
+    text = list(texts_of([ChestFilms]))
     splits = ChestFilms().splits
     assert len(text) == 5 * len(splits["train"])
     assert splits["train"][0].trace("bayesian") in text

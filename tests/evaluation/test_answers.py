@@ -326,7 +326,7 @@ def test_a_megabyte_is_read_in_linear_time(piece):
     for text in (bomb, tagged("A", bomb), tagged(bomb)):
         begin = time.process_time()
         extract(text, LUNG, "lenient")  # reads strictly first
-        assert time.process_time() - begin < 2
+        assert time.process_time() - begin < 4
 
 
 @pytest.mark.parametrize("options", [("one",), ("x", "x"), tuple("abcdefghijk")])

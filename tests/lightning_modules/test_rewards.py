@@ -406,7 +406,7 @@ def test_a_hundred_kilobytes_are_scored_in_time(piece):
     begin = time.process_time()
     gates(tagged(text), HEART.question, HEART.options, EVERY_KIND.instruction)
     assert 0 <= adherence(text, HEART.options, "enlarged", EVERY_KIND).score <= 1
-    assert time.process_time() - begin < 2
+    assert time.process_time() - begin < 4
 
 
 def test_time_grows_linearly():

@@ -86,6 +86,17 @@ def test_global_trim_equals_one_flat_tensor(vector):
     assert min(kept) < 0.05
 
 
+@pytest.mark.parametrize("trim", ["global", "tensor"])
+def test_blocks_of_rows_change_no_bit(vector, monkeypatch, trim):
+    vectors = [vector(1), vector(2), vector(3, rank=7)]
+    whole, kept = merged(vectors, trim=trim)
+    monkeypatch.setattr("merge.methods.ties.BLOCK_ENTRIES", 50)
+    in_blocks, kept_in_blocks = merged(vectors, trim=trim)
+    assert kept == kept_in_blocks
+    for name in whole:
+        assert torch.equal(whole[name], in_blocks[name])
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50),
