@@ -9,10 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
@@ -26,6 +31,26 @@ from lightning_modules.policy import Policy
 from lightning_modules.rollout import sample
 from merge.adapter_files import adapter_sha256, read_adapter
 from merge.durable import write_text
+
+if TYPE_CHECKING:
+    from experiment.context import ExperimentContext
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one specialty, not yet computed.
+
+    Attributes:
+        model: row name.
+        adapters: folders of the adapters that act together.
+        specialty: column name.
+        path: where its predictions go.
+    """
+
+    model: str
+    adapters: tuple[Path, ...]
+    specialty: str
+    path: Path
 
 
 class EvaluateExperts(ExperimentCallback):
@@ -77,14 +102,14 @@ class EvaluateExperts(ExperimentCallback):
     def predictions(self) -> list[Prediction]:
         """Every cell's predictions, computed or found."""
         found: list[Prediction] = []
-        todo: list[tuple[str, list[Path], str, Path]] = []
+        todo: list[Cell] = []
         for model, adapters in self.models().items():
             for specialty in self.experiment.specialties:
-                cell = self.cell(adapters, specialty)
-                if cell.exists():
-                    found += self.read_cell(cell, model)
+                path = self.cell_path(adapters, specialty)
+                if path.exists():
+                    found += self.read_cell(path, model)
                 else:
-                    todo.append((model, adapters, specialty, cell))
+                    todo.append(Cell(model, tuple(adapters), specialty, path))
         if todo:
             found += self.compute(todo)
         order = {model: i for i, model in enumerate(self.models())}
@@ -95,7 +120,7 @@ class EvaluateExperts(ExperimentCallback):
         held = self.experiment.data(specialty).splits[self.config.split]
         return held[: self.config.n] if self.config.n else held
 
-    def cell(self, adapters: Sequence[Path], specialty: str) -> Path:
+    def cell_path(self, adapters: Sequence[Path], specialty: str) -> Path:
         """The file of a cell in this experiment, or the same cell in an experiment of the lineage."""
         parts = [
             self.base_key(),
@@ -120,32 +145,41 @@ class EvaluateExperts(ExperimentCallback):
         """Predictions of a stored cell, under the row's name in this experiment."""
         return [replace(Prediction.from_json(line, str(cell)), model=model) for line in cell.read_text().splitlines()]
 
-    def compute(self, todo: Sequence[tuple[str, list[Path], str, Path]]) -> list[Prediction]:
+    def compute(self, todo: Sequence[Cell]) -> list[Prediction]:
+        """Answer the questions of missing cells, in worker processes if the experiment has several."""
+        workers = min(self.experiment.experiment.workers, len(todo))
+        if workers > 1:
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                parts = [(self.config, self.experiment.without_data(), todo[i::workers]) for i in range(workers)]
+                for finished in [pool.submit(compute_part, *part) for part in parts]:
+                    finished.result()
+        else:
+            self.compute_here(todo)
+        return [prediction for cell in todo for prediction in self.read_cell(cell.path, cell.model)]
+
+    def compute_here(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells; each cell is on disk as soon as it is done."""
         policy, fingerprint = self.experiment.policy()
-        made: list[Prediction] = []
         loaded: dict[Path, str] = {}
         begin = time.monotonic()
-        for done, (model, adapters, specialty, cell) in enumerate(todo):
-            for path in [path for path in loaded if path not in adapters]:
+        for done, cell in enumerate(todo):
+            for path in [path for path in loaded if path not in cell.adapters]:
                 policy.remove_adapter(loaded.pop(path))
-            for path in adapters:
+            for path in cell.adapters:
                 if path not in loaded:
                     adapter = read_adapter(path, base_fingerprint=fingerprint)
                     loaded[path] = f"m{adapter_sha256(path)[:12]}"
                     policy.load_adapter(loaded[path], adapter.config, adapter.tensors)
-            policy.activate([loaded[path] for path in adapters])
-            predictions = self.answer(policy, model, specialty)
-            write_text(cell, "".join(prediction.to_json() + "\n" for prediction in predictions))
-            made += predictions
+            policy.activate([loaded[path] for path in cell.adapters])
+            predictions = self.answer(policy, cell.model, cell.specialty)
+            write_text(cell.path, "".join(prediction.to_json() + "\n" for prediction in predictions))
             left = (time.monotonic() - begin) / (done + 1) * (len(todo) - done - 1)
             result = score(predictions)
             print(
-                f"evaluated {model} on {specialty}: {100 * result.accuracy:.1f} % of {result.n}"
+                f"evaluated {cell.model} on {cell.specialty}: {100 * result.accuracy:.1f} % of {result.n}"
                 f"  ({done + 1}/{len(todo)}, {left:.0f} s left)",
                 flush=True,
             )
-        return made
 
     def answer(self, policy: Policy, model: str, specialty: str) -> list[Prediction]:
         """Greedy answers of one model to one specialty's questions."""
@@ -193,3 +227,10 @@ class EvaluateExperts(ExperimentCallback):
             for row in table:
                 for specialty, cell in row.cells.items():
                     writer.add_scalar(f"test/accuracy/{specialty}/{row.model.replace('/', '.')}", cell.accuracy, 0)
+
+
+def compute_part(config: EvaluateExperts.Config, experiment: ExperimentContext, todo: Sequence[Cell]) -> None:
+    """What a worker process does: its share of the cells."""
+    torch.set_num_threads(experiment.experiment.threads)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    EvaluateExperts(config, experiment=experiment).compute_here(todo)

@@ -79,8 +79,8 @@ def require_assets(root: Path | str, names: Sequence[str], assets: Sequence[Asse
         raise AssetError(f"no asset is called {sorted(set(names) - set(wanted))}; known: {[a.name for a in assets]}")
     absent = [
         name
-        for name, asset in wanted.items()
-        if manifest.get(name, {}).get("sha256") != asset.sha256 or not (root / name).is_dir()
+        for name in names
+        if manifest.get(name, {}).get("sha256") != wanted[name].sha256 or not (root / name).is_dir()
     ]
     if absent:
         raise AssetError(

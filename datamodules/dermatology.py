@@ -99,7 +99,7 @@ def clue(answer: str, first: Path, second: Path) -> Clue:
             "both patches match in colour",
             "one tissue has one pigment",
             DIFFERENT,
-            "no patch is clearly darker",
+            "no patch is darker",
             0.9,
             0.1,
         )
@@ -108,7 +108,7 @@ def clue(answer: str, first: Path, second: Path) -> Clue:
         f"the {darker} patch is darker",
         "more melanin absorbs more light",
         SAME,
-        "the colours do not match",
+        "colours do not match",
         0.9,
         0.1,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
@@ -21,6 +22,13 @@ TURNS = (
 """The eight ways to lay a square on itself."""
 
 
+@lru_cache(maxsize=4)
+def whole_picture(path: Path) -> Image.Image:
+    """A large picture, decoded once: decoding it for every window would cost as much as reading the window."""
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
 def window(path: Path, left: int, top: int, side: int, turn: int) -> Image.Image:
     """Cut a square out of a file and turn it.
 
@@ -31,8 +39,7 @@ def window(path: Path, left: int, top: int, side: int, turn: int) -> Image.Image
         side: of the square, in pixels.
         turn: index into `TURNS`.
     """
-    with Image.open(path) as image:
-        cut = image.convert("RGB").crop((left, top, left + side, top + side))
+    cut = whole_picture(path).crop((left, top, left + side, top + side))
     return cut if TURNS[turn] is None else cut.transpose(TURNS[turn])
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from configs.load import Loaded
+from configs.problems import ConfigError
 from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
@@ -38,6 +39,8 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
     except (KeyboardInterrupt, SystemExit):
         print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except ConfigError:
+        raise
     except EXPECTED as error:
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

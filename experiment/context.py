@@ -93,6 +93,10 @@ class ExperimentContext:
             self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
         return self._data[specialty]
 
+    def without_data(self) -> ExperimentContext:
+        """The same, to be sent to another process."""
+        return ExperimentContext(self.experiment, self.resolved, self.path, [one.without_data() for one in self.required])
+
     def policy(self) -> tuple[Policy, str]:
         """A fresh policy on the lineage's base, and the base's fingerprint."""
         family = build(self.experiment.model, weights=self.base_folder)

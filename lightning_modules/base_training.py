@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -12,6 +13,7 @@ from datamodules.base import VQADataModule
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
 from lightning_modules.sft_lora import imitation_loss
+from lightning_modules.schedule import MuonAndAdamW
 from lightning_modules.stage import Stage, StageContext
 
 
@@ -26,14 +28,16 @@ class BaseTraining(Stage):
 
         parameters: Literal["all", "projector"] = "all"
         """`all` trains a model from scratch; `projector` aligns pictures with a frozen language model."""
-        learning_rate: float = 1e-3
-        """Peak of the schedule."""
+        learning_rate: float = 2e-3
+        """Peak of AdamW's schedule."""
+        muon_rate: float = 5e-3
+        """Peak of Muon's schedule on the hidden matrices; 0 leaves them to AdamW."""
         warmup_steps: int = 20
         """Optimiser steps of linear warm-up."""
 
         def __post_init__(self) -> None:
-            if self.learning_rate <= 0 or self.warmup_steps < 0:
-                raise ValueError("learning_rate must be above 0 and warmup_steps at least 0")
+            if self.learning_rate <= 0 or self.muon_rate < 0 or self.warmup_steps < 0:
+                raise ValueError("learning_rate must be above 0, muon_rate and warmup_steps at least 0")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Make the chosen parameters trainable. Arguments as of `SFTLoRA`."""
@@ -44,6 +48,17 @@ class BaseTraining(Stage):
         chosen = family.parameters() if self.config.parameters == "all" else family.projector_parameters()
         for parameter in chosen:
             parameter.requires_grad_(True)
+
+    @override
+    def optimizer(self) -> torch.optim.Optimizer:
+        if self.config.muon_rate == 0:
+            return super().optimizer()
+        trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        hidden = [p for name, p in trained if p.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name]
+        others = [p for _, p in trained if all(p is not matrix for matrix in hidden)]
+        return MuonAndAdamW(
+            hidden, others, hidden_rate=self.config.muon_rate, other_rate=self.config.learning_rate
+        )
 
     @override
     def dataloader(self, data: VQADataModule, n_steps: int):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import lightning as L
+import torch
 from typing_extensions import override
 
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
-from lightning_modules.schedule import adamw
+from lightning_modules.schedule import adamw, scheduled
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,14 @@ class Stage(L.LightningModule):
         """Metrics that the HParams table shows, named before the first step because TensorBoard fixes them then."""
         return {}
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser of what is trainable."""
+        return adamw(self.parameters(), self.config.learning_rate)
+
     @override
     def configure_optimizers(self) -> dict:
-        return adamw(
-            self.parameters(),
-            learning_rate=self.config.learning_rate,
-            warmup_steps=self.config.warmup_steps,
-            max_steps=self.trainer.max_steps,
+        return scheduled(
+            self.optimizer(), warmup_steps=self.config.warmup_steps, max_steps=self.trainer.max_steps
         )
 
     @override

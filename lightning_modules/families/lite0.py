@@ -128,6 +128,7 @@ def load_lite0(path: Path) -> Lite0:
     """
     stored = torch.load(path, map_location="cpu", weights_only=True)
     renamed = {".".join(part.removeprefix("_") for part in name.split(".")): value for name, value in stored.items()}
-    tower = Lite0()
-    tower.load_state_dict({name: value for name, value in renamed.items() if not name.startswith("fc.")})
+    with torch.device("meta"):  # nothing is drawn: every value comes from the file
+        tower = Lite0()
+    tower.load_state_dict({name: value for name, value in renamed.items() if not name.startswith("fc.")}, assign=True)
     return tower

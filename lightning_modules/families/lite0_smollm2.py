@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
@@ -78,7 +79,10 @@ class Lite0SmolLM2(VisionLanguageFamily):
         self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if self.config.random else self._load()
         self.tower.requires_grad_(False)
         self.hidden_size = self.model.config.hidden_size
-        self.projector = nn.Sequential(nn.LayerNorm(self.tower.width), nn.Linear(self.tower.width, self.hidden_size))
+        self.projector = nn.Sequential(
+            nn.LayerNorm(self.tower.width),
+            skip_init(nn.Linear, self.tower.width, self.hidden_size),  # drawn below, from our own stream
+        )
         self._draw_projector()
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids(IMAGE)

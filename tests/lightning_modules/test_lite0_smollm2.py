@@ -1,4 +1,4 @@
-"""Reference: stock LlamaForCausalLM and hand-written GGUF blocks. Run: pytest tests/lightning_modules/test_lite0_smollm2.py."""
+"""Reference: stock LlamaForCausalLM and hand-written GGUF blocks. Run: pytest with this file."""
 
 import re
 import struct
@@ -272,8 +272,10 @@ def test_weights_and_tokens_equal_those_of_transformers_own_loader():
     other = AutoTokenizer.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
     for text in (
         "Is 120/80 normal?",
-        "  A 65-year-old man — fever\n\n3 mg/dL",
+        "  A 65-year-old man — fever\n\n## Dx: 3 mg/dL",
         "<|im_start|>user\nhi<|im_end|>\n",
         "µ 日本 é",
     ):
         assert tokenizer(text)["input_ids"] == other(text)["input_ids"]
+    # Known difference: the file asks for "smollm" cutting (digits first), which the oracle overlooks.
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a\n\n3")["input_ids"]) == ["a", "ĊĊ", "3"]

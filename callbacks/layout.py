@@ -1,0 +1,102 @@
+"""TensorBoard's custom scalars: charts that lay specialties, and experiments, side by side."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import lightning as L
+from torch.utils.tensorboard import SummaryWriter
+from typing_extensions import override
+
+from callbacks.experiment_callback import ExperimentCallback
+from experiment.folders import locked
+
+Layout = dict[str, dict[str, list]]
+"""Category -> chart title -> ["Multiline", regular expressions over tags]."""
+
+CHARTS: dict[str, dict[str, str]] = {
+    "rewards": {
+        "total": "train/reward/total",
+        "right answers": "train/reward/correct",
+        "form": "train/reward/format",
+        "adherence": "train/reward/adherence",
+    },
+    "policy": {
+        "KL to the expert beneath (nats)": "train/kl/ref_nats",
+        "entropy (nats)": "train/entropy_nats",
+        "ratio clipped from below": "train/clip_fraction/low",
+        "ratio clipped from above": "train/clip_fraction/high",
+        "gradient norm": "train/grad_norm",
+    },
+    "groups without a signal": {
+        "of total reward": "train/dead_groups/total",
+        "of correctness": "train/dead_groups/correct",
+        "of form": "train/dead_groups/format",
+    },
+    "completions": {
+        "length (tokens)": "train/completion/tokens",
+        "truncated": "train/completion/truncated",
+        "parsed": "train/completion/parsed",
+        "gated": "train/completion/gated",
+        "letters away from the right mix": "train/completion/letter_distance",
+    },
+    "imitation": {"loss (nats per token)": "train/loss", "token probability": "train/token_probability"},
+}
+"""Category -> title -> tag. Every chart draws this tag of every run that is ticked, so the specialties of an experiment,
+and GBA beside its GRPO control, share one chart."""
+
+GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "won the question"}
+"""Last part of `train/guideline/<name>/<quantity>` -> how its category is called."""
+
+
+class ScalarLayout(ExperimentCallback):
+    """Writes the layout once per experiment, into the run `<experiment>/layout`.
+
+    TensorBoard joins the layouts of all runs under a logdir and drops repeated charts; all experiments of one code
+    version therefore share one set of charts.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """Nothing to set."""
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.write(tuple(getattr(pl_module, "guidelines", ())))
+
+    def write(self, guidelines: tuple[str, ...]) -> None:
+        """Write the layout unless it is there.
+
+        Args:
+            guidelines: names that get charts of their own.
+        """
+        folder = self.experiment.folder.path / "layout"
+        with locked(folder, "the layout of TensorBoard's charts"):
+            if not any(folder.glob("events.out.tfevents.*")):
+                with SummaryWriter(str(folder)) as writer:
+                    writer.add_custom_scalars(scalar_layout(guidelines))
+
+
+def scalar_layout(guidelines: tuple[str, ...]) -> Layout:
+    """The charts, whole tags as anchored regular expressions.
+
+    Args:
+        guidelines: K names; each quantity of `GUIDELINE_QUANTITIES` gets one chart per guideline, and one with all.
+    """
+    layout: Layout = {
+        category: {title: ["Multiline", [anchored(tag)]] for title, tag in charts.items()}
+        for category, charts in CHARTS.items()
+    }
+    for quantity, title in GUIDELINE_QUANTITIES.items() if guidelines else ():
+        tags = {name: f"train/guideline/{name}/{quantity}" for name in guidelines}
+        layout[f"guidelines: {title}"] = {
+            "all guidelines": ["Multiline", [f"^train/guideline/[^/]+/{quantity}$"]],
+            **{name: ["Multiline", [anchored(tag)]] for name, tag in tags.items()},
+        }
+    return layout
+
+
+def anchored(tag: str) -> str:
+    """A regular expression that matches this tag and no longer one."""
+    return f"^{re.escape(tag)}$"

@@ -1,0 +1,3 @@
+def test_x(lineage):
+    print(lineage.runs)
+    print((lineage.runs/"gba/alpha/samples.jsonl").read_text())
