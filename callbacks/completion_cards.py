@@ -1,4 +1,4 @@
-"""Fixed probe questions, answered now and then: one picture per question with image, completions, rewards, advantages."""
+"""Fixed probe questions, answered now and then: one card per question with pictures, completions and rewards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lightning as L
@@ -14,15 +15,19 @@ from PIL import Image, ImageDraw, ImageFont
 from typing_extensions import override
 
 from callbacks.experiment_callback import ExperimentCallback
+from callbacks.resume_point import batches_done
 from datamodules.batch import Batch, Example, load_image
 from datamodules.prompts import question_text
 from lightning_modules.rollout import sample
+from merge.durable import write_text
 
 if TYPE_CHECKING:
     from lightning_modules.group import Group
     from lightning_modules.stage import Stage
 
 WIDTH, PICTURE, LINE, MARGIN = 1000, 224, 17, 12
+MOST_PICTURES, MOST_LINES = 6, 20
+"""Pictures, and lines of the question, on one card."""
 INK, FAINT, GOOD, BAD = (20, 20, 20), (110, 110, 110), (0, 110, 50), (170, 30, 30)
 
 
@@ -48,14 +53,23 @@ class CompletionCards(ExperimentCallback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Stage) -> None:
-        if trainer.global_step == 0:
+        step = trainer.global_step
+        self.shown_at = step
+        # An interrupted run may have come further than its checkpoint; what it showed there is withdrawn.
+        if forget(self.records_file(pl_module), step) or step == 0:
             self.show(trainer, pl_module)
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
-        step = trainer.global_step
-        if step % self.config.every == 0 or step >= trainer.max_steps:
-            self.show(trainer, pl_module)
+        step, every = trainer.global_step, self.config.every
+        if step == self.shown_at or (step // every == self.shown_at // every and step < trainer.max_steps):
+            return
+        self.shown_at = step
+        self.show(trainer, pl_module)
+
+    def records_file(self, stage: Stage) -> Path:
+        """Where the full record of a run's probes goes."""
+        return self.experiment.folder.run(stage.context.specialty).path / "samples.jsonl"
 
     def show(self, trainer: L.Trainer, stage: Stage) -> None:
         """Answer the probes and write cards and records."""
@@ -67,9 +81,8 @@ class CompletionCards(ExperimentCallback):
         for slot, (example, rows) in enumerate(zip(probes, records, strict=True)):
             card = draw_card(example, rows, f"{specialty}, step {trainer.global_step}")
             tag = f"samples/{specialty}/{slot}"
-            writer.add_image(tag, np.asarray(card), trainer.global_step, dataformats="HWC")
-        path = self.experiment.folder.run(specialty).path / "samples.jsonl"
-        with open(path, "a", encoding="utf-8") as file:
+            writer.add_image(tag, np.asarray(card), batches_done(trainer), dataformats="HWC")
+        with open(self.records_file(stage), "a", encoding="utf-8") as file:
             for example, rows in zip(probes, records, strict=True):
                 for row in rows:
                     record = {"step": trainer.global_step, "question_id": example.question_id, "gold": example.letter}
@@ -85,6 +98,16 @@ class CompletionCards(ExperimentCallback):
         return [[{"guideline": "neutral", "completion": completion.text}] for completion in completions]
 
 
+def forget(path: Path, step: int) -> bool:
+    """Drop records from a step on, and a line that was cut off; returns whether that very step had been shown."""
+    if not path.exists():
+        return False
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    steps = [json.loads(line)["step"] for line in lines]
+    write_text(path, "".join(line for line, at in zip(lines, steps, strict=True) if at < step))
+    return step in steps
+
+
 def group_records(group: Group) -> list[list[dict]]:
     """The first rollout of each guideline, per question."""
     questions, k, g = group.shape
@@ -94,13 +117,15 @@ def group_records(group: Group) -> list[list[dict]]:
         for index, name in enumerate(group.guidelines):
             row = (question * k + index) * g
             reward = group.rewards[row]
-            rows.append({
-                "guideline": name,
-                "completion": group.completions[row].text,
-                "reward": {part: getattr(reward, part) for part in ("total", "correct", "format", "adherence")},
-                "gate": reward.gate,
-                "advantage": float(group.advantages[question, index, 0]),
-            })
+            rows.append(
+                {
+                    "guideline": name,
+                    "completion": group.completions[row].text,
+                    "reward": {part: getattr(reward, part) for part in ("total", "correct", "format", "adherence")},
+                    "gate": reward.gate,
+                    "advantage": float(group.advantages[question, index, 0]),
+                }
+            )
         records.append(rows)
     return records
 
@@ -114,15 +139,14 @@ def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image
         title: first line.
     """
     lines: list[tuple[str, tuple[int, int, int]]] = [(title, FAINT)]
-    for line in question_text(example).splitlines():
+    for line in question_text(example).splitlines()[:MOST_LINES]:
         lines += [(part, INK) for part in wrapped(line)]
-    lines.append((f"right answer: {example.letter}) {example.answer}", GOOD))
+    lines += [(part, GOOD) for part in wrapped(f"right answer: {example.letter}) {example.answer}")]
     for row in rows:
         lines.append(("", INK))
         lines.append((headline(row), colour(row)))
         lines += [(part, INK) for part in wrapped(row["completion"])]
-    pictures = [load_image(source) for source in example.images]
-    pictures = [p.resize((PICTURE, round(PICTURE * p.height / p.width))) for p in pictures]
+    pictures = [fitted(load_image(source)) for source in example.images[:MOST_PICTURES]]
     height = max(LINE * len(lines), sum(p.height + MARGIN for p in pictures)) + 2 * MARGIN
     card = Image.new("RGB", (WIDTH, height), "white")
     top = MARGIN
@@ -134,6 +158,12 @@ def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image
     for number, (line, ink) in enumerate(lines):
         draw.text((left, MARGIN + LINE * number), line, fill=ink, font=font)
     return card
+
+
+def fitted(picture: Image.Image) -> Image.Image:
+    """The picture as large as fits into the square that a card has for it, its proportions kept."""
+    scale = PICTURE / max(picture.size)
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
 def headline(row: dict) -> str:

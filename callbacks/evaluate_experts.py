@@ -81,11 +81,15 @@ class EvaluateExperts(ExperimentCallback):
         with locked(folder, "the evaluation"):
             predictions = self.predictions()
             table = matrix(predictions)
-            lines = "".join(prediction.to_json() + "\n" for prediction in predictions)
-            write_text(folder / "predictions.jsonl", lines)
-            write_text(folder / "matrix.csv", matrix_csv(table))
-            write_text(folder / "scores.json", json.dumps(self.scores(predictions), indent=2) + "\n")
-            self.to_tensorboard(folder, table)
+            texts = {
+                "predictions.jsonl": "".join(prediction.to_json() + "\n" for prediction in predictions),
+                "scores.json": json.dumps(self.scores(predictions), indent=2) + "\n",
+                "matrix.csv": matrix_csv(table),
+            }
+            if any(not (folder / n).exists() or (folder / n).read_text("utf-8") != text for n, text in texts.items()):
+                self.to_tensorboard(folder, table)
+                for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
+                    write_text(folder / name, text)
         print("\n" + matrix_text(table) + "\n", flush=True)
 
     def models(self) -> dict[str, list[Path]]:
@@ -94,7 +98,9 @@ class EvaluateExperts(ExperimentCallback):
         for context in self.experiment.lineage:
             if context.stage_class.provides == "expert":
                 for specialty in context.specialties:
-                    rows[f"{context.experiment.name}/{specialty}"] = [path for _, path in context.expert_chain(specialty)]
+                    rows[f"{context.experiment.name}/{specialty}"] = [
+                        path for _, path in context.expert_chain(specialty)
+                    ]
             for merged in sorted(context.folder.path.glob("merged/*/adapter")):
                 rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
         return rows
@@ -138,12 +144,15 @@ class EvaluateExperts(ExperimentCallback):
         """Identifies the base without loading it: the trained weights' manifest, and the model's settings."""
         base = self.experiment.base_folder
         manifest = (base / "manifest.json").read_text() if base else ""
-        return hashlib.sha256((manifest + json.dumps(self.experiment.resolved["model"], sort_keys=True)).encode()).hexdigest()
+        return hashlib.sha256(
+            (manifest + json.dumps(self.experiment.resolved["model"], sort_keys=True)).encode()
+        ).hexdigest()
 
     @staticmethod
     def read_cell(cell: Path, model: str) -> list[Prediction]:
         """Predictions of a stored cell, under the row's name in this experiment."""
-        return [replace(Prediction.from_json(line, str(cell)), model=model) for line in cell.read_text().splitlines()]
+        lines = cell.read_text("utf-8").split("\n")[:-1]  # splitlines() would cut at U+2028 too
+        return [replace(Prediction.from_json(line, str(cell)), model=model) for line in lines]
 
     def compute(self, todo: Sequence[Cell]) -> list[Prediction]:
         """Answer the questions of missing cells, in worker processes if the experiment has several."""
@@ -221,7 +230,9 @@ class EvaluateExperts(ExperimentCallback):
         }
 
     def to_tensorboard(self, folder: Path, table) -> None:
-        """The matrix as a figure, and each cell as a scalar under the row's own run."""
+        """The matrix as a figure, and each cell as a scalar; an earlier matrix's events make room."""
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
         with SummaryWriter(str(folder)) as writer:
             writer.add_figure("evaluation/matrix", matrix_figure(table))
             for row in table:

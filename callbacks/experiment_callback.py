@@ -16,9 +16,11 @@ class ExperimentCallback(L.Callback):
     config: Any
 
     def __init__(self, config: Any = None, *, experiment: ExperimentContext) -> None:
-        """Args:
-        config: the subclass's `Config`; None means its defaults.
-        experiment: the experiment in flight.
+        """Keep both.
+
+        Args:
+            config: the subclass's `Config`; None means its defaults.
+            experiment: the experiment in flight.
         """
         self.config = config if config is not None else self.Config()
         self.experiment = experiment

@@ -43,10 +43,10 @@ CHARTS: dict[str, dict[str, str]] = {
     },
     "imitation": {"loss (nats per token)": "train/loss", "token probability": "train/token_probability"},
 }
-"""Category -> title -> tag. Every chart draws this tag of every run that is ticked, so the specialties of an experiment,
+"""Category -> title -> tag. Every chart draws this tag of every run that is ticked: the specialties of an experiment,
 and GBA beside its GRPO control, share one chart."""
 
-GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "won the question"}
+GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "best reward"}
 """Last part of `train/guideline/<name>/<quantity>` -> how its category is called."""
 
 

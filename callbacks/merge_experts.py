@@ -58,7 +58,8 @@ class MergeExperts(ExperimentCallback):
                 )
                 if not summary.skipped:
                     report = summary.report
-                    print(f"merged {len(self.sources())} task vectors by {name}: verdict {report['verdict']}", flush=True)
+                    count, verdict = len(self.sources()), report["verdict"]
+                    print(f"merged {count} task vectors by {name}: verdict {verdict}", flush=True)
                     for finding in report["findings"]:
                         print(f"  {finding}", flush=True)
 

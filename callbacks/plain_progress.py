@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
@@ -14,13 +15,28 @@ class PlainProgress(ProgressBar):
     """Prints at the first step, then at most every `seconds`, and at the end."""
 
     def __init__(self, name: str, seconds: float = 15.0) -> None:
-        """Args:
-        name: of the run.
-        seconds: between two lines.
+        """Say nothing yet.
+
+        Args:
+            name: of the run.
+            seconds: between two lines.
         """
         super().__init__()
         self.name = name
         self.seconds = seconds
+        self.is_enabled = True  # asked by LightningModule.print, as are `print` and the two switches
+
+    @override
+    def enable(self) -> None:
+        self.is_enabled = True
+
+    @override
+    def disable(self) -> None:
+        self.is_enabled = False
+
+    @override
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        print(*args, flush=True, **kwargs)
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -36,4 +52,5 @@ class PlainProgress(ProgressBar):
         left = (now - self.begin) / max(1, step - self.first_step) * (trainer.max_steps - step)
         numbers = {key: value for key, value in self.get_metrics(trainer, pl_module).items() if key != "v_num"}
         shown = "  ".join(f"{key.removeprefix('train/')} {float(value):.3f}" for key, value in numbers.items())
-        print(f"{self.name}  step {step}/{trainer.max_steps}  {shown}  {timedelta(seconds=round(left))} left", flush=True)
+        time_left = timedelta(seconds=round(left))
+        print(f"{self.name}  step {step}/{trainer.max_steps}  {shown}  {time_left} left", flush=True)

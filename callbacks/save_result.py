@@ -23,17 +23,21 @@ class SaveResult(L.Callback):
     def __init__(
         self, experiment: ExperimentContext, specialty: str, fingerprint: str, provenance: dict[str, Any]
     ) -> None:
-        """Args:
-        experiment: the experiment in flight.
-        specialty: whose run this is.
-        fingerprint: of the base that the run started from.
-        provenance: goes into the manifest.
+        """Keep what the manifest will say.
+
+        Args:
+            experiment: the experiment in flight.
+            specialty: whose run this is.
+            fingerprint: of the base that the run started from.
+            provenance: goes into the manifest.
         """
         self.experiment, self.specialty = experiment, specialty
         self.fingerprint, self.provenance = fingerprint, provenance
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        if trainer.global_step < trainer.max_steps:
+            return  # too many updates were skipped: what is there is no result
         run = self.experiment.folder.run(self.specialty)
         beneath = self.experiment.experts_beneath(self.specialty)
         parent = {"sha256": adapter_sha256(beneath[-1][1]), "specialty": self.specialty} if beneath else None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 from typing_extensions import override
@@ -45,6 +46,8 @@ class VQADataModule(L.LightningDataModule):
         """Moves patients between splits; keep it fixed over runs that are compared."""
         shuffle_options: bool = True
         """Draw the order of the options per question, so that no letter is favoured."""
+        answer_with: Literal["letter", "text"] = "letter"
+        """What traces put into the answer block: the option's letter, or its text; strict scoring reads both."""
         batch_size: int = 16
         """Rows per training batch; at least 1."""
 
@@ -89,10 +92,10 @@ class VQADataModule(L.LightningDataModule):
             BadExampleError: ids repeat, or a split that should hold something is empty.
         """
         found: dict[str, dict[str, Example]] = {name: {} for name in SPLITS}
-        for example in self.examples():
+        for example in self._named_examples():
             target = found[self.split_of(example.patient_id)]
             if any(example.question_id in held for held in found.values()):
-                raise BadExampleError(f"{self.specialty}: question_id {example.question_id!r} occurs twice")
+                raise BadExampleError(f"specialty {self.specialty!r}: question_id {example.question_id!r} occurs twice")
             target[example.question_id] = self.shuffled(example) if self.config.shuffle_options else example
         shares = {"train": 1.0, "val": self.config.val_fraction, "test": self.config.test_fraction}
         for name, held in found.items():
@@ -107,6 +110,13 @@ class VQADataModule(L.LightningDataModule):
             for name, held in found.items()
         }
 
+    def _named_examples(self) -> Iterator[Example]:
+        """The examples; what is wrong with one is told with the specialty's name."""
+        try:
+            yield from self.examples()
+        except BadExampleError as error:
+            raise BadExampleError(f"specialty {self.specialty!r} (root={self.config.root!r}): {error}") from error
+
     def shuffled(self, example: Example) -> Example:
         """The same question with its options in an order drawn from its id."""
         order = list(example.options)
@@ -118,11 +128,13 @@ class VQADataModule(L.LightningDataModule):
         _ = self.splits
 
     def rows(self) -> Sequence[tuple[Example, str, str]]:
-        """Training rows (example, guideline, completion): every worked trace once under its own instruction and
-        once under the neutral one, so that the expert answers without an instruction too.
+        """Training rows (example, guideline, completion).
+
+        Every worked trace comes once under its own instruction and once under the neutral one, so that the expert
+        answers without an instruction too.
         """
         return [
-            (example, instruction, example.trace(guideline))
+            (example, instruction, example.trace(guideline, self.config.answer_with))
             for example in self.splits["train"]
             for guideline in example.reasoning
             for instruction in (guideline, NEUTRAL)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -13,6 +14,9 @@ LETTERS = "ABCDEFGHIJ"
 
 ImageSource = Path | Image.Image | Callable[[], Image.Image]
 """A file, a picture in memory, or a function that draws one when it is looked at."""
+
+
+AnswerStyle = Literal["letter", "text"]
 
 
 class BadExampleError(ValueError):
@@ -59,14 +63,15 @@ class Example:
         """The right option's letter."""
         return LETTERS[self.options.index(self.answer)]
 
-    def trace(self, guideline: str) -> str:
-        """The completion to imitate: tagged reasoning under one guideline, then the letter.
+    def trace(self, guideline: str, answer_with: AnswerStyle = "letter") -> str:
+        """The completion to imitate: tagged reasoning under one guideline, then the answer.
 
-        The letter is named once more at the end of the reasoning, right after the conclusion's text: a small model
-        finds an option's letter from its text, and fails to find it from the answer tag, which stands too far away.
+        Args:
+            guideline: a key of `reasoning`.
+            answer_with: whether the answer block holds the option's letter or its text; strict scoring reads both.
         """
-        conclusion = self.reasoning[guideline].rstrip().removesuffix(".")
-        return f"<think>{conclusion}, option {self.letter}.</think><answer>{self.letter}</answer>"
+        answer = self.letter if answer_with == "letter" else self.answer
+        return f"<think>{self.reasoning[guideline]}</think><answer>{answer}</answer>"
 
 
 @dataclass(frozen=True)
@@ -91,19 +96,33 @@ def load_image(source: ImageSource, max_pixels: int = 64_000_000) -> Image.Image
     """Open a picture as RGB.
 
     Raises:
-        BadExampleError: the file is missing, is not a picture, is truncated, or has more than `max_pixels` pixels
-            (a decompression bomb, or a whole slide that should have been tiled).
+        BadExampleError: the file is missing, is not a picture, is truncated, has more than 8 bits per channel, or has
+            more than `max_pixels` pixels (a decompression bomb, or a whole slide that should have been tiled).
     """
-    name = str(source) if isinstance(source, Path) else "picture in memory"
+    if not isinstance(source, Path):
+        return as_rgb(source if isinstance(source, Image.Image) else source(), "picture in memory", max_pixels)
     try:
-        image = Image.open(source) if isinstance(source, Path) else source if isinstance(source, Image.Image) else source()
-        if image.width * image.height > max_pixels:
-            raise BadExampleError(f"{name}: {image.width}x{image.height} is over the limit of {max_pixels} pixels")
-        return image.convert("RGB")
+        with Image.open(source) as image:
+            return as_rgb(image, str(source), max_pixels)
     except FileNotFoundError as error:
-        raise BadExampleError(f"{name}: no such image file") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadExampleError(f"{name}: cannot be read as an image ({error}); is it truncated or not a picture?") from error
+        raise BadExampleError(f"{source}: no such image file") from error
+    except BadExampleError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        message = f"{source}: cannot be read as an image ({error}); is it truncated or not a picture?"
+        raise BadExampleError(message) from error
+
+
+def as_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """A picture of 8 bits per channel as RGB; arguments and errors as of `load_image`."""
+    if image.width * image.height > max_pixels:
+        raise BadExampleError(f"{name}: {image.width}x{image.height} is over the limit of {max_pixels} pixels")
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255: a radiograph would come out white
+        raise BadExampleError(
+            f"{name}: has mode {image.mode!r}, more than 8 bits per channel; the DataModule has to choose a grey-level "
+            "window first (datamodules/windows.py)"
+        )
+    return image.convert("RGB")
 
 
 def image_key(image: Image.Image) -> str:

@@ -26,20 +26,23 @@ def quick_check(data: VQADataModule) -> dict[str, Any]:
     """
     files = {source for name in SPLITS for e in data.splits[name] for source in e.images if isinstance(source, Path)}
     broken = []
-    for path in sorted(files)[:MAX_PICTURES]:
+    for number, path in enumerate(sorted(files)):
         try:
             inside_root(path, data.root)
-            load_image(path)
+            if number < MAX_PICTURES:
+                load_image(path)
         except BadExampleError as error:
             broken.append(str(error))
     if broken:
         shown = "\n  ".join(broken[:10])
-        raise BadExampleError(f"specialty {data.specialty!r}: {len(broken)} of {len(files)} pictures are bad:\n  {shown}")
+        count = f"{len(broken)} of {len(files)}"
+        raise BadExampleError(f"specialty {data.specialty!r}: {count} pictures are bad:\n  {shown}")
     patients = {name: {example.patient_id for example in data.splits[name]} for name in SPLITS}
     for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = patients[first] & patients[second]
         if shared:
-            raise BadExampleError(f"specialty {data.specialty!r}: patient {min(shared)!r} is in {first} and in {second}")
+            both = f"{first} and in {second}"
+            raise BadExampleError(f"specialty {data.specialty!r}: patient {min(shared)!r} is in {both}")
     return {name: split_report(data, name) for name in SPLITS}
 
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lightning_modules.families.base import VisionLanguageFamily
@@ -23,7 +24,10 @@ def write_base(folder: Path, family: VisionLanguageFamily, manifest: dict[str, A
     """
     trained = {n: p.detach().cpu().contiguous() for n, p in family.named_parameters() if p.requires_grad}
     with folder_in_one_step(folder) as part:
-        save_file(trained, part / WEIGHTS, metadata={"format": "pt"})
+        try:
+            save_file(trained, part / WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder}: cannot write {WEIGHTS}: {error}; is the disk full?") from error
         flush(part / WEIGHTS)
         family.tokenizer.save_pretrained(part)
         digest = hashlib.sha256((part / WEIGHTS).read_bytes()).hexdigest()
@@ -36,5 +40,8 @@ def is_base_complete(folder: Path) -> bool:
     """Whether a base stands there whole: its manifest is there and the weights are what it recorded."""
     if not (folder / MANIFEST).is_file() or not (folder / WEIGHTS).is_file():
         return False
-    recorded = json.loads((folder / MANIFEST).read_text())["files"][WEIGHTS]
+    try:
+        recorded = json.loads((folder / MANIFEST).read_text())["files"][WEIGHTS]
+    except (ValueError, KeyError, TypeError):  # not what `write_base` wrote
+        return False
     return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest() == recorded

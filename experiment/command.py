@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -30,6 +32,9 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     name = loaded.experiment.name
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's end of time, a closed terminal: as Ctrl-C
+            signal.signal(number, signal.default_int_handler)
     try:
         context = assemble(loaded)
         if dry_run:

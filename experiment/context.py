@@ -95,7 +95,8 @@ class ExperimentContext:
 
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""
-        return ExperimentContext(self.experiment, self.resolved, self.path, [one.without_data() for one in self.required])
+        required = [one.without_data() for one in self.required]
+        return ExperimentContext(self.experiment, self.resolved, self.path, required)
 
     def policy(self) -> tuple[Policy, str]:
         """A fresh policy on the lineage's base, and the base's fingerprint."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.build import build
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
 from experiment.context import ExperimentContext
 from lightning_modules.policy import Policy
 from lightning_modules.stage import StageContext
-from configs.build import build
 
 BYTES_PER_TRAINED = 16
 """fp32 weight, gradient and AdamW's two moments."""
@@ -61,7 +61,7 @@ def parameter_lines(context: ExperimentContext, wanted: Sequence[str]) -> list[s
     lengths = sorted(len(prompt.ids) for prompt in prompts)
     mib = (4 * frozen + BYTES_PER_TRAINED * trained) / 2**20
     return [
-        f"  parameters: {frozen / 1e6:.2f} M in the base, {trained / 1e6:.3f} M trained; about {mib:.0f} MiB for weights, "
-        f"gradients and AdamW (4 bytes x base + {BYTES_PER_TRAINED} x trained; activations come on top)",
+        f"  parameters: {frozen / 1e6:.2f} M in the base, {trained / 1e6:.3f} M trained; about {mib:.0f} MiB for "
+        f"weights, gradients and AdamW (4 bytes x base + {BYTES_PER_TRAINED} x trained; activations come on top)",
         f"  prompts ({NEUTRAL}): median {lengths[len(lengths) // 2]} tokens, longest of 64: {lengths[-1]}",
     ]

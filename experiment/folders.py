@@ -1,9 +1,13 @@
 """What lies where on disk, and writing that is all or nothing.
 
-    runs/<experiment>/experiment.json                the settings this folder belongs to
-    runs/<experiment>/<specialty>/                   events, checkpoints/, adapter/ or base/, status.json, ...
-    runs/<experiment>/merged/<method>/               adapter/, recipe.yaml, conflict report
-    runs/<experiment>/evaluation/                    cells/, predictions.jsonl, scores.json, matrix.csv
+Below runs/<experiment>/ lie:
+
+    experiment.json       the settings this folder belongs to
+    status.json           finished, interrupted or failed, and in which phase
+    <specialty>/          events, checkpoints/, adapter/ or base/, status.json, ...
+    layout/               the order of TensorBoard's charts
+    merged/<method>/      adapter/, recipe.yaml, conflict report
+    evaluation/           cells/, predictions.jsonl, scores.json, matrix.csv
 """
 
 from __future__ import annotations
@@ -20,6 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from merge.durable import write_text
+
+
+def write_status(folder: Path, state: str, **fields: Any) -> None:
+    """Record the state of a run or of an experiment in its folder's status.json."""
+    status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
+    write_text(folder / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def read_state(folder: Path) -> str:
+    """The recorded state, empty where none is."""
+    try:
+        return str(json.loads((folder / "status.json").read_text())["state"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,7 @@ class RunFolder:
 
     def set_status(self, state: str, **fields: Any) -> None:
         """Record what the run is doing: running, finished, interrupted or failed."""
-        status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
-        write_text(self.path / "status.json", json.dumps(status, indent=2) + "\n")
+        write_status(self.path, state, **fields)
 
 
 @dataclass(frozen=True)

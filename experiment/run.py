@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,26 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard.summary import hparams
 
 from callbacks.plain_progress import PlainProgress
-from callbacks.resume_point import ResumePoint
+from callbacks.resume_point import ResumePoint, resumed_step
 from callbacks.save_result import SaveResult
 from configs.load import Loaded, handed_on
-from configs.show import changed_settings
 from configs.problems import ConfigError, Problem
+from configs.show import changed_settings
 from datamodules.check import quick_check
 from experiment.context import ExperimentContext
-from experiment.folders import locked
+from experiment.folders import locked, read_state, write_status
 from experiment.provenance import data_sha256, provenance
+from merge.adapter_files import AdapterError, adapter_sha256, read_manifest
 from merge.durable import write_text
+
 
 def assemble(loaded: Loaded) -> ExperimentContext:
     """Build the context of an experiment and of everything that it requires."""
-    return ExperimentContext(loaded.experiment, loaded.resolved, loaded.path, [assemble(one) for one in loaded.required])
+    required = [assemble(one) for one in loaded.required]
+    return ExperimentContext(loaded.experiment, loaded.resolved, loaded.path, required)
 
 
 def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None:
@@ -46,34 +51,85 @@ def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None
     Raises:
         ConfigError: the folder holds results of other settings.
         BadExampleError: the data cannot be used.
+        AdapterError: a finished expert stands on another one than the one beneath it now.
         RuntimeError: a worker process failed.
     """
     experiment = context.experiment
     wanted = list(experiment.only) or context.specialties
+    claim_folder(context)
+    with phase(context, "data"):
+        for specialty in unfinished(context, wanted):
+            quick_check(context.data(specialty))  # before hours of training what is required, not after
     for parent in context.required:
         run_required(parent, wanted, handed_on(overrides))
-    claim_folder(context)
-    torch.set_num_threads(experiment.threads)
-    todo = [specialty for specialty in wanted if not context.is_run_complete(specialty)]
-    for specialty in todo:
-        quick_check(context.data(specialty))
-    if experiment.workers > 1 and len(todo) > 1:
-        run_side_by_side(context, todo, overrides)
-    else:
-        for specialty in todo:
-            train(context, specialty)
-    if context.is_complete():
-        for callback in context.callbacks():
-            callback.finish()
-    else:
-        missing = [s for s in context.specialties if not context.is_run_complete(s)]
+    with phase(context, "training"):
+        torch.set_num_threads(experiment.threads)
+        check_parents(context, wanted)
+        todo = unfinished(context, wanted)
+        if experiment.workers > 1 and len(todo) > 1:
+            run_side_by_side(context, todo, overrides)
+        else:
+            for specialty in todo:
+                train(context, specialty)
+    missing = unfinished(context, context.specialties)
+    if missing:
         print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
+        return
+    for callback in context.callbacks():
+        with phase(context, type(callback).__name__):
+            callback.finish()
+    for folder in (context.folder.path, *(context.folder.run(specialty).path for specialty in wanted)):
+        if read_state(folder) != "finished":  # also where a run was interrupted after it had left its result
+            write_status(folder, "finished")
+
+
+def unfinished(context: ExperimentContext, specialties: Sequence[str]) -> list[str]:
+    """Those whose run has not left its result."""
+    return [specialty for specialty in specialties if not context.is_run_complete(specialty)]
+
+
+@contextmanager
+def phase(context: ExperimentContext, name: str) -> Iterator[None]:
+    """Record in the experiment's status.json in which phase it was interrupted, or failed."""
+    try:
+        yield
+    except BaseException as error:
+        write_failure(context.folder.path, error, phase=name)
+        raise
+
+
+def write_failure(folder: Path, error: BaseException, **fields: Any) -> None:
+    """Record an interruption or a failure; where even that cannot be written, the error itself is what counts."""
+    state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    with suppress(OSError):
+        write_status(folder, state, reason=f"{type(error).__name__}: {error}", **fields)
+
+
+def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> None:
+    """Refuse finished experts whose foundation was trained anew since.
+
+    Raises:
+        AdapterError: names the expert.
+    """
+    for specialty in specialties:
+        beneath = context.experts_beneath(specialty)
+        if not beneath or not context.is_run_complete(specialty):
+            continue
+        folder, foundation = context.folder.run(specialty).adapter, beneath[-1][1]
+        recorded = (read_manifest(folder)["parent"] or {}).get("sha256")
+        if recorded != adapter_sha256(foundation):
+            raise AdapterError(
+                f"{folder}: grew from another adapter than {foundation} is now; was that one trained anew? "
+                "Start this experiment afresh with overwrite=true"
+            )
 
 
 def run_required(parent: ExperimentContext, wanted: Sequence[str], overrides: Sequence[str]) -> None:
     """Finish the part of a required experiment that the wanted specialties need."""
     if parent.stage_class.provides == "expert":
         needed = [specialty for specialty in parent.specialties if specialty in wanted]
+        if not needed:
+            return
         parent = replace(parent, experiment=replace(parent.experiment, only=needed))
     run_experiment(parent, overrides)
 
@@ -90,15 +146,17 @@ def claim_folder(context: ExperimentContext) -> None:
             before = json.loads(folder.settings.read_text())
             changed = changed_settings(before, json.loads(json.dumps(context.resolved)))
             if changed:
-                raise ConfigError([
-                    Problem(
-                        place=str(folder.settings),
-                        key=key,
-                        message="differs from the settings that this folder was made with; choose another `name` or "
-                        "`runs_dir`, or start afresh with overwrite=true",
-                    )
-                    for key in changed
-                ])
+                raise ConfigError(
+                    [
+                        Problem(
+                            place=str(folder.settings),
+                            key=key,
+                            message="differs from the settings that this folder was made with; choose another `name` "
+                            "or `runs_dir`, or start afresh with overwrite=true",
+                        )
+                        for key in changed
+                    ]
+                )
             return
         if context.experiment.overwrite and folder.settings.exists():
             folder.clear()
@@ -116,8 +174,7 @@ def train(context: ExperimentContext, specialty: str) -> None:
         try:
             _fit(context, specialty)
         except BaseException as error:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            run.set_status("interrupted" if stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            write_failure(run.path, error)
             raise
         run.set_status("finished", seconds=round(time.monotonic() - started, 1))
 
@@ -133,29 +190,56 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
     quiet_lightning()
-    logger = TensorBoardLogger(experiment.runs_dir, name=experiment.name, version=specialty, default_hp_metric=False)
-    logger.log_hyperparams(flat(context.resolved), stage.metrics_at_start())
     arguments = dict(experiment.trainer)
     steps = max(1, round(arguments.pop("max_steps") * experiment.budget))
-    progress = TQDMProgressBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress(f"{experiment.name}/{specialty}")
     trainer = L.Trainer(
-        logger=logger,
+        logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
         max_steps=steps,
-        max_epochs=-1,
+        max_epochs=1,
         enable_checkpointing=False,
         enable_model_summary=False,
         callbacks=[
-            ResumePoint(run.checkpoint),
             SaveResult(context, specialty, fingerprint, facts),
             *context.callbacks(),
-            progress,
+            ResumePoint(run.checkpoint),
+            progress(f"{experiment.name}/{specialty}"),
         ],
         **arguments,
     )
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    trainer.fit(stage, train_dataloaders=stage.dataloader(data, steps), ckpt_path=resume, weights_only=True)
-    if trainer.global_step < steps and not context.is_run_complete(specialty):
-        raise RuntimeError(f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}")
+    # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
+    trainer.fit(stage, train_dataloaders=stage.dataloader(data, 2 * steps), ckpt_path=resume, weights_only=True)
+    if trainer.global_step < steps:
+        raise RuntimeError(
+            f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}: too many updates were "
+            "skipped because their gradient was not finite; is learning_rate too high?"
+        )
+
+
+def tensorboard(
+    context: ExperimentContext, specialty: str, stage: L.LightningModule, resumed: int | None
+) -> TensorBoardLogger:
+    """The run's logger; settings and the names of the metrics to compare go into the HParams table.
+
+    Args:
+        context: of the experiment.
+        specialty: the run.
+        stage: knows its metrics.
+        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn.
+    """
+    name, folder = context.experiment.name, context.experiment.runs_dir
+    purge = {} if resumed is None else {"purge_step": resumed}
+    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, **purge)
+    if resumed is None:
+        names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
+        for summary in hparams(flat(context.resolved), names):
+            logger.experiment.file_writer.add_summary(summary)
+    return logger
+
+
+def progress(name: str) -> L.Callback:
+    """A bar for a person, lines for a log."""
+    return TQDMProgressBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress(name)
 
 
 def quiet_lightning() -> None:
@@ -185,7 +269,8 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
     running = {}
     for share in (todo[i::workers] for i in range(workers)):
         own = [f"only={json.dumps(share)}", "workers=1", "overwrite=false"]
-        running[" ".join(share)] = subprocess.Popen([*command, *own])
+        # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
+        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True)
     try:
         codes = {share: process.wait() for share, process in running.items()}
     except BaseException:
@@ -197,6 +282,7 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
     failed = {share: code for share, code in codes.items() if code != 0}
     if failed:
         raise RuntimeError(
-            "training failed in " + "; ".join(f"[{share}] with exit code {code}" for share, code in failed.items())
+            "training failed in "
+            + "; ".join(f"[{share}] with exit code {code}" for share, code in failed.items())
             + "; the reason stands above, and in each run's status.json"
         )

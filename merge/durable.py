@@ -13,11 +13,13 @@ def flush(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, onto the disk.
 
     Raises:
-        OSError: the disk is full or gone.
+        OSError: the disk is full or gone; names the file.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 

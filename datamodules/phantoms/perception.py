@@ -1,14 +1,14 @@
 """What a base model may know before any clinical training: reading pictures, and finding an option by its text.
 
-Three kinds of rows, none of which shows a rule: reading a quantity off a picture, naming the kind of picture, and
-text-only look-up of an option. Clinical verdicts occur in look-ups alone, where no picture is shown and the asked-for
-text is drawn at random.
+Three kinds of rows, none of which shows a rule. Every row says outright which option to pick, drawn at random, so that
+nothing about a picture tells the answer; what is learnt is to put into words what a picture shows, and the way from an
+option's text to its shuffled letter.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,16 +16,10 @@ from typing_extensions import override
 
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
-from datamodules.phantoms.base import PhantomDataModule, Reading, phantom_classes, texts_of, trace
+from datamodules.phantoms.base import PhantomDataModule, phantom_classes, texts_of
 from datamodules.prompts import NEUTRAL
 
-LOOKUPS = (
-    ("which option says {0}?", "it says {0}"),
-    ("find the option {0}.", "we look for {0}"),
-    ("which letter stands for {0}?", "{0} is asked for"),
-    ("pick {0} from the list.", "the list holds {0}"),
-)
-"""Question and chain of thought of a look-up."""
+LOOKUPS = ("which option says {0}?", "find the option {0}.", "which letter stands for {0}?", "pick {0} from the list.")
 
 
 class PerceptionMixture(VQADataModule):
@@ -37,10 +31,8 @@ class PerceptionMixture(VQADataModule):
 
         n_rows: int = 4000
         """Rows over all splits, each with a patient of its own; at least 1."""
-        lookup_fraction: float = 0.4
-        """Share of text-only look-ups, in [0, 1]."""
-        genre_fraction: float = 0.05
-        """Share of rows that ask for the kind of picture, in [0, 1 - lookup_fraction]; the rest read a quantity."""
+        picture_fraction: float = 0.75
+        """Share of rows with a picture to be read, in [0, 1]; the others are text."""
         difficulty: float = 0.3
         """As in the specialties, in [0, 1]."""
         data_seed: int = 0
@@ -50,11 +42,8 @@ class PerceptionMixture(VQADataModule):
             super().__post_init__()
             if self.n_rows < 1:
                 raise ValueError(f"n_rows must be at least 1, got {self.n_rows}")
-            if not 0 <= self.lookup_fraction <= 1 or not 0 <= self.genre_fraction <= 1 - self.lookup_fraction:
-                raise ValueError(
-                    "lookup_fraction and genre_fraction must be at least 0 and sum to at most 1, "
-                    f"got {self.lookup_fraction} and {self.genre_fraction}"
-                )
+            if not 0 <= self.picture_fraction <= 1:
+                raise ValueError(f"picture_fraction must lie in [0, 1], got {self.picture_fraction}")
             if not 0 <= self.difficulty <= 1:
                 raise ValueError(f"difficulty must lie in [0, 1], got {self.difficulty}")
 
@@ -62,49 +51,22 @@ class PerceptionMixture(VQADataModule):
     def examples(self) -> Iterator[Example]:
         specialties = phantom_classes()
         vocabulary = sorted(clinical_texts())
-        lookups = round(self.config.n_rows * self.config.lookup_fraction)
-        genres = round(self.config.n_rows * self.config.genre_fraction)
+        pictures = round(self.config.n_rows * self.config.picture_fraction)
         for index in range(self.config.n_rows):
             row_id = f"perception-{self.config.data_seed}-{index:05d}"
             rng = random.Random(row_id)
-            if index < lookups:
-                yield lookup(row_id, rng, vocabulary)
-                continue
             specialty = specialties[index % len(specialties)]
-            yield self.picture_row(row_id, rng, specialty, specialties, asks_genre=index < lookups + genres)
-
-    def picture_row(
-        self,
-        row_id: str,
-        rng: random.Random,
-        specialty: type[PhantomDataModule],
-        specialties: Sequence[type[PhantomDataModule]],
-        *,
-        asks_genre: bool,
-    ) -> Example:
-        """A fresh patient of a specialty, and one thing to be read off the picture."""
-        case = specialty.sample(rng, self.config.difficulty)
-        if asks_genre:
-            others = tuple(one.GENRE for one in specialties if one is not specialty)
-            reading = Reading("which kind of picture is this?", f"a {specialty.GENRE}", specialty.GENRE, others)
-        else:
-            reading = rng.choice(specialty.readings(case))
-        wrong = rng.sample(reading.others, min(rng.randint(1, 4), len(reading.others)))
-        return Example(
-            patient_id=row_id,
-            images=(partial(specialty.draw, case),),
-            question=reading.question,
-            options=(reading.label, *wrong),
-            answer=reading.label,
-            question_id=row_id,
-            reasoning={NEUTRAL: trace(reading.text, "", reading.label)},
-            tags={"question_type": "genre" if asks_genre else "reading", "modality": specialty.MODALITY},
-        )
+            if index < pictures:
+                yield seen(row_id, rng, specialty, self.config.difficulty)
+            elif rng.random() < 0.5:
+                yield told(row_id, rng, specialty, self.config.difficulty)
+            else:
+                yield lookup(row_id, rng, vocabulary)
 
     @override
     def rows(self) -> list[tuple[Example, str, str]]:
         """Training rows (example, "neutral", completion), each once: there is no other guideline here."""
-        return [(example, NEUTRAL, example.trace(NEUTRAL)) for example in self.splits["train"]]
+        return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]
 
 
 def corpus() -> Iterator[str]:
@@ -119,22 +81,61 @@ def clinical_texts() -> frozenset[str]:
     return frozenset(text for one in phantom_classes() for shares in one.PREVALENCE.values() for text in shares)
 
 
-def lookup(row_id: str, rng: random.Random, vocabulary: Sequence[str]) -> Example:
-    """Find an option by its text: half of the time among a real question's options, else among any two to five."""
-    if rng.random() < 0.5:
-        kinds = [tuple(shares) for one in phantom_classes() for shares in one.PREVALENCE.values()]
-        options = rng.choice(kinds)
-    else:
-        options = tuple(rng.sample(vocabulary, rng.randint(2, 5)))
+def readings_of(case: object, specialty: type[PhantomDataModule], rng: random.Random) -> str:
+    """All that can be read off a picture, in any order, in the wording of the traces."""
+    texts = list(dict.fromkeys(reading.text for reading in specialty.readings(case)))
+    rng.shuffle(texts)
+    return ". ".join(texts)
+
+
+def seen(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], difficulty: float) -> Example:
+    """A picture of a fresh patient: put it into words, then pick the option that the question names."""
+    case = specialty.sample(rng, difficulty)
+    options = rng.choice([tuple(shares) for shares in specialty.PREVALENCE.values()])
     answer = rng.choice(options)
-    question, thought = rng.choice(LOOKUPS)
     return Example(
         patient_id=row_id,
-        images=(),
-        question=question.format(answer),
+        images=(partial(specialty.draw, case),),
+        question=f"read the picture, then pick {answer}.",
         options=options,
         answer=answer,
         question_id=row_id,
-        reasoning={NEUTRAL: trace(thought.format(answer), "", answer)},
+        reasoning={NEUTRAL: f"{readings_of(case, specialty, rng)}. so the answer is {answer}."},
+        tags={"question_type": "reading", "modality": specialty.MODALITY},
+    )
+
+
+def told(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], difficulty: float) -> Example:
+    """The same without a picture: the question says what it would show."""
+    words = readings_of(specialty.sample(rng, difficulty), specialty, rng)
+    options = rng.choice([tuple(shares) for shares in specialty.PREVALENCE.values()])
+    answer = rng.choice(options)
+    return Example(
+        patient_id=row_id,
+        images=(),
+        question=f"the picture shows {words}. pick {answer}.",
+        options=options,
+        answer=answer,
+        question_id=row_id,
+        reasoning={NEUTRAL: f"{words}. so the answer is {answer}."},
+        tags={"question_type": "told", "modality": "text"},
+    )
+
+
+def lookup(row_id: str, rng: random.Random, vocabulary: list[str]) -> Example:
+    """Find an option by its text: half of the time among a real question's options, else among any two to five."""
+    if rng.random() < 0.5:
+        options = rng.choice([tuple(shares) for one in phantom_classes() for shares in one.PREVALENCE.values()])
+    else:
+        options = tuple(rng.sample(vocabulary, rng.randint(2, 5)))
+    answer = rng.choice(options)
+    return Example(
+        patient_id=row_id,
+        images=(),
+        question=rng.choice(LOOKUPS).format(answer),
+        options=options,
+        answer=answer,
+        question_id=row_id,
+        reasoning={NEUTRAL: f"it says {answer}. so the answer is {answer}."},
         tags={"question_type": "lookup", "modality": "text"},
     )

@@ -1,5 +1,5 @@
-# Shared by the tests of the whole machine: two made specialties on disk, three experiments on a very small model, and one
-# finished lineage (base -> dsa -> gba -> merge -> matrix) that tests read and, when they break things, copy.
+# Shared by the tests of the whole machine: two made specialties on disk, three experiments on a very small model, and
+# one finished lineage (base -> dsa -> gba -> merge -> matrix) that tests read and, when they break things, copy.
 import csv
 import shutil
 import signal
@@ -113,6 +113,7 @@ def experiments(folder: Path) -> dict[str, dict]:
         "questions_per_step": 2,
         "max_new_tokens": 20,
         "learning_rate": 0.01,
+        "temperature": 0.6,
     }
     mixed = bars(folder / "data" / "alpha", names=["neutral"])
     return {
@@ -124,7 +125,7 @@ def experiments(folder: Path) -> dict[str, dict]:
                 "init_args": {"learning_rate": 0.01, "muon_rate": 0.02, "warmup_steps": 2},
             },
             "data": shared["data"] | {"batch_size": 8},
-            "trainer": {"max_steps": 40, "log_every_n_steps": 10},  # enough to write well-formed answers: rewards must vary
+            "trainer": {"max_steps": 40, "log_every_n_steps": 10},  # until answers are well-formed: rewards must vary
         },
         "dsa": shared
         | {

@@ -1,0 +1,145 @@
+"""Reference: the uninterrupted run, byte for byte. Run: pytest tests/experiment/test_resume.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callbacks.resume_point import ResumePoint
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+WEIGHTS = "adapter/adapter_model.safetensors"
+STALE = ("train/completion/adherence_length_correlation",)
+"""Left out where it is undefined, whereupon Lightning repeats an earlier step's value, which a resumed run lacks."""
+FIT_ONLY = ("callbacks.merge=null", "callbacks.evaluate=null", "only=[alpha]", "callbacks.cards.init_args.every=1")
+
+
+def point(every: int, stop_at: int | None = None):
+    """A resume point that stops the run like Ctrl-C, after the step's other callbacks."""
+
+    class Point(ResumePoint):
+        def __init__(self, path):
+            super().__init__(path, every)
+
+        def on_train_batch_end(self, trainer, *rest):
+            super().on_train_batch_end(trainer, *rest)
+            if trainer.global_step == stop_at:
+                raise KeyboardInterrupt
+
+    return Point
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar of a run."""
+    events = EventAccumulator(str(run)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def cards(run: Path) -> dict[str, list[tuple[int, bytes]]]:
+    """Every picture of a run."""
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    return {tag: [(e.step, e.encoded_image_string) for e in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "overrides"),
+    [("dsa", 5, []), ("gba", 5, []), ("gba", 8, ["module.init_args.updates_per_rollout=2"])],
+    ids=["sft", "gba", "gba with two updates per rollout"],
+)
+def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeypatch, name, steps, overrides):
+    settings = ["name=long", f"trainer.max_steps={steps}", *FIT_ONLY[name == "dsa" and 2 :], *overrides]
+    whole, cut = lineage.copy(tmp_path / "whole"), lineage.copy(tmp_path / "cut")
+    stop = 6 if overrides else 3  # one batch after the checkpoint: what that batch left must be withdrawn
+    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2))
+    assert whole.run(name, *settings) == 0
+    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2, stop_at=stop))
+    assert cut.run(name, *settings) == 130
+    run, other = whole.runs / "long/alpha", cut.runs / "long/alpha"
+    assert json.loads((other / "status.json").read_text())["state"] == "interrupted"
+    assert (other / "checkpoints/last.ckpt").exists()
+    assert not (other / "adapter").exists()
+    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2))
+    assert cut.run(name, *settings) == 0
+    assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
+    assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
+    first, second = curves(run), curves(other)
+    for tag in STALE:
+        first.pop(tag, None), second.pop(tag, None)
+    assert first == second
+    assert cards(run) == cards(other)
+    for points in curves(other).values():
+        assert [step for step, _ in points] == sorted({step for step, _ in points})
+
+
+def test_a_run_stopped_between_stages_ends_in_the_same_matrix(lineage, tmp_path):
+    cut = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation", "dsa/beta")
+    assert cut.run("gba") == 0
+    for name in ("gba/evaluation/matrix.csv", "gba/evaluation/predictions.jsonl", "gba/beta/" + WEIGHTS):
+        assert (cut.runs / name).read_bytes() == (lineage.runs / name).read_bytes()
+
+
+def test_changed_settings_are_refused_by_name(lineage, tmp_path, capsys):
+    other = lineage.copy(tmp_path / "runs")
+    assert other.run("dsa", "module.init_args.learning_rate=0.5", "seed=3") == 2
+    error = capsys.readouterr().err
+    assert "module.init_args.learning_rate" in error
+    assert "seed" in error
+    assert "overwrite=true" in error
+    assert "lora_rank" not in error
+
+
+def test_overwrite_starts_afresh(lineage, tmp_path):
+    other = lineage.copy(tmp_path / "runs")
+    before = {s: (other.runs / "dsa" / s / WEIGHTS).read_bytes() for s in ("alpha", "beta")}
+    assert other.run("dsa", "module.init_args.learning_rate=0.05", "overwrite=true", "only=[alpha]") == 0
+    assert (other.runs / "dsa/alpha" / WEIGHTS).read_bytes() != before["alpha"]
+    assert not (other.runs / "dsa/beta").exists()
+
+
+def test_an_expert_whose_foundation_was_trained_anew_is_refused(lineage, tmp_path, capsys):
+    other = lineage.copy(tmp_path / "runs").without("dsa/alpha/adapter")
+    (other.runs / "dsa/beta/adapter").rename(other.runs / "dsa/alpha/adapter")
+    assert other.run("gba", "only=[alpha]") == 1
+    assert "grew from another adapter" in capsys.readouterr().err
+
+
+def test_specialties_one_by_one_merge_when_the_last_is_in(lineage, tmp_path, capsys):
+    other = lineage.copy(tmp_path / "runs").without("gba")
+    assert other.run("gba", "only=[beta]") == 0
+    assert "alpha still to come" in capsys.readouterr().out
+    assert not (other.runs / "gba/merged").exists()
+    assert other.run("gba", "only=[alpha]") == 0
+    assert (other.runs / "gba/evaluation/matrix.csv").read_bytes() == (
+        lineage.runs / "gba/evaluation/matrix.csv"
+    ).read_bytes()
+
+
+def test_a_run_whose_every_update_is_skipped_ends_and_leaves_nothing(lineage, tmp_path, monkeypatch, capsys):
+    other = lineage.copy(tmp_path / "runs")
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", lambda *_: __import__("torch").tensor(float("nan")))
+    settings = ["name=bad", *FIT_ONLY, "module.init_args.max_bad_steps=1000"]
+    assert other.run("gba", *settings) == 1
+    assert "stopped at step 0 of 2" in capsys.readouterr().err
+    assert not (other.runs / "bad/alpha/adapter").exists()
+
+
+@pytest.mark.slow
+def test_worker_processes_make_the_same_experts(lineage, bars_module, tmp_path):
+    other = lineage.copy(tmp_path / "runs").without("gba", "dsa")
+    command = [sys.executable, str(TRAIN), "--config", str(other.files / "gba.yaml"), f"runs_dir={other.runs}"]
+    done = subprocess.run(
+        [*command, "workers=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(bars_module)},
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("dsa/alpha", "dsa/beta", "gba/alpha", "gba/beta"):
+        assert (other.runs / name / WEIGHTS).read_bytes() == (lineage.runs / name / WEIGHTS).read_bytes()
+    matrix = "gba/evaluation/matrix.csv"
+    assert (other.runs / matrix).read_bytes() == (lineage.runs / matrix).read_bytes()

@@ -1,0 +1,91 @@
+"""Reference: the layout that the README promises, and files recomputed from one another.
+
+Run: pytest tests/experiment/test_run_folders.py.
+"""
+
+import json
+
+import pytest
+import yaml
+
+from evaluation.scoring import Prediction, matrix, matrix_csv
+from experiment.base_files import is_base_complete
+from experiment.provenance import git_state
+from merge.adapter_files import read_adapter, read_manifest
+from tests.experiment.conftest import contents
+
+RUNS = [("dsa", "alpha"), ("dsa", "beta"), ("gba", "alpha"), ("gba", "beta")]
+
+
+@pytest.mark.parametrize(("experiment", "specialty"), RUNS)
+def test_every_run_leaves_what_the_readme_promises(lineage, experiment, specialty):
+    run = lineage.runs / experiment / specialty
+    adapter = read_adapter(run / "adapter", base_fingerprint=None)
+    base = json.loads((lineage.runs / "base/mixed/base/manifest.json").read_text())
+    facts = json.loads((run / "provenance.json").read_text())
+    assert adapter.manifest["specialty"] == specialty
+    assert adapter.manifest["kind"] == experiment
+    assert adapter.manifest["data_sha256"] == facts["data_sha256"] != base["data_sha256"]
+    assert facts["git"] == git_state()
+    assert {"torch", "lightning", "peft"} <= set(facts["packages"])
+    assert facts["command"]
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    resolved = json.loads((run / "config.resolved.json").read_text())
+    assert resolved == json.loads((lineage.runs / experiment / "experiment.json").read_text())
+    assert resolved["trainer"]["max_steps"] == 2
+    assert list(run.glob("events.out.tfevents.*"))
+    rows = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert sorted({row["step"] for row in rows}) == [0, 2]
+    assert not (run / "checkpoints" / "last.ckpt").exists()
+
+
+def test_the_experts_of_one_lineage_are_bound_to_each_other(lineage):
+    assert is_base_complete(lineage.runs / "base/mixed/base")
+    manifests = {run: read_manifest(lineage.runs / run[0] / run[1] / "adapter") for run in RUNS}
+    assert len({manifest["base_fingerprint"] for manifest in manifests.values()}) == 1
+    for specialty in ("alpha", "beta"):
+        expert = manifests["dsa", specialty]["files"]["adapter_model.safetensors"]["sha256"]
+        assert manifests["gba", specialty]["parent"] == {"sha256": expert, "specialty": specialty}
+    assert len({m["files"]["adapter_model.safetensors"]["sha256"] for m in manifests.values()}) == 4
+
+
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic"])
+def test_the_merged_agent_comes_with_recipe_and_report(lineage, method):
+    merged = lineage.runs / "gba" / "merged" / method
+    assert read_adapter(merged / "adapter", base_fingerprint=None).manifest["kind"] == "merged"
+    recipe = yaml.safe_load((merged / "recipe.yaml").read_text())
+    assert {"gba.alpha", "dsa.beta"} <= set(str(recipe).replace("'", " ").split())
+    report = json.loads((merged / "conflict.json").read_text())
+    assert report["verdict"] in ("pass", "warn", "fail")
+    assert (merged / "conflict.md").read_text().strip()
+
+
+def test_the_matrix_follows_from_the_predictions_alone(lineage):
+    folder = lineage.runs / "gba" / "evaluation"
+    rows = [Prediction.from_json(line) for line in (folder / "predictions.jsonl").read_text("utf-8").split("\n")[:-1]]
+    table = matrix(rows)
+    assert matrix_csv(table) == (folder / "matrix.csv").read_text()
+    scores = json.loads((folder / "scores.json").read_text())
+    for row in table:
+        assert {s: cell.accuracy for s, cell in row.cells.items()} == {
+            s: cell["accuracy"] for s, cell in scores[row.model].items()
+        }
+    assert [row.model for row in table] == [
+        "base",
+        *(f"{experiment}/{specialty}" for experiment, specialty in RUNS),
+        "gba/merged/task_arithmetic",
+        "gba/merged/ties",
+    ]
+
+
+def test_repeating_the_command_changes_no_file(lineage, tmp_path, monkeypatch, capsys):
+    def training(*_):
+        raise AssertionError("trained although everything was finished")
+
+    again = lineage.copy(tmp_path / "runs")
+    before = contents(again.runs)
+    monkeypatch.setattr("experiment.run._fit", training)
+    assert again.run("gba") == 0
+    after = contents(again.runs)
+    assert {name for name in before | after if before.get(name) != after.get(name)} == set()
+    assert "matrix.csv" in capsys.readouterr().out

@@ -1,0 +1,112 @@
+"""Reference: the tags that `lightning_modules/rl_metrics.py` names, read back with TensorBoard's own reader.
+
+Run: pytest tests/experiment/test_tensorboard_tags.py.
+"""
+
+import io
+import re
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from callbacks.layout import CHARTS, GUIDELINE_QUANTITIES, scalar_layout
+
+SFT = {"train/loss", "train/token_probability"}
+GBA = {
+    *(f"train/reward/{name}" for name in ("total", "correct", "format", "adherence")),
+    *(f"train/dead_groups/{name}" for name in ("total", "correct", "format")),
+    *(f"train/clip_fraction/{name}" for name in ("low", "high")),
+    *(f"train/completion/{name}" for name in ("tokens", "truncated", "parsed", "gated", "letter_distance")),
+    *(
+        f"train/guideline/{name}/{quantity}"
+        for name in ("differential", "bayesian")
+        for quantity in ("reward", "correct", "adherence", "advantage", "won")
+    ),
+    "train/kl/ref_nats",
+    "train/entropy_nats",
+    "train/loss/policy",
+    "train/grad_norm",
+    "train/ratio/sampler_log_max",
+}
+
+
+def read(folder):
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0}).Reload()
+
+
+@pytest.mark.parametrize("specialty", ["alpha", "beta"])
+@pytest.mark.parametrize(("experiment", "expected"), [("dsa", SFT), ("gba", GBA)])
+def test_every_promised_scalar_is_there_once_per_step(lineage, experiment, expected, specialty):
+    events = read(lineage.runs / experiment / specialty)
+    assert expected <= set(events.Tags()["scalars"])
+    for tag in expected:
+        assert [event.step for event in events.Scalars(tag)] == [0, 1], tag
+
+
+def test_the_first_step_of_gba_stands_on_its_expert(lineage):
+    events = read(lineage.runs / "gba" / "alpha")
+    assert events.Scalars("train/kl/ref_nats")[0].value == 0.0
+    assert events.Scalars("train/clip_fraction/high")[0].value == 0.0
+    assert events.Scalars("train/kl/ref_nats")[1].value > 0.0
+
+
+@pytest.mark.parametrize("experiment", ["dsa", "gba"])
+def test_one_card_per_probe_at_every_look(lineage, experiment):
+    events = read(lineage.runs / experiment / "beta")
+    assert events.Tags()["images"] == ["samples/beta/0", "samples/beta/1"]
+    for tag in events.Tags()["images"]:
+        assert [event.step for event in events.Images(tag)] == [0, 2]
+        card = Image.open(io.BytesIO(events.Images(tag)[0].encoded_image_string))
+        assert len(card.convert("RGB").getcolors(2**20)) > 10  # something is drawn
+
+
+def test_the_matrix_is_a_figure_and_one_scalar_per_cell(lineage):
+    events = read(lineage.runs / "gba" / "evaluation")
+    assert events.Tags()["images"] == ["evaluation/matrix"]
+    rows = (lineage.runs / "gba/evaluation/matrix.csv").read_text().splitlines()[1:]
+    for row in rows:
+        model, accuracy = row.split(",")[:2]
+        tag = f"test/accuracy/alpha/{model.replace('/', '.')}"
+        assert events.Scalars(tag)[0].value == pytest.approx(float(accuracy), abs=1e-6)
+
+
+@pytest.mark.parametrize("experiment", ["dsa", "gba"])
+def test_settings_and_metric_names_are_in_the_hparams_table_and_invent_no_value(lineage, experiment):
+    events = read(lineage.runs / experiment / "alpha")
+    plugin = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    table = plugin_data_pb2.HParamsPluginData.FromString(plugin).experiment
+    names = {info.name.tag for info in table.metric_infos}
+    assert (
+        names == {"train/loss", "train/token_probability"} if experiment == "dsa" else names >= {"train/reward/total"}
+    )
+    start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
+    assert settings["module.init_args.lora_rank"].number_value == 2
+    for tag in names & set(events.Tags()["scalars"]):
+        assert [event.step for event in events.Scalars(tag)] == [0, 1]  # no placeholder beside the measured first step
+
+
+def test_the_layout_is_written_once_and_every_chart_finds_its_curve(lineage):
+    folder = lineage.runs / "gba" / "layout"
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    events = read(folder)
+    layout = layout_pb2.Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert len(layout.category) == len(CHARTS) + len(GUIDELINE_QUANTITIES)
+    known = {*read(lineage.runs / "gba/alpha").Tags()["scalars"], *read(lineage.runs / "dsa/alpha").Tags()["scalars"]}
+    for category in layout.category:
+        for chart in category.chart:
+            for pattern in chart.multiline.tag:
+                assert any(re.match(pattern, tag) for tag in known), f"{category.title}: {chart.title}"
+
+
+def test_charts_of_gba_and_of_its_control_are_the_same_ones():
+    gba, grpo = scalar_layout(("differential", "bayesian")), scalar_layout(("neutral",))
+    for category in CHARTS:
+        assert gba[category] == grpo[category]
+    shared = gba["guidelines: advantage"]["all guidelines"][1][0]
+    for name in ("differential", "neutral"):
+        assert re.match(shared, f"train/guideline/{name}/advantage")
+        assert not re.match(shared, f"train/guideline/{name}/advantage/other")
