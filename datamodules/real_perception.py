@@ -23,9 +23,10 @@ SETS = (DermoscopyPairs, BrainSlices, HistologyWindows, FundusRegions)
 class RealPerceptionMixture(VQADataModule):
     """Perception and language without diagnosis, over all four real sets.
 
-    A picture comes with a choice among findings ("a dark red band with edges"), never with the diagnosis that the
-    specialty asks for ("vessel"); rows without a picture ask which option says a given text, which teaches the
-    way from a conclusion to its shuffled letter. Pictures keep their patients and the sets' own split function, so
+    A picture comes twice: with the question what kind of picture it is, where the reasoning states the finding ("a
+    dark red band with edges") that no option gives away, and with a choice among findings; never with the diagnosis
+    that the specialty asks for ("vessel"). Rows without a picture ask which option says a given text, which teaches
+    the way from a conclusion to its shuffled letter. Pictures keep their patients and the sets' own split function, so
     that training sees no test patient of any specialty.
     """
 
@@ -53,14 +54,29 @@ class RealPerceptionMixture(VQADataModule):
         findings = defaultdict(set)
         for example in pictured:
             findings[example.tags["question_type"]].add(example.tags["finding"])
+        kinds = tuple(sorted({example.tags["modality"] for example in pictured}))
         every = sorted(set().union(*findings.values()))
         for example in pictured:
             own = sorted(findings[example.tags["question_type"]])
+            yield self.caption_row(example, kinds)
             yield self.finding_row(example, own, every)
         words = sorted(set(every).union(*(example.options for example in pictured)))
         share = self.config.text_share
-        for index in range(round(len(pictured) * share / (1 - share))):
+        for index in range(round(2 * len(pictured) * share / (1 - share))):
             yield self.text_row(f"says-{index:05}", words)
+
+    def caption_row(self, example: Example, kinds: tuple[str, ...]) -> Example:
+        """The same picture described: what aligns the projector, since nothing but the picture tells the words."""
+        modality = example.tags["modality"]
+        return replace(
+            example,
+            question="What kind of picture is this?",
+            options=kinds,
+            answer=modality,
+            question_id=f"caption-{example.question_id}",
+            reasoning={NEUTRAL: f"{example.tags['finding']}. It is {modality}."},
+            tags={"question_type": "caption", "modality": modality},
+        )
 
     def finding_row(self, example: Example, own: Sequence[str], every: Sequence[str]) -> Example:
         """The same picture with a choice among findings: its own, another of its kind, some of any kind."""
@@ -96,4 +112,4 @@ class RealPerceptionMixture(VQADataModule):
 
     @override
     def rows(self) -> Sequence[tuple[Example, str, str]]:
-        return [(example, NEUTRAL, example.trace(NEUTRAL)) for example in self.splits["train"]]
+        return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]
