@@ -1,8 +1,8 @@
 """What a base model may know before any clinical training: reading pictures, and finding an option by its text.
 
-Three kinds of rows, none of which shows a rule. Every row says outright which option to pick, drawn at random, so that
-nothing about a picture tells the answer; what is learnt is to put into words what a picture shows, and the way from an
-option's text to its shuffled letter.
+Four kinds of rows, none of which shows a rule. Every row says outright which option to pick, drawn at random, so that
+nothing about a picture tells the answer. What is learnt is to put into words what a picture shows, to find an option,
+and the words and turns of phrase of the field, as scraps in random order without their reasoning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from datamodules.batch import Example
 from datamodules.phantoms.base import PhantomDataModule, phantom_classes, texts_of
 from datamodules.prompts import NEUTRAL
 
+SCRAP_WORDS = (3, 7)
+"""Shortest and longest scrap of a sentence that language rows are made of."""
+SCRAPS_PER_ROW = (3, 5)
+
 LOOKUPS = ("which option says {0}?", "find the option {0}.", "which letter stands for {0}?", "pick {0} from the list.")
 
 
@@ -31,7 +35,7 @@ class PerceptionMixture(VQADataModule):
 
         n_rows: int = 4000
         """Rows over all splits, each with a patient of its own; at least 1."""
-        picture_fraction: float = 0.75
+        picture_fraction: float = 0.65
         """Share of rows with a picture to be read, in [0, 1]; the others are text."""
         difficulty: float = 0.3
         """As in the specialties, in [0, 1]."""
@@ -51,6 +55,7 @@ class PerceptionMixture(VQADataModule):
     def examples(self) -> Iterator[Example]:
         specialties = phantom_classes()
         vocabulary = sorted(clinical_texts())
+        sentences = bodies()
         pictures = round(self.config.n_rows * self.config.picture_fraction)
         for index in range(self.config.n_rows):
             row_id = f"perception-{self.config.data_seed}-{index:05d}"
@@ -58,10 +63,12 @@ class PerceptionMixture(VQADataModule):
             specialty = specialties[index % len(specialties)]
             if index < pictures:
                 yield seen(row_id, rng, specialty, self.config.difficulty)
-            elif rng.random() < 0.5:
-                yield told(row_id, rng, specialty, self.config.difficulty)
-            else:
+            elif index % 4 == 0:
                 yield lookup(row_id, rng, vocabulary)
+            elif index % 4 == 1:
+                yield text_row(row_id, rng, specialty, "the picture shows", told(rng, specialty, self.config.difficulty))
+            else:
+                yield text_row(row_id, rng, specialty, "say", scraps(rng, sentences))
 
     @override
     def rows(self) -> list[tuple[Example, str, str]]:
@@ -105,20 +112,46 @@ def seen(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], di
     )
 
 
-def told(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], difficulty: float) -> Example:
-    """The same without a picture: the question says what it would show."""
-    words = readings_of(specialty.sample(rng, difficulty), specialty, rng)
+def told(rng: random.Random, specialty: type[PhantomDataModule], difficulty: float) -> str:
+    """What a picture would show."""
+    return readings_of(specialty.sample(rng, difficulty), specialty, rng)
+
+
+def bodies() -> list[list[str]]:
+    """The words of the traces' middles, without readings and conclusions, each distinct one once."""
+    found: dict[str, None] = {}
+    for one in phantom_classes():
+        for index in range(200):
+            rng = random.Random(f"{one.PREFIX}-language-{index}")
+            for question in one.questions(one.sample(rng, 0.3), rng):
+                found.update(dict.fromkeys(question.bodies.values()))
+    return [body.split() for body in found]
+
+
+def scraps(rng: random.Random, sentences: list[list[str]]) -> str:
+    """A few scraps of different sentences, too short to carry an argument."""
+    parts = []
+    for _ in range(rng.randint(*SCRAPS_PER_ROW)):
+        words = rng.choice(sentences)
+        length = min(len(words), rng.randint(*SCRAP_WORDS))
+        start = rng.randint(0, len(words) - length)
+        parts.append(" ".join(words[start : start + length]).strip(",.;:"))
+    return ". ".join(parts)
+
+
+def text_row(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], ask: str, words: str) -> Example:
+    """Repeat the words that the question gives, then pick the option that it names."""
     options = rng.choice([tuple(shares) for shares in specialty.PREVALENCE.values()])
     answer = rng.choice(options)
     return Example(
         patient_id=row_id,
         images=(),
-        question=f"the picture shows {words}. pick {answer}.",
+        question=f"{ask} {words}. pick {answer}.",
         options=options,
         answer=answer,
         question_id=row_id,
         reasoning={NEUTRAL: f"{words}. so the answer is {answer}."},
-        tags={"question_type": "told", "modality": "text"},
+        tags={"question_type": "repeat", "modality": "text"},
     )
 
 
