@@ -26,6 +26,7 @@ from datamodules.batch import Example
 from datamodules.prompts import NEUTRAL, VERSION
 from evaluation.scoring import Prediction, matrix, matrix_csv, matrix_figure, matrix_text, score
 from experiment.folders import locked
+from experiment.interrupts import deferred
 from experiment.provenance import data_sha256
 from lightning_modules.policy import Policy
 from lightning_modules.rollout import sample
@@ -87,7 +88,8 @@ class EvaluateExperts(ExperimentCallback):
                 "matrix.csv": matrix_csv(table),
             }
             if any(not (folder / n).exists() or (folder / n).read_text("utf-8") != text for n, text in texts.items()):
-                self.to_tensorboard(folder, table)
+                with deferred():  # its writer has a thread of its own
+                    self.to_tensorboard(folder, table)
                 for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
                     write_text(folder / name, text)
         print("\n" + matrix_text(table) + "\n", flush=True)

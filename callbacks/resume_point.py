@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,47 @@ from merge.durable import flush
 
 
 class ResumePoint(L.Callback):
-    """Every `every` optimiser steps, replace `last.ckpt` atomically: trained parameters, optimiser, loader position."""
+    """Every `every` optimiser steps, and when it is asked to stop, replaces `last.ckpt` atomically.
 
-    def __init__(self, path: Path, every: int = 20) -> None:
+    In it are the trained parameters, the optimiser, the schedule and the loader's position.
+    """
+
+    def __init__(self, path: Path, every: int = 20, stop_wanted: Callable[[], bool] = lambda: False) -> None:
         """Write nothing yet.
 
         Args:
             path: of the checkpoint.
             every: optimiser steps between two of them, at least 1.
+            stop_wanted: asked at the end of every batch.
         """
         self.path = path
         self.every = every
-        self.saved_at = 0
+        self.stop_wanted = stop_wanted
+        self.saved_at = self.step = 0
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved_at = trainer.global_step
+        self.saved_at = self.step = trainer.global_step
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        step = trainer.global_step  # moves by more than one where a batch of rollouts is used for several updates
-        if step // self.every == self.saved_at // self.every or step >= trainer.max_steps:
+        # The step moves by several where a batch is used for several updates, and not at all while gradients add up.
+        before, self.step = self.step, trainer.global_step
+        if self.step >= trainer.max_steps:
             return
-        self.saved_at = step
+        stop = self.stop_wanted()
+        if self.step > before and (stop or self.step // self.every > self.saved_at // self.every):
+            self.save(trainer)
+        if stop:
+            raise KeyboardInterrupt
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the checkpoint aside, flush it, and put it in place.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written.
+        """
+        self.saved_at = self.step
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Sequence
 
@@ -13,6 +11,7 @@ from configs.problems import ConfigError
 from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
+from experiment.interrupts import stop_alike
 from experiment.run import assemble, run_experiment
 from merge.adapter_files import AdapterError
 
@@ -32,9 +31,7 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     name = loaded.experiment.name
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):  # a scheduler's end of time, a closed terminal: as Ctrl-C
-            signal.signal(number, signal.default_int_handler)
+    stop_alike()
     try:
         context = assemble(loaded)
         if dry_run:

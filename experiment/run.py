@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from configs.show import changed_settings
 from datamodules.check import quick_check
 from experiment.context import ExperimentContext
 from experiment.folders import locked, read_state, write_status
+from experiment.interrupts import deferred
 from experiment.provenance import data_sha256, provenance
 from merge.adapter_files import AdapterError, adapter_sha256, read_manifest
 from merge.durable import write_text
@@ -192,23 +192,24 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     quiet_lightning()
     arguments = dict(experiment.trainer)
     steps = max(1, round(arguments.pop("max_steps") * experiment.budget))
-    trainer = L.Trainer(
-        logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
-        max_steps=steps,
-        max_epochs=1,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[
-            SaveResult(context, specialty, fingerprint, facts),
-            *context.callbacks(),
-            ResumePoint(run.checkpoint),
-            progress(f"{experiment.name}/{specialty}"),
-        ],
-        **arguments,
-    )
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
-    trainer.fit(stage, train_dataloaders=stage.dataloader(data, 2 * steps), ckpt_path=resume, weights_only=True)
+    with deferred() as stop_wanted:
+        trainer = L.Trainer(
+            logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
+            max_steps=steps,
+            max_epochs=1,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=[
+                SaveResult(context, specialty, fingerprint, facts),
+                *context.callbacks(),
+                progress(f"{experiment.name}/{specialty}"),
+                ResumePoint(run.checkpoint, stop_wanted=stop_wanted),
+            ],
+            **arguments,
+        )
+        # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
+        trainer.fit(stage, train_dataloaders=stage.dataloader(data, 2 * steps), ckpt_path=resume, weights_only=True)
     if trainer.global_step < steps:
         raise RuntimeError(
             f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}: too many updates were "
@@ -275,7 +276,7 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
         codes = {share: process.wait() for share, process in running.items()}
     except BaseException:
         for process in running.values():
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which a job in a shell's background is started deaf to
         for process in running.values():
             process.wait()
         raise

@@ -103,14 +103,17 @@ class Lite0SmolLM2(VisionLanguageFamily):
         return load_lite0(tower), *load_llama(language, (END, PAD))
 
     def _draw_projector(self) -> None:
-        """Scale the first projection so that a picture's tokens are as long as the words they stand among."""
+        """Draw the projection, and scale it so that a picture's tokens are as long as the words they stand among.
+
+        The scale is a constant outside the weights: they are of the usual size then, and so is their learning rate.
+        """
         generator = torch.Generator().manual_seed(self.config.seed)
-        rows = self.model.get_input_embeddings().weight
         linear = self.projector[1]
         with torch.no_grad():
             # LayerNorm gives unit variance per feature, so width * std^2 is the variance of an output.
-            linear.weight.normal_(0, rows.std().item() / self.tower.width**0.5, generator=generator)
+            linear.weight.normal_(0, self.tower.width**-0.5, generator=generator)
             linear.bias.zero_()
+        self.register_buffer("word_scale", self.model.get_input_embeddings().weight.detach().std(), persistent=False)
 
     @override
     def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
@@ -134,7 +137,7 @@ class Lite0SmolLM2(VisionLanguageFamily):
         side = round(self.config.image_tokens**0.5)
         pixels = torch.stack([item.pixels for item in inputs]).to(self.model.device)
         cells = F.adaptive_avg_pool2d(self.tower(pixels), side)  # (N, width, side, side)
-        return list(self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
+        return list(self.word_scale * self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
 
     @override
     def position_ids(

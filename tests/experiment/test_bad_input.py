@@ -151,7 +151,7 @@ def test_a_full_disk_is_named_and_the_rerun_finishes(lineage, tmp_path, monkeypa
 
     fsync = os.fsync
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
-    monkeypatch.setattr("experiment.run.ResumePoint", lambda path: ResumePoint(path, every=1))
+    monkeypatch.setattr("experiment.run.ResumePoint", lambda path, stop_wanted: ResumePoint(path, every=1))
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert other.run("gba") == 1

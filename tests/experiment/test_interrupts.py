@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.resume_point import ResumePoint
+from callbacks.resume_point import ResumePoint, resumed_step
+from experiment.interrupts import SIGNALS, deferred, stop_alike
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 MATRIX = "gba/evaluation/matrix.csv"
@@ -63,6 +64,68 @@ def test_ctrl_c_in_every_phase_and_the_same_matrix_in_the_end(lineage, tmp_path,
         assert (other.runs / name).read_bytes() == (lineage.runs / name).read_bytes()
 
 
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_a_signal_waits_for_the_end_of_the_step_and_no_step_is_lost(lineage, tmp_path, monkeypatch, capsys, number):
+    # The signal comes inside the first of two steps; the checkpoint is of this step although one is due only every 20.
+    from lightning_modules.sft_lora import SFTLoRA
+
+    def step(self, batch, batch_idx):
+        if self.trainer.global_step == 0:
+            signal.raise_signal(number)
+        return training_step(self, batch, batch_idx)
+
+    training_step = SFTLoRA.training_step
+    other = lineage.copy(tmp_path / "runs").without("dsa/alpha", "gba")
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTLoRA, "training_step", step)
+        assert other.run("dsa") == 130
+    assert "stopping at the end of this step" in capsys.readouterr().out
+    assert status(other.runs / "dsa/alpha")["state"] == "interrupted"
+    assert resumed_step(other.runs / "dsa/alpha/checkpoints/last.ckpt") == 1
+    assert other.run("dsa") == 0
+    weights = "dsa/alpha/adapter/adapter_model.safetensors"
+    assert (other.runs / weights).read_bytes() == (lineage.runs / weights).read_bytes()
+
+
+def test_a_second_signal_strikes_at_once_and_handlers_come_back():
+    before = signal.getsignal(signal.SIGINT)
+    done = []
+
+    def block():
+        with deferred() as waiting:
+            signal.raise_signal(signal.SIGINT)
+            done.append(waiting())
+            signal.raise_signal(signal.SIGINT)
+            done.append("went on after the second signal")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == [True]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_nobody_asked_about_is_raised_at_the_end():
+    done = []
+
+    def block():
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("the block")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["the block"]
+
+
+def test_a_process_started_deaf_stays_deaf():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop_alike()
+    with deferred() as waiting:
+        signal.raise_signal(signal.SIGHUP)
+        assert not waiting()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
 def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
     """A real process, trained long enough to be interrupted."""
     command = [sys.executable, str(TRAIN), "--config", str(machine.files / "dsa.yaml"), f"runs_dir={machine.runs}"]
@@ -71,6 +134,7 @@ def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell would have it ignored
         env=os.environ | {"PYTHONPATH": str(bars_module)},
     )
 

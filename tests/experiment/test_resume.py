@@ -22,8 +22,8 @@ def point(every: int, stop_at: int | None = None):
     """A resume point that stops the run like Ctrl-C, after the step's other callbacks."""
 
     class Point(ResumePoint):
-        def __init__(self, path):
-            super().__init__(path, every)
+        def __init__(self, path, stop_wanted):
+            super().__init__(path, every, stop_wanted)
 
         def on_train_batch_end(self, trainer, *rest):
             super().on_train_batch_end(trainer, *rest)
