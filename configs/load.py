@@ -52,7 +52,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Args:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
-            (`module.init_args.beta=0`). `runs_dir`, `workers`, `threads` and `budget` reach required experiments too.
+            (`module.init_args.beta=0`). `seed`, `runs_dir`, `workers`, `threads` and `budget` reach required
+            experiments too.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
@@ -93,8 +94,8 @@ def handed_on(overrides: Sequence[str]) -> list[str]:
     """The command-line settings that hold for required experiments too.
 
     Examples:
-        >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1"])
-        ['runs_dir=/tmp/runs', 'budget=0.1']
+        >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1", "name=b"])
+        ['runs_dir=/tmp/runs', 'seed=3', 'budget=0.1']
     """
     return [argument for argument in overrides if argument.partition("=")[0].strip() in HANDED_ON]
 

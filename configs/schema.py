@@ -9,6 +9,8 @@ from typing import Any
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 """What becomes a folder name: no separators, so that no name leaves its folder."""
+TAKEN = ("merged", "evaluation", "layout")
+"""Folders that stand beside the specialties' own."""
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy, and so `seed_everything`, takes."""
 
@@ -21,6 +23,17 @@ def check_name(what: str, name: str) -> None:
     """
     if not NAME_PATTERN.fullmatch(name) or set(name) == {"."}:
         raise ValueError(f"{what} {name!r} becomes a folder: only letters, digits, '.', '_' and '-' are allowed")
+
+
+def check_specialty(name: str) -> None:
+    """Refuse a name that cannot be a specialty's folder.
+
+    Raises:
+        ValueError: as `check_name`, or another folder of the experiment has the name.
+    """
+    check_name("specialties entry", name)
+    if name in TAKEN:
+        raise ValueError(f"specialties entry {name!r} is the name of another folder of the experiment: {TAKEN}")
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Experiment:
         if not self.specialties:
             raise ValueError("specialties must name at least one specialty and its DataModule")
         for name in self.specialties:
-            check_name("specialties entry", name)
+            check_specialty(name)
         dotted = [name for name in (*self.specialties, *self.callbacks) if "." in name]
         if dotted:
             section = "specialties" if dotted[0] in self.specialties else "callbacks"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -127,24 +127,37 @@ class VQADataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         _ = self.splits
 
-    def rows(self) -> Sequence[tuple[Example, str, str]]:
+    def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         """Training rows (example, guideline, completion).
 
         Every worked trace comes once under its own instruction and once under the neutral one, so that the expert
         answers without an instruction too.
+
+        Args:
+            guidelines: whose traces are taken; None takes all.
         """
         return [
             (example, instruction, example.trace(guideline, self.config.answer_with))
             for example in self.splits["train"]
             for guideline in example.reasoning
+            if guidelines is None or guideline in guidelines
             for instruction in (guideline, NEUTRAL)
         ]
 
-    def sft_loader(self, n_steps: int) -> StepLoader:
-        """Batches of rows to imitate."""
-        rows = self.rows()
+    def sft_loader(self, n_steps: int, guidelines: Collection[str] | None = None) -> StepLoader:
+        """Batches of rows to imitate.
+
+        Args:
+            n_steps: batches in all.
+            guidelines: whose traces are taken; None takes all.
+
+        Raises:
+            BadExampleError: no row is left.
+        """
+        rows = self.rows(guidelines)
         if not rows:
-            raise BadExampleError(f"specialty {self.specialty!r}: no training example carries a reasoning trace")
+            wanted = "a reasoning trace" if guidelines is None else f"a reasoning trace of {sorted(guidelines)}"
+            raise BadExampleError(f"specialty {self.specialty!r}: no training example carries {wanted}")
         return StepLoader(rows, self.config.batch_size, collate_rows, self.seed, n_steps)
 
     def question_loader(self, questions_per_step: int, n_steps: int) -> StepLoader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from typing_extensions import override
@@ -111,5 +111,5 @@ class RealPerceptionMixture(VQADataModule):
         )
 
     @override
-    def rows(self) -> Sequence[tuple[Example, str, str]]:
+    def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]

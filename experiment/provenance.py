@@ -45,9 +45,15 @@ def provenance() -> dict[str, Any]:
 
 
 def data_sha256(data: VQADataModule, split: str) -> str:
-    """Hash of a split's questions, options, answers and traces in their order; pictures count by question id."""
+    """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
+
+    Pictures that are drawn or cut when looked at count by question id.
+    """
     digest = hashlib.sha256()
     for example in data.splits[split]:
         row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
         digest.update(repr((*row, sorted(example.reasoning.items()))).encode())
+        for source in example.images:
+            if isinstance(source, Path):
+                digest.update(source.read_bytes())
     return digest.hexdigest()

@@ -12,8 +12,8 @@ from typing_extensions import override
 from datamodules.base import VQADataModule
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
-from lightning_modules.sft_lora import imitation_loss
 from lightning_modules.schedule import MuonAndAdamW
+from lightning_modules.sft_lora import imitation_loss
 from lightning_modules.stage import Stage, StageContext
 
 
@@ -56,9 +56,7 @@ class BaseTraining(Stage):
         trained = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         hidden = [p for name, p in trained if p.ndim == 2 and "embed_tokens" not in name and "lm_head" not in name]
         others = [p for _, p in trained if all(p is not matrix for matrix in hidden)]
-        return MuonAndAdamW(
-            hidden, others, hidden_rate=self.config.muon_rate, other_rate=self.config.learning_rate
-        )
+        return MuonAndAdamW(hidden, others, hidden_rate=self.config.muon_rate, other_rate=self.config.learning_rate)
 
     @override
     def dataloader(self, data: VQADataModule, n_steps: int):

@@ -113,8 +113,9 @@ class GBA(Stage):
                 "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
                 "lora_rank must be at least 1": self.lora_rank >= 1,
                 "learning_rate must be above 0": self.learning_rate > 0,
-                "reward_adherence must lie in [0, reward_correct), or a wrong answer could outscore a right one":
-                    0 <= self.reward_adherence < self.reward_correct,
+                "reward_adherence must lie in [0, reward_correct), or a wrong answer could outscore a right one": 0
+                <= self.reward_adherence
+                < self.reward_correct,
                 "reward_format must be at least 0": self.reward_format >= 0,
             }
             broken = [message for message, holds in ranges.items() if not holds]
@@ -138,11 +139,15 @@ class GBA(Stage):
         self.weights = RewardWeights(c.reward_correct, c.reward_format, c.reward_adherence)
         self.guidelines = context.guidelines_named(c.guidelines)
         self.register_buffer(
-            "prior", torch.tensor([c.priors.get(name, item.prior) for name, item in self.guidelines.items()]), persistent=False
+            "prior",
+            torch.tensor([c.priors.get(name, item.prior) for name, item in self.guidelines.items()]),
+            persistent=False,
         )
         strange = set(c.priors) - set(self.guidelines)
         if strange:
-            raise ValueError(f"priors names {sorted(strange)}, which are not among the guidelines {list(self.guidelines)}")
+            raise ValueError(
+                f"priors names {sorted(strange)}, which are not among the guidelines {list(self.guidelines)}"
+            )
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
         self.group: Group | None = None  # the newest rollouts, for cards and samples
@@ -173,8 +178,14 @@ class GBA(Stage):
         """
         c = self.config
         group = roll_out(
-            self.policy, batch.examples, self.guidelines, self.weights, copies=c.rollouts_per_guideline,
-            temperature=c.temperature, max_new_tokens=c.max_new_tokens, stream=(purpose, self.context.seed, step),
+            self.policy,
+            batch.examples,
+            self.guidelines,
+            self.weights,
+            copies=c.rollouts_per_guideline,
+            temperature=c.temperature,
+            max_new_tokens=c.max_new_tokens,
+            stream=(purpose, self.context.seed, step),
         )
         group.advantages = guideline_based_advantages(
             group.totals, lambda_=c.lambda_, tau=c.tau, prior=self.prior.cpu(), scale_by_std=c.scale_by_std
@@ -193,12 +204,18 @@ class GBA(Stage):
             if first:
                 group.remember_old_logps(rows, scores.logps.detach())
             loss, parts = self.loss(
-                scores.logps, group.old_logps_of(rows), ref_logps, group.advantages_of(rows).to(scores.logps),
-                scores.completion_mask, sizes,
+                scores.logps,
+                group.old_logps_of(rows),
+                ref_logps,
+                group.advantages_of(rows).to(scores.logps),
+                scores.completion_mask,
+                sizes,
             )
             self.manual_backward(loss)
             for name, value in (parts | group.drift(rows, scores)).items():
-                totals[name] = max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
+                totals[name] = (
+                    max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
+                )
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], c.max_grad_norm)
         if bool(torch.isfinite(norm)):
             optimizer.step()
@@ -207,9 +224,15 @@ class GBA(Stage):
             self.skip_bad_step(group)
         optimizer.zero_grad()
         self.lr_schedulers().step()
-        if first:
-            self.log_dict(update_metrics(group, self.guidelines) | totals | {"train/grad_norm": float(norm)})
-            self.log("reward", float(group.totals.mean()), prog_bar=True, logger=False)
+        self.report(
+            (update_metrics(group, self.guidelines) if first else {}) | totals | {"train/grad_norm": float(norm)}
+        )
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Write an update's metrics under its own step; what is undefined this time is left out, not repeated."""
+        self.logger.log_metrics(metrics, step=self.trainer.global_step)
+        shown = ("train/reward/total", "train/reward/correct", "train/kl/ref_nats")
+        self.log_dict({name: metrics[name] for name in shown if name in metrics}, prog_bar=True, logger=False)
 
     def loss(
         self,

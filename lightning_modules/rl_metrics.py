@@ -20,7 +20,9 @@ def update_metrics(group: Group, guidelines: Iterable[str]) -> dict[str, float]:
         guidelines: K names in the group's order.
     """
     total, correct = group.totals, group.component("correct")
-    metrics = {f"train/reward/{name}": nan_mean(group.component(name)) for name in ("total", "correct", "format", "adherence")}
+    metrics = {
+        f"train/reward/{name}": nan_mean(group.component(name)) for name in ("total", "correct", "format", "adherence")
+    }
     winner = total.mean(dim=2) == total.mean(dim=2).amax(dim=1, keepdim=True)  # (P, K); ties count for all
     for k, name in enumerate(guidelines):
         metrics[f"train/guideline/{name}/reward"] = float(total[:, k].mean())
@@ -35,7 +37,9 @@ def update_metrics(group: Group, guidelines: Iterable[str]) -> dict[str, float]:
     metrics["train/completion/truncated"] = sum(c.truncated for c in group.completions) / len(group.completions)
     metrics["train/completion/parsed"] = sum(r.letter is not None for r in group.rewards) / len(group.rewards)
     metrics["train/completion/gated"] = sum(r.gate is not None for r in group.rewards) / len(group.rewards)
-    metrics["train/completion/adherence_length_correlation"] = correlation(group.component("adherence").flatten(), lengths)
+    metrics["train/completion/adherence_length_correlation"] = correlation(
+        group.component("adherence").flatten(), lengths
+    )
     metrics["train/completion/letter_distance"] = letter_distance(group)
     return {name: value for name, value in metrics.items() if value == value}
 

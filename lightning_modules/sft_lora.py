@@ -61,12 +61,14 @@ class SFTLoRA(Stage):
         super().__init__(context)
         self.config = config if config is not None else self.Config()
         self.instructions = instructions_of(context, self.config.guidelines)
-        self.policy.add_adapter(self.adapter, LoRASettings(self.config.lora_rank, self.config.lora_alpha, self.config.lora_seed))
+        self.policy.add_adapter(
+            self.adapter, LoRASettings(self.config.lora_rank, self.config.lora_alpha, self.config.lora_seed)
+        )
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
 
     @override
     def dataloader(self, data: VQADataModule, n_steps: int):
-        return data.sft_loader(n_steps)
+        return data.sft_loader(n_steps, set(self.instructions) - {NEUTRAL})
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

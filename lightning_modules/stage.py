@@ -75,9 +75,7 @@ class Stage(L.LightningModule):
 
     @override
     def configure_optimizers(self) -> dict:
-        return scheduled(
-            self.optimizer(), warmup_steps=self.config.warmup_steps, max_steps=self.trainer.max_steps
-        )
+        return scheduled(self.optimizer(), warmup_steps=self.config.warmup_steps, max_steps=self.trainer.max_steps)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

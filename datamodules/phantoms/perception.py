@@ -1,14 +1,14 @@
 """What a base model may know before any clinical training: reading pictures, and finding an option by its text.
 
 Four kinds of rows, none of which shows a rule. Which option to pick is drawn at random, and mostly said outright, so
-that nothing about a picture tells the answer. What is learnt is to put into words what a picture shows, to find an option,
-and the words and turns of phrase of the field, as scraps in random order without their reasoning.
+that nothing about a picture tells the answer. What is learnt is to put into words what a picture shows, to find an
+option, and the words and turns of phrase of the field, as scraps in random order without their reasoning.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,18 +66,20 @@ class PerceptionMixture(VQADataModule):
             elif index % 4 == 0:
                 yield lookup(row_id, rng, vocabulary)
             elif index % 4 == 1:
-                yield text_row(row_id, rng, specialty, "the picture shows", told(rng, specialty, self.config.difficulty))
+                yield text_row(
+                    row_id, rng, specialty, "the picture shows", told(rng, specialty, self.config.difficulty)
+                )
             else:
                 yield text_row(row_id, rng, specialty, "say", scraps(rng, sentences))
 
     @override
-    def rows(self) -> list[tuple[Example, str, str]]:
+    def rows(self, guidelines: Collection[str] | None = None) -> list[tuple[Example, str, str]]:
         """Training rows (example, "neutral", completion), each once: there is no other guideline here."""
         return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]
 
 
 def corpus() -> Iterator[str]:
-    """Texts to train the tiny model's tokenizer on: training prompts and traces of all phantoms, and the chat's words."""
+    """Texts to train the tiny tokenizer on: training prompts and traces of all phantoms, and the chat's words."""
     yield from texts_of((*phantom_classes(), PerceptionMixture))
     for role in ("system", "user", "assistant"):
         yield from [f"{role}\n"] * 1000

@@ -77,7 +77,9 @@ class VisionLanguageFamily(nn.Module):
         """Run the vision tower and projector: one (n_tokens, H) tensor per picture."""
 
     @abstractmethod
-    def position_ids(self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]) -> Tensor:
+    def position_ids(
+        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
+    ) -> Tensor:
         """Positions of padded rows, such that a row has the same positions however it is padded.
 
         Args:
@@ -126,7 +128,8 @@ class VisionLanguageFamily(nn.Module):
         stored = load_file(folder / "model.safetensors")
         own = dict(self.named_parameters())
         strange = [
-            f"{name} {tuple(tensor.shape)}" for name, tensor in stored.items()
+            f"{name} {tuple(tensor.shape)}"
+            for name, tensor in stored.items()
             if name not in own or own[name].shape != tensor.shape
         ]
         if strange:

@@ -81,7 +81,7 @@ class Qwen2_5_VL(VisionLanguageFamily):
         ids += [start, *plain("user\n")]
         for count in image_tokens:
             ids += [self.vision_start_id, *[self.image_token_id] * count, self.vision_end_id]
-        return ids + [*plain(text), end, *plain("\n"), start, *plain("assistant\n")]
+        return [*ids, *plain(text), end, *plain("\n"), start, *plain("assistant\n")]
 
     @override
     def preprocess(self, image: Image.Image) -> ImageInput:

@@ -1,4 +1,4 @@
-"""The embedded default: the real Qwen2.5-VL classes at a few million parameters, with a tokenizer trained on the spot."""
+"""The embedded default: the real Qwen2.5-VL classes at 3 M parameters, with a tokenizer trained on the spot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# Reference: arithmetic by hand, identities of the formula, and GRPO itself. Run: pytest tests/lightning_modules/test_advantages.py
+# Reference: arithmetic by hand, identities of the formula, GRPO itself. Run: pytest <this file>
 import math
 
 import pytest

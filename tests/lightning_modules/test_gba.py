@@ -41,8 +41,7 @@ def stage_of(policy, monkeypatch, **settings):
     monkeypatch.setattr(stage, "optimizers", lambda: recorder)
     monkeypatch.setattr(stage, "lr_schedulers", lambda: type("S", (), {"step": lambda self: None})())
     monkeypatch.setattr(stage, "manual_backward", lambda loss: loss.backward())
-    monkeypatch.setattr(stage, "log_dict", logged.update)
-    monkeypatch.setattr(stage, "log", lambda *_, **__: None)
+    monkeypatch.setattr(stage, "report", logged.update)
     return stage, recorder, logged
 
 
@@ -87,7 +86,11 @@ def test_equal_rewards_give_zero_gradient_of_the_policy_term(tiny_policy, mixed_
     prompts, ids = group.rows(rows)
     scores = stage.policy.score(prompts, ids)
     loss, _ = stage.loss(
-        scores.logps, scores.logps.detach(), None, group.advantages_of(rows), scores.completion_mask,
+        scores.logps,
+        scores.logps.detach(),
+        None,
+        group.advantages_of(rows),
+        scores.completion_mask,
         Denominators.of(group.lengths, 10),
     )
     loss.backward()
@@ -118,9 +121,7 @@ def test_skipping_dead_groups_is_exact_without_a_kl_term(tiny_policy, mixed_exam
     group = group_of(stage, mixed_examples[:3], rewards)
     stage.update(group, first=True)
     skipped = recorder.gradient
-    monkeypatch.setattr(
-        type(group), "micro_batches", lambda self, tokens, skip_zero_advantage: iter([list(range(24))])
-    )
+    monkeypatch.setattr(type(group), "micro_batches", lambda self, tokens, skip_zero_advantage: iter([list(range(24))]))
     stage.update(group, first=True)
     torch.testing.assert_close(skipped, recorder.gradient, atol=1e-7, rtol=1e-5)
 

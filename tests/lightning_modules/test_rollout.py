@@ -1,4 +1,4 @@
-# Reference: one row at a time, teacher-forced scoring, and the softmax itself. Run: pytest tests/lightning_modules/test_rollout.py
+# Reference: one row at a time, teacher-forced scoring, the softmax itself. Run: pytest <this file>
 import pytest
 import torch
 
@@ -13,9 +13,7 @@ def test_log_probabilities_as_sampled_equal_scoring(tiny_policy, mixed_examples)
     prompts = prompts_of(tiny_policy, mixed_examples)
     seeds = [stream_seed("t", row) for row in range(8)]
     for temperature in (1.0, 0.7):
-        rollouts = sample(
-            tiny_policy, prompts, max_new_tokens=12, temperature=temperature, copies=2, seeds=seeds
-        )
+        rollouts = sample(tiny_policy, prompts, max_new_tokens=12, temperature=temperature, copies=2, seeds=seeds)
         doubled = [prompt for prompt in prompts for _ in range(2)]
         scored = tiny_policy.score(doubled, [rollout.ids for rollout in rollouts], temperature).logps
         for row, rollout in enumerate(rollouts):
@@ -92,5 +90,5 @@ def test_streams_are_functions_of_their_keys():
 @pytest.mark.parametrize("bad", [{"temperature": -1.0}, {"max_new_tokens": 0}, {"seeds": [1]}])
 def test_bad_requests_are_refused(tiny_policy, mixed_examples, bad):
     arguments = {"max_new_tokens": 4, "copies": 2, "seeds": [1, 2]} | bad
-    with pytest.raises(ValueError, match="temperature|seeds"):
+    with pytest.raises(ValueError, match=r"temperature|seeds"):
         sample(tiny_policy, prompts_of(tiny_policy, mixed_examples[:1]), **arguments)
