@@ -15,7 +15,7 @@ from datamodules.batch import LETTERS, load_image
 from datamodules.phantoms.base import GUIDELINES, phantom_classes, posterior, texts_of
 from datamodules.phantoms.chest import ChestFilms, Film
 from datamodules.phantoms.head import HeadCTs
-from datamodules.phantoms.perception import PerceptionMixture, clinical_texts
+from datamodules.phantoms.perception import SCRAP_WORDS, PerceptionMixture, bodies, clinical_texts
 from datamodules.phantoms.skin import SkinLesions
 from datamodules.phantoms.spine import SpineFilm, SpineFilms, centre_line
 
@@ -298,25 +298,39 @@ def test_quantities_can_be_read_linearly_off_new_patients(specialty):
 
 
 def test_perception_teaches_no_medicine():
-    clinical = clinical_texts()
-    assert {"enlarged", "severe", "evacuate", "melanoma"} <= clinical
+    # the option to pick is independent of the picture: right no more often than a uniform draw would be
+    hits, expected, variance = 0.0, 0.0, 0.0
     for split in perception().splits.values():
         for example in split:
-            if example.images:
-                assert clinical.isdisjoint(example.options), example
-                assert not named(example.reasoning["neutral"], clinical), example
-                assert not named(example.question, clinical), example
-            else:
-                assert example.tags["question_type"] == "lookup"
+            if not example.images:
+                continue
+            case = case_of(example)
+            specialty = next(one for one in SPECIALTIES if one.draw is example.images[0].func)
+            verdicts = {question.answer for question in specialty.questions(case, random.Random(0))}
+            chance = len(verdicts & set(example.options)) / len(example.options)
+            hits += example.answer in verdicts
+            expected += chance
+            variance += chance * (1 - chance)
+    assert expected > 200
+    assert abs(hits - expected) < 4 * variance**0.5, (hits, expected)
+
+
+def test_perception_scraps_carry_no_argument():
+    sentences = {" ".join(words).strip(",.;:") for words in bodies() if len(words) > SCRAP_WORDS[1]}
+    rows = [e for split in perception().splits.values() for e in split if e.question.startswith("say ")]
+    assert len(rows) > 100
+    for example in rows:
+        assert not any(sentence in example.question for sentence in sentences), example
 
 
 def test_perception_lookups_are_uniform_over_letters_and_name_the_option():
-    lookups = [e for split in perception().splits.values() for e in split if not e.images]
-    assert len(lookups) == 1200
+    lookups = [e for split in perception().splits.values() for e in split if e.tags["question_type"] == "lookup"]
+    assert len(lookups) > 200
     for count in range(2, 6):
         letters = Counter(e.letter for e in lookups if len(e.options) == count)
         for letter in LETTERS[:count]:
-            assert abs(letters[letter] / letters.total() - 1 / count) < 0.10, (count, letters)
+            spread = (letters.total() * (1 / count) * (1 - 1 / count)) ** 0.5
+            assert abs(letters[letter] - letters.total() / count) < 4 * spread, (count, letters)
     assert all(e.answer in e.question and e.answer in e.reasoning["neutral"] for e in lookups)
     assert {e.answer for e in lookups} == clinical_texts()
 
@@ -327,10 +341,7 @@ def test_perception_reads_in_the_words_of_the_traces():
     }
     shapes = {re.sub(r"\d", "0", clause) for clause in first_clauses}
     readings = [e for s in perception().splits.values() for e in s if e.tags["question_type"] == "reading"]
-    assert {re.sub(r"\d", "0", e.reasoning["neutral"].split(". ")[0]) for e in readings} == shapes
-    for example in readings:
-        label_words = set(example.answer.split())
-        assert label_words <= set(re.findall(r"[\w.]*\w", example.reasoning["neutral"])) | {"then"}, example
+    assert shapes <= {re.sub(r"\d", "0", e.reasoning["neutral"].split(". ")[0]) for e in readings}
 
 
 def test_perception_patients_are_new_and_rows_are_neutral():
@@ -342,7 +353,7 @@ def test_perception_patients_are_new_and_rows_are_neutral():
     assert len(rows) == len(modules.splits["train"])
     assert {guideline for _, guideline, _ in rows} == {"neutral"}
     kinds = Counter(e.tags["modality"] for e in modules.splits["train"])
-    assert min(kinds.values()) > 0.1 * kinds.total()
+    assert min(kinds.values()) > 0.08 * kinds.total()
 
 
 def test_corpus_holds_training_text_only():
