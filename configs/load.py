@@ -53,7 +53,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
             (`module.init_args.beta=0`). `seed`, `runs_dir`, `workers`, `threads` and `budget` reach required
-            experiments too.
+            experiments too; the seed only where they do not state their own.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
@@ -79,6 +79,8 @@ def load_one(
     below = read_file(path, (), problems)
     if below is None:
         return None
+    if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
+        overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
     named = Branch({"name": Leaf(path.stem, "file name")}, below.place)
     tree = merge_trees(merge_trees(named, below), read_overrides(overrides, problems))
     resolver = Resolver(tree, problems)
