@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 
 from configs.load import load
@@ -28,6 +29,7 @@ def main(arguments: list[str]) -> int:
         if options.print_config:
             print(format_resolved(loaded))
             return 0
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at import that an optional kernel is missing
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
         return execute(loaded, options.overrides, dry_run=options.dry_run)
