@@ -16,11 +16,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
-from callbacks.plain_progress import PlainProgress
+from callbacks.progress import PlainProgress, StepBar
 from callbacks.resume_point import ResumePoint, resumed_step
 from callbacks.save_result import SaveResult
 from configs.load import Loaded, handed_on
@@ -240,7 +239,7 @@ def tensorboard(
 
 def progress(name: str) -> L.Callback:
     """A bar for a person, lines for a log."""
-    return TQDMProgressBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress(name)
+    return StepBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress(name)
 
 
 def quiet_lightning() -> None:

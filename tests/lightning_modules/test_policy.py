@@ -115,3 +115,22 @@ def test_banned_tokens_have_no_probability(tiny_policy, mixed_examples):
 def test_unflatten_by_hand():
     mask = torch.tensor([[True, False, True], [False, True, False]])
     assert unflatten(torch.tensor([1.0, 2.0, 3.0]), mask).tolist() == [[1, 0, 2], [0, 3, 0]]
+
+
+def test_folding_equals_acting_and_leaves_the_weights_bit_for_bit(tiny_policy, mixed_examples):
+    prompts = [tiny_policy.prompt(example, "") for example in mixed_examples]
+    completions = [[25, 26], [27], [28, 29], [30]]
+    for seed, name in enumerate(("dsa", "gba")):
+        tiny_policy.add_adapter(name, LoRASettings(rank=4, alpha=6))
+        randomise_adapter(tiny_policy, name, seed)
+    before = {name: p.detach().clone() for name, p in tiny_policy.family.named_parameters()}
+    for names in ((), ("dsa",), ("dsa", "gba")):
+        tiny_policy.activate(names, trainable=names[-1] if names else None)
+        acting = tiny_policy.score(prompts, completions).logps
+        with tiny_policy.folded():
+            folded = tiny_policy.score(prompts, completions).logps
+        torch.testing.assert_close(folded, acting, atol=1e-5, rtol=1e-5)
+        assert tiny_policy.active == names
+        assert torch.equal(tiny_policy.score(prompts, completions).logps, acting)
+    for name, parameter in tiny_policy.family.named_parameters():
+        assert torch.equal(parameter, before[name]), name

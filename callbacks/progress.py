@@ -1,4 +1,4 @@
-"""Progress for log files: one line now and then, with the time that is left."""
+"""Progress with the time that is left: a bar for a terminal, one line now and then for a log file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from typing_extensions import override
+
+
+class StepBar(TQDMProgressBar):
+    """Lightning's bar over the run's optimiser steps; the loader holds more batches than that."""
+
+    @property
+    @override
+    def total_train_batches(self) -> int:
+        return self.trainer.max_steps
 
 
 class PlainProgress(ProgressBar):
