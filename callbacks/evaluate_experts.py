@@ -1,7 +1,7 @@
 """The matrix: base, every expert and every merged agent, on every specialty's test questions.
 
 One cell (model, specialty) is one file, named by a hash of all that its numbers depend on: adapters, base, questions
-and protocol. A cell that exists is not computed again, whichever experiment of the lineage made it.
+and protocol. A cell that exists is not computed again, whichever experiment under the same `runs_dir` made it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class EvaluateExperts(ExperimentCallback):
         return held[: self.config.n] if self.config.n else held
 
     def cell_path(self, adapters: Sequence[Path], specialty: str) -> Path:
-        """The file of a cell in this experiment, or the same cell in an experiment of the lineage."""
+        """The file of a cell: the same cell of any experiment under `runs_dir`, else a new one of this experiment."""
         parts = [
             self.base_key(),
             *(adapter_sha256(path) for path in adapters),
@@ -139,8 +139,8 @@ class EvaluateExperts(ExperimentCallback):
             VERSION,
         ]
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] + ".jsonl"
-        places = [context.folder.evaluation / "cells" / name for context in reversed(self.experiment.lineage)]
-        return next((place for place in places if place.exists()), places[0])
+        found = Path(self.experiment.experiment.runs_dir).glob(f"*/evaluation/cells/{name}")
+        return next(iter(sorted(found)), self.experiment.folder.evaluation / "cells" / name)
 
     def base_key(self) -> str:
         """Identifies the base without loading it: the trained weights' manifest, and the model's settings."""

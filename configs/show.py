@@ -12,8 +12,9 @@ from configs.resolve import flattened
 if TYPE_CHECKING:
     from configs.load import Loaded
 
-FREE_TO_CHANGE = ("only", "workers", "overwrite", "runs_dir", "description")
-"""Settings that may differ when a run is resumed: they say where and how fast, not what."""
+FREE_TO_CHANGE = ("only", "workers", "overwrite", "runs_dir", "description", "callbacks")
+"""Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
+which is kept by content and made anew where it differs. None of them changes an expert."""
 
 
 def flow(value: Any) -> str:
