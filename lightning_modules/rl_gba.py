@@ -165,8 +165,11 @@ class GBA(Stage):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         c = self.config
         self.group = group = self.roll_out(batch, "train", self.trainer.global_step)
+        metrics = update_metrics(group, self.guidelines)
         for update in range(c.updates_per_rollout):
-            self.update(group, first=update == 0)
+            found = self.update(group, first=update == 0)
+            metrics |= found if update == 0 else {name: v for name, v in found.items() if "clip_fraction" in name}
+        self.report(metrics)
 
     def roll_out(self, batch: Batch, purpose: str, step: int) -> Group:
         """Answer each question K x g times, reward the answers and weigh them against each other.
@@ -192,8 +195,12 @@ class GBA(Stage):
         )
         return group
 
-    def update(self, group: Group, *, first: bool) -> None:
-        """One optimiser step on a batch of rollouts; micro-batches add up to the whole batch's gradient."""
+    def update(self, group: Group, *, first: bool) -> dict[str, float]:
+        """One optimiser step on a batch of rollouts; micro-batches add up to the whole batch's gradient.
+
+        Returns:
+            Its metrics by TensorBoard tag.
+        """
         c, optimizer = self.config, self.optimizers()
         sizes = reductions.Denominators.of(group.lengths, c.max_new_tokens)
         totals: dict[str, float] = {}
@@ -224,13 +231,14 @@ class GBA(Stage):
             self.skip_bad_step(group)
         optimizer.zero_grad()
         self.lr_schedulers().step()
-        self.report(
-            (update_metrics(group, self.guidelines) if first else {}) | totals | {"train/grad_norm": float(norm)}
-        )
+        return totals | {"train/grad_norm": float(norm)}
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write an update's metrics under its own step; what is undefined this time is left out, not repeated."""
-        self.logger.log_metrics(metrics, step=self.trainer.global_step)
+        """Write a batch's metrics under the number of batches before it, as Lightning does for other stages.
+
+        `self.log` would repeat an earlier value of what is undefined this time; here it is left out.
+        """
+        self.logger.log_metrics(metrics, step=self.trainer.fit_loop.epoch_loop._batches_that_stepped)
         shown = ("train/reward/total", "train/reward/correct", "train/kl/ref_nats")
         self.log_dict({name: metrics[name] for name in shown if name in metrics}, prog_bar=True, logger=False)
 

@@ -368,7 +368,7 @@ def test_configurations_refuse_bad_ranges():
         ChestFilms.Config(difficulty=1.5)
     with pytest.raises(ValueError, match="n_patients must be at least 1"):
         ChestFilms.Config(n_patients=0)
-    with pytest.raises(ValueError, match="sum to at most 1"):
-        PerceptionMixture.Config(lookup_fraction=0.9, genre_fraction=0.2)
+    with pytest.raises(ValueError, match="picture_fraction must lie in"):
+        PerceptionMixture.Config(picture_fraction=1.2)
     with pytest.raises(ValueError, match="n_rows"):
         PerceptionMixture.Config(n_rows=0)

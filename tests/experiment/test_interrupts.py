@@ -20,6 +20,18 @@ TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 MATRIX = "gba/evaluation/matrix.csv"
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A test run in a shell's background is started deaf to Ctrl-C and hang-ups, which is not what is tested."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def stopping(function, at_call: int = 1):
     """The function, but for a KeyboardInterrupt at one of its calls."""
     calls = []

@@ -41,7 +41,8 @@ def stage_of(policy, monkeypatch, **settings):
     monkeypatch.setattr(stage, "optimizers", lambda: recorder)
     monkeypatch.setattr(stage, "lr_schedulers", lambda: type("S", (), {"step": lambda self: None})())
     monkeypatch.setattr(stage, "manual_backward", lambda loss: loss.backward())
-    monkeypatch.setattr(stage, "report", logged.update)
+    original = stage.update
+    monkeypatch.setattr(stage, "update", lambda group, *, first: logged.update(original(group, first=first)))
     return stage, recorder, logged
 
 
