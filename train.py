@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
 from configs.load import load
@@ -24,6 +25,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
     parser.add_argument("--dry-run", action="store_true", help="report data, parameters and steps; train nothing")
     options = parser.parse_intermixed_args(arguments)
+    # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         loaded = load(options.config, options.overrides)
         if options.print_config:
