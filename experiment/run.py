@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+from callbacks.phase_times import PhaseTimes
 from callbacks.progress import PlainProgress, StepBar
 from callbacks.resume_point import ResumePoint, resumed_step
 from callbacks.save_result import SaveResult
@@ -202,6 +203,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
             callbacks=[
                 SaveResult(context, specialty, fingerprint, facts),
                 *context.callbacks(),
+                PhaseTimes(f"{experiment.name}/{specialty}", run.path / "timings.json"),
                 progress(f"{experiment.name}/{specialty}"),
                 ResumePoint(run.checkpoint, stop_wanted=stop_wanted),
             ],

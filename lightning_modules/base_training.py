@@ -68,7 +68,7 @@ class BaseTraining(Stage):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, probability = imitation_loss(self.policy, batch, self.instructions)
+        loss, probability = imitation_loss(self.policy, batch, self.instructions, self.clock)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/token_probability", probability, prog_bar=True)
         return loss

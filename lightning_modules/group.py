@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Example
+from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy, Prompt, Scores
 from lightning_modules.rewards.combine import Reward, RewardWeights, reward
 from lightning_modules.rewards.guidelines import Guideline
@@ -62,26 +63,38 @@ class Group:
         return torch.tensor([len(completion.ids) for completion in self.completions])
 
     def micro_batches(self, tokens: int, *, skip_zero_advantage: bool) -> Iterator[list[int]]:
-        """Cut the rows into pieces of at most `tokens` padded tokens, in order; a longer row stands alone.
+        """Cut the rows into pieces of at most `tokens` packed tokens, in order; a longer row stands alone.
+
+        A question's rows stay together where they fit, so that its shared prefix is computed once.
 
         Args:
-            tokens: bound on rows x longest row of a piece.
+            tokens: bound on a piece's tokens, shared prefixes counted once.
             skip_zero_advantage: leave rows out whose advantage is exactly zero: they contribute no gradient to the
                 policy term, so this is exact where there is no KL term.
         """
+        advantages = self.advantages.flatten().tolist()
+        per_question = len(self.guidelines) * self.copies
         piece: list[int] = []
-        longest = 0
-        for row, advantage in enumerate(self.advantages.flatten().tolist()):
-            if skip_zero_advantage and advantage == 0:
-                continue
-            length = len(self.prompts[row // self.copies].ids) + len(self.completions[row].ids)
-            if piece and max(longest, length) * (len(piece) + 1) > tokens:
+        for start in range(0, len(advantages), per_question):
+            question = range(start, start + per_question)
+            rows = [row for row in question if not (skip_zero_advantage and advantages[row] == 0)]
+            if piece and self.packed_tokens([*piece, *rows]) > tokens:
                 yield piece
-                piece, longest = [], 0
-            piece.append(row)
-            longest = max(longest, length)
+                piece = []
+            for row in rows:
+                if piece and self.packed_tokens([*piece, row]) > tokens:
+                    yield piece
+                    piece = []
+                piece.append(row)
         if piece:
             yield piece
+
+    def packed_tokens(self, rows: Sequence[int]) -> int:
+        """Tokens that the language model runs on for these rows, shared prefixes counted once."""
+        prompts = [self.prompts[row // self.copies] for row in rows]
+        shared = sum({prompt.prefix: prompt.shared for prompt in prompts}.values())
+        rests = (len(prompt.ids) - prompt.shared for prompt in prompts)
+        return shared + sum(rests) + sum(len(self.completions[row].ids) for row in rows)
 
     def rows(self, rows: Sequence[int]) -> tuple[list[Prompt], list[tuple[int, ...]]]:
         """Prompts and completion ids of some rows."""
@@ -120,6 +133,7 @@ def roll_out(
     temperature: float,
     max_new_tokens: int,
     stream: tuple[object, ...],
+    clock: PhaseClock,
 ) -> Group:
     """Answer every question under every guideline and reward the answers; advantages are still zero.
 
@@ -132,22 +146,27 @@ def roll_out(
         temperature: of sampling.
         max_new_tokens: T_max.
         stream: names the random streams together with question id, guideline and copy.
+        clock: times rollout and reward, and counts generated tokens.
     """
-    prompts = [policy.prompt(example, item.instruction) for example in examples for item in guidelines.values()]
+    instructions = [item.instruction for item in guidelines.values()]
+    prompts = [prompt for example in examples for prompt in policy.prompts(example, instructions)]
     seeds = [
         stream_seed(*stream, example.question_id, name, copy)
         for example in examples
         for name in guidelines
         for copy in range(copies)
     ]
-    completions = sample(
-        policy, prompts, max_new_tokens=max_new_tokens, temperature=temperature, copies=copies, seeds=seeds
-    )
+    with clock.phase("rollout"), policy.folded():
+        completions = sample(
+            policy, prompts, max_new_tokens=max_new_tokens, temperature=temperature, copies=copies, seeds=seeds
+        )
+    clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
     per_question = len(guidelines) * copies
     names = [name for name in guidelines for _ in range(copies)] * len(examples)
-    rewards = [
-        reward(completion.text, examples[row // per_question], guidelines[name], weights)
-        for row, (completion, name) in enumerate(zip(completions, names, strict=True))
-    ]
+    with clock.phase("reward"):
+        rewards = [
+            reward(completion.text, examples[row // per_question], guidelines[name], weights)
+            for row, (completion, name) in enumerate(zip(completions, names, strict=True))
+        ]
     shape = (len(examples), len(guidelines), copies)
     return Group(tuple(examples), tuple(guidelines), copies, prompts, completions, rewards, torch.zeros(shape), {})

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 
 from datamodules.batch import Example, image_key, load_image
 from datamodules.prompts import prompt_text
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.functional.lora import lora_linear
 from lightning_modules.functional.scoring import token_logps
+from lightning_modules.packing import Packing
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,40 @@ class Prompt:
     """One tokenised prompt.
 
     Attributes:
-        ids: token ids with image placeholders in place.
+        ids: L token ids with image placeholders in place.
         images: (key, preprocessed picture) in order.
+        positions: (A, L) int64.
+        shared: first tokens that may be computed once for several prompts: they hold all pictures, or are none.
     """
 
     ids: tuple[int, ...]
     images: tuple[tuple[str, ImageInput], ...]
+    positions: Tensor = field(compare=False)
+    shared: int = 0
 
     @property
-    def grids(self) -> list[tuple[int, int, int] | None]:
-        """Patch grids of the pictures."""
-        return [item.grid for _, item in self.images]
+    def prefix(self) -> tuple:
+        """Equal for prompts whose shared tokens are the same."""
+        return self.ids[: self.shared], tuple(key for key, _ in self.images)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Prompts and what follows them, packed.
+
+    Attributes:
+        ids: (N,) int64.
+        positions: (A, N) int64.
+        images: (key, preprocessed picture) of every placeholder run in the line, in order.
+        packing: which tokens see which.
+        rests: tokens of each row that belong to its prompt, at least 1; the last of them predicts what follows.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    images: tuple[tuple[str, ImageInput], ...]
+    packing: Packing
+    rests: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -60,11 +87,13 @@ class Scores:
         logps: (B, T) nats, zero outside the mask.
         entropy: (B, T) nats, detached.
         completion_mask: (B, T) bool, True at completion tokens.
+        tokens: N, tokens that the language model ran on.
     """
 
     logps: Tensor
     entropy: Tensor
     completion_mask: Tensor
+    tokens: int
 
 
 class Policy(nn.Module):
@@ -130,6 +159,9 @@ class Policy(nn.Module):
             self._peft[0].add_adapter(name, config)
         else:
             self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
+        for layer in self._lora_layers():
+            if type(layer) is LoraLinear:
+                layer.forward = partial(_lora_forward, layer)
         self.activate(())
 
     def remove_adapter(self, name: str) -> None:
@@ -211,9 +243,22 @@ class Policy(nn.Module):
         Raises:
             BadExampleError: a picture cannot be read.
         """
+        return self.prompts(example, [instruction])[0]
+
+    def prompts(self, example: Example, instructions: Sequence[str]) -> list[Prompt]:
+        """Tokenise a question under several instructions, and note how far the prompts are the same.
+
+        Raises:
+            BadExampleError: a picture cannot be read.
+        """
         images = tuple(self._image(source) for source in example.images)
-        ids = self.family.prompt_ids(prompt_text(example, instruction), [item.n_tokens for _, item in images])
-        return Prompt(tuple(ids), images)
+        counts = [item.n_tokens for _, item in images]
+        ids = [tuple(self.family.prompt_ids(prompt_text(example, text), counts)) for text in instructions]
+        shared = common_length(ids)
+        if self.family.image_token_id in ids[0][shared:]:
+            shared = 0
+        grids = [item.grid for _, item in images]
+        return [Prompt(prompt, images, self.family.position_ids(prompt, grids), shared) for prompt in ids]
 
     def _image(self, source) -> tuple[str, ImageInput]:
         image = load_image(source)
@@ -229,9 +274,9 @@ class Policy(nn.Module):
         ids = self.family.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return [*ids, self.family.eos_token_id]
 
-    def features(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+    def features(self, images: Iterable[tuple[str, ImageInput]]) -> dict[str, Tensor]:
         """Picture features by key: each distinct picture is encoded once, and kept while the tower is frozen."""
-        wanted = {key: item for prompt in prompts for key, item in prompt.images}
+        wanted = dict(images)
         if any(p.requires_grad for p in (*self.family.vision_parameters(), *self.family.projector_parameters())):
             return dict(zip(wanted, self.family.encode_images(list(wanted.values())), strict=True)) if wanted else {}
         new = [key for key in wanted if key not in self._features]
@@ -248,15 +293,51 @@ class Policy(nn.Module):
             self._features.popitem(last=False)
         return found
 
-    def embed(self, input_ids: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, L) ids of rows that begin with these prompts -> (B, L, H), picture features in place."""
-        embeds = self.family.embed_tokens(input_ids)
-        features = self.features(prompts)
-        in_order = [features[key] for prompt in prompts for key, _ in prompt.images]
-        if not in_order:
-            return embeds
-        places = (input_ids == self.family.image_token_id)[..., None]
-        return embeds.masked_scatter(places, torch.cat(in_order).to(embeds))
+    def line(self, prompts: Sequence[Prompt], tails: Sequence[Sequence[int]], *, keep: bool = False) -> Line:
+        """Pack prompts and what follows them; what several prompts share stands there once.
+
+        Args:
+            prompts: B prompts.
+            tails: B token lists that follow them, empty allowed.
+            keep: remember keys and values, for decoding.
+        """
+        uses = Counter(prompt.prefix for prompt in prompts)
+        prefixes = {p.prefix: p for p in prompts if p.shared and uses[p.prefix] > 1}
+        index = {prefix: place for place, prefix in enumerate(prefixes)}
+        ids: list[int] = []
+        positions: list[Tensor] = []
+        images: list[tuple[str, ImageInput]] = []
+        for prompt in prefixes.values():
+            ids += prompt.ids[: prompt.shared]
+            positions.append(prompt.positions[:, : prompt.shared])
+            images += prompt.images
+        rows, rests = [], []
+        for prompt, tail in zip(prompts, tails, strict=True):
+            prefix = index.get(prompt.prefix)
+            start = 0 if prefix is None else prompt.shared
+            if prefix is None:
+                images += prompt.images
+            ids += [*prompt.ids[start:], *tail]
+            after = prompt.positions[:, -1:] + torch.arange(1, len(tail) + 1)
+            positions += [prompt.positions[:, start:], after]
+            rests.append(len(prompt.ids) - start)
+            rows.append((prefix, rests[-1] + len(tail)))
+        return Line(
+            torch.tensor(ids, device=self.device),
+            torch.cat(positions, dim=1).to(self.device),
+            tuple(images),
+            Packing([prompt.shared for prompt in prefixes.values()], rows, device=self.device, keep=keep),
+            tuple(rests),
+        )
+
+    def hidden_states(self, line: Line) -> Tensor:
+        """(N, H) last states of a line under the active adapters."""
+        embeds = self.family.embed_tokens(line.ids)
+        if line.images:
+            features = self.features(line.images)
+            places = (line.ids == self.family.image_token_id)[:, None]
+            embeds = embeds.masked_scatter(places, torch.cat([features[key] for key, _ in line.images]).to(embeds))
+        return self.family.hidden_states(embeds, line.positions, line.packing)
 
     # -- scoring -------------------------------------------------------------------------------------------------
 
@@ -270,33 +351,48 @@ class Policy(nn.Module):
     ) -> Scores:
         """Log-probabilities of completions under the active adapters, with gradient.
 
-        Rows are padded on the right; a row's values do not depend on the rows beside it.
+        A row's values do not depend on the rows beside it, whatever they share.
 
         Args:
             prompts: B prompts.
             completions: B token lists, each ending with the end token where the model stopped by itself.
             temperature: of the distribution that is scored; the one that was sampled from.
         """
-        lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
-        width, longest = max(lengths), max(map(len, completions))
-        input_ids = torch.full((len(prompts), width), self.family.pad_token_id, dtype=torch.long)
-        mask = torch.zeros(len(prompts), width, dtype=torch.bool)
-        predicts = torch.zeros_like(mask)  # True where the next token is a completion token
-        completion_mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
-        for row, (prompt, ids) in enumerate(zip(prompts, completions, strict=True)):
-            input_ids[row, : lengths[row]] = torch.tensor([*prompt.ids, *ids])
-            mask[row, : lengths[row]] = True
-            predicts[row, len(prompt.ids) - 1 : lengths[row] - 1] = True
-            completion_mask[row, : len(ids)] = True
-        input_ids, mask = input_ids.to(self.device), mask.to(self.device)
-        predicts, completion_mask = predicts.to(self.device), completion_mask.to(self.device)
-        positions = self.family.position_ids(input_ids, mask, [prompt.grids for prompt in prompts])
-        hidden = self.family.hidden_states(self.embed(input_ids, prompts), mask, positions)
-        targets = input_ids.roll(-1, dims=1)[predicts]
+        line = self.line(prompts, [ids[:-1] for ids in completions])  # nothing is predicted from a last token
+        lengths = torch.tensor([len(ids) for ids in completions])
+        completion_mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.device)
+        first = torch.tensor(line.packing.row_starts) + torch.tensor(line.rests) - 1
+        predicts = (first[:, None] + torch.arange(int(lengths.max()))).to(self.device)[completion_mask]
+        targets = torch.tensor([token for ids in completions for token in ids], device=self.device)
         logps, entropy = token_logps(
-            hidden[predicts], targets, self.family.logits, banned=self.banned, temperature=temperature
+            self.hidden_states(line).index_select(0, predicts),
+            targets,
+            self.family.logits,
+            banned=self.banned,
+            temperature=temperature,
         )
-        return Scores(unflatten(logps, completion_mask), unflatten(entropy, completion_mask), completion_mask)
+        logps, entropy = unflatten(logps, completion_mask), unflatten(entropy, completion_mask)
+        return Scores(logps, entropy, completion_mask, len(line.ids))
+
+
+def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:
+    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights."""
+    names = [name for name in layer._active_adapter if name in layer.lora_A]
+    if layer._disable_adapters or not names:
+        return layer.base_layer(x)
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
+    strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
+    if strange or weight.requires_grad or {weight.dtype, updates[0][0].dtype} != {x.dtype}:
+        return type(layer).forward(layer, x)
+    return lora_linear(x, weight, bias, updates)
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the common beginning, such that every sequence goes on for at least one more."""
+    limit = min(map(len, sequences)) - 1
+    columns = zip(*(sequence[:limit] for sequence in sequences), strict=True)
+    return next((place for place, column in enumerate(columns) if len(set(column)) > 1), limit)
 
 
 def unflatten(values: Tensor, mask: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class GBA(Stage):
         max_grad_norm: float = 1.0
         """Gradients are scaled down to this norm."""
         micro_batch_tokens: int = 16384
-        """Bound on padded tokens per forward pass; the gradient does not depend on it."""
+        """Bound on tokens per forward pass, shared prefixes counted once; the gradient does not depend on it."""
         max_bad_steps: int = 3
         """Non-finite updates in a row that are skipped before training stops."""
 
@@ -189,6 +189,7 @@ class GBA(Stage):
             temperature=c.temperature,
             max_new_tokens=c.max_new_tokens,
             stream=(purpose, self.context.seed, step),
+            clock=self.clock,
         )
         group.advantages = guideline_based_advantages(
             group.totals, lambda_=c.lambda_, tau=c.tau, prior=self.prior.cpu(), scale_by_std=c.scale_by_std
@@ -207,30 +208,33 @@ class GBA(Stage):
         for rows in group.micro_batches(c.micro_batch_tokens, skip_zero_advantage=c.beta == 0):
             prompts, ids = group.rows(rows)
             ref_logps = self.reference_logps(prompts, ids) if c.beta > 0 else None
-            scores = self.policy.score(prompts, ids, c.temperature)
-            if first:
-                group.remember_old_logps(rows, scores.logps.detach())
-            loss, parts = self.loss(
-                scores.logps,
-                group.old_logps_of(rows),
-                ref_logps,
-                group.advantages_of(rows).to(scores.logps),
-                scores.completion_mask,
-                sizes,
-            )
+            with self.clock.phase("forward"):
+                scores = self.policy.score(prompts, ids, c.temperature)
+                self.clock.count("train_tokens", scores.tokens)
+                if first:
+                    group.remember_old_logps(rows, scores.logps.detach())
+                loss, parts = self.loss(
+                    scores.logps,
+                    group.old_logps_of(rows),
+                    ref_logps,
+                    group.advantages_of(rows).to(scores.logps),
+                    scores.completion_mask,
+                    sizes,
+                )
             self.manual_backward(loss)
             for name, value in (parts | group.drift(rows, scores)).items():
                 totals[name] = (
                     max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
                 )
-        norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], c.max_grad_norm)
-        if bool(torch.isfinite(norm)):
-            optimizer.step()
-            self.bad_steps = 0
-        else:
-            self.skip_bad_step(group)
-        optimizer.zero_grad()
-        self.lr_schedulers().step()
+        with self.clock.phase("optimizer"):
+            norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], c.max_grad_norm)
+            if bool(torch.isfinite(norm)):
+                optimizer.step()
+                self.bad_steps = 0
+            else:
+                self.skip_bad_step(group)
+            optimizer.zero_grad()
+            self.lr_schedulers().step()
         return totals | {"train/grad_norm": float(norm)}
 
     def report(self, metrics: dict[str, float]) -> None:
@@ -288,7 +292,7 @@ class GBA(Stage):
     @torch.no_grad()
     def reference_logps(self, prompts: list, ids: list) -> Tensor:
         """(B, T) nats under the frozen DSA expert: the same model with the second adapter off."""
-        with self.policy.acting(self.context.start):
+        with self.clock.phase("reference"), self.policy.acting(self.context.start):
             return self.policy.score(prompts, ids, self.config.temperature).logps
 
     def skip_bad_step(self, group: Group) -> None:

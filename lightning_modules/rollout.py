@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lightning_modules.functional.scoring import log_distribution
+from lightning_modules.packing import RowCache
 from lightning_modules.policy import Policy, Prompt
 
 
@@ -81,33 +81,33 @@ def sample(
 def _decode(
     policy: Policy, prompts: Sequence[Prompt], copies: int, limit: int, temperature: float, seeds: Sequence[int]
 ) -> list[Completion]:
-    family, device = policy.family, policy.device
-    hidden, mask, position, cache = _prefill(policy, prompts)
-    cache.batch_repeat_interleave(copies)
-    hidden, mask = hidden.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
-    position = position.repeat_interleave(copies, -2)
-    uniforms = _uniforms(seeds, limit).to(device) if temperature > 0 else None
+    family = policy.family
+    line = policy.line(prompts, [()] * len(prompts), keep=True)
+    rows = [row for row in range(len(prompts)) for _ in range(copies)]
+    ends = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
+    hidden, position = policy.hidden_states(line)[ends], line.positions[:, ends]
+    cache = RowCache(line.packing, rows, limit - 1)
+    uniforms = _uniforms(seeds, limit).to(policy.device) if temperature > 0 else None
 
-    rows = torch.arange(len(prompts) * copies, device=device)  # rows still being written
+    slots = list(range(len(rows)))  # the row that each slot of the cache is writing
     ids: list[list[int]] = [[] for _ in rows]
     logps: list[list[float]] = [[] for _ in rows]
     for step in range(limit):
         log_probs = log_distribution(family.logits(hidden), policy.banned, temperature or 1.0)
-        token = log_probs.argmax(-1) if uniforms is None else inverse_cdf(log_probs, uniforms[rows, step])
+        token = log_probs.argmax(-1) if uniforms is None else inverse_cdf(log_probs, uniforms[slots, step])
         chosen = log_probs.gather(-1, token[:, None])[:, 0]
-        for row, token_id, logp in zip(rows.tolist(), token.tolist(), chosen.tolist(), strict=True):
+        for row, token_id, logp in zip(slots, token.tolist(), chosen.tolist(), strict=True):
             ids[row].append(token_id)
             logps[row].append(logp)
-        alive = token != family.eos_token_id
-        if step + 1 == limit or not bool(alive.any()):
+        finished = [slot for slot, row in enumerate(slots) if ids[row][-1] == family.eos_token_id]
+        if step + 1 == limit or len(finished) == len(slots):
             break
-        if not bool(alive.all()):
-            keep = alive.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows, token, mask, position = rows[keep], token[keep], mask[keep], position.index_select(-2, keep)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        if finished:
+            order = cache.drop(finished)
+            slots, token, position = [slots[slot] for slot in order], token[order], position[:, order]
+        cache.next_token()
         position = position + 1
-        hidden = family.hidden_states(family.embed_tokens(token[:, None]), mask, position, cache)[:, -1]
+        hidden = family.hidden_states(family.embed_tokens(token), position, cache)
     return [
         Completion(
             tuple(row_ids),
@@ -117,22 +117,6 @@ def _decode(
         )
         for row_ids, row_logps in zip(ids, logps, strict=True)
     ]
-
-
-def _prefill(policy: Policy, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
-    """Run left-padded prompts; returns (P, H) last states, (P, L) mask, last positions (..., P, 1) and the cache."""
-    family, device = policy.family, policy.device
-    width = max(len(prompt.ids) for prompt in prompts)
-    input_ids = torch.full((len(prompts), width), family.pad_token_id, dtype=torch.long)
-    mask = torch.zeros(len(prompts), width, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        input_ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
-        mask[row, width - len(prompt.ids) :] = True
-    input_ids, mask = input_ids.to(device), mask.to(device)
-    positions = family.position_ids(input_ids, mask, [prompt.grids for prompt in prompts])
-    cache = DynamicCache()
-    hidden = family.hidden_states(policy.embed(input_ids, prompts), mask, positions, cache)[:, -1]
-    return hidden, mask, positions[..., -1:], cache
 
 
 def _uniforms(seeds: Sequence[int], limit: int) -> Tensor:

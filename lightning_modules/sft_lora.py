@@ -18,6 +18,7 @@ from datamodules.base import VQADataModule
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
 from lightning_modules.functional.reductions import Denominators, token_mean
+from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import LoRASettings, Policy
 from lightning_modules.stage import Stage, StageContext
 
@@ -76,7 +77,7 @@ class SFTLoRA(Stage):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, token_probability = imitation_loss(self.policy, batch, self.instructions)
+        loss, token_probability = imitation_loss(self.policy, batch, self.instructions, self.clock)
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/token_probability", token_probability, prog_bar=True)
         return loss
@@ -87,21 +88,26 @@ def instructions_of(context: StageContext, guidelines: Sequence[str]) -> dict[st
     return {NEUTRAL: ""} | {name: item.instruction for name, item in context.guidelines_named(guidelines).items()}
 
 
-def imitation_loss(policy: Policy, batch: Batch, instructions: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+def imitation_loss(
+    policy: Policy, batch: Batch, instructions: Mapping[str, str], clock: PhaseClock
+) -> tuple[Tensor, Tensor]:
     """Mean negative log-probability of the batch's completion tokens in nats, and the mean probability they get.
 
     Args:
         policy: scored under its active adapters, with gradient.
         batch: rows with guidelines and completions.
         instructions: guideline name -> instruction.
+        clock: times the forward pass and counts its tokens.
 
     Returns:
         () loss and () mean token probability (detached).
     """
-    rows = zip(batch.examples, batch.guidelines, strict=True)
-    prompts = [policy.prompt(example, instructions[guideline]) for example, guideline in rows]
-    scores = policy.score(prompts, [policy.completion_ids(text) for text in batch.completions])
-    sizes = Denominators.of(scores.completion_mask.sum(1), max_tokens=scores.completion_mask.shape[1])
-    with torch.no_grad():
-        probability = token_mean(scores.logps.exp(), scores.completion_mask, sizes)
-    return token_mean(-scores.logps, scores.completion_mask, sizes), probability
+    with clock.phase("forward"):
+        rows = zip(batch.examples, batch.guidelines, strict=True)
+        prompts = [policy.prompt(example, instructions[guideline]) for example, guideline in rows]
+        scores = policy.score(prompts, [policy.completion_ids(text) for text in batch.completions])
+        clock.count("train_tokens", scores.tokens)
+        sizes = Denominators.of(scores.completion_mask.sum(1), max_tokens=scores.completion_mask.shape[1])
+        with torch.no_grad():
+            probability = token_mean(scores.logps.exp(), scores.completion_mask, sizes)
+        return token_mean(-scores.logps, scores.completion_mask, sizes), probability

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import lightning as L
 import torch
+from torch import Tensor
 from typing_extensions import override
 
+from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
 from lightning_modules.schedule import adamw, scheduled
@@ -60,6 +62,7 @@ class Stage(L.LightningModule):
         self.context = context
         self.policy = context.policy
         self.strict_loading = False  # checkpoints hold only what is trained
+        self.clock = PhaseClock()
 
     def dataloader(self, data, n_steps: int):
         """The training batches that this stage takes from a data module."""
@@ -76,6 +79,16 @@ class Stage(L.LightningModule):
     @override
     def configure_optimizers(self) -> dict:
         return scheduled(self.optimizer(), warmup_steps=self.config.warmup_steps, max_steps=self.trainer.max_steps)
+
+    @override
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        with self.clock.phase("backward"):
+            super().backward(loss, *args, **kwargs)
+
+    @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        with self.clock.phase("optimizer"):  # runs forward and backward as well, which count for themselves
+            super().optimizer_step(*args, **kwargs)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,13 +6,14 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lightning_modules.packing import Attention
 
 
 @dataclass(frozen=True)
@@ -77,39 +78,33 @@ class VisionLanguageFamily(nn.Module):
         """Run the vision tower and projector: one (n_tokens, H) tensor per picture."""
 
     @abstractmethod
-    def position_ids(
-        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
-    ) -> Tensor:
-        """Positions of padded rows, such that a row has the same positions however it is padded.
+    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
+        """Positions of one prompt's tokens.
 
         Args:
-            input_ids: (B, L) int64, padded on either side.
-            mask: (B, L) bool, True at real tokens.
-            grids: per row, the grid of each of its pictures in order.
+            ids: L token ids.
+            grids: of each of its pictures in order.
 
         Returns:
-            (B, L) int64, or (3, B, L) where the family has three axes (time, height, width). A completion token's
+            (A, L) int64, A = 1, or 3 where the family has the axes time, height and width. A completion token's
             position is the previous token's plus one on every axis.
         """
 
     @abstractmethod
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        """(B, L) int64 -> (B, L, H) text embeddings."""
+        """(N,) int64 -> (N, H) text embeddings."""
 
     @abstractmethod
-    def hidden_states(
-        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
-    ) -> Tensor:
-        """Run the language model's layers.
+    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
+        """Run the language model's layers over one line of tokens.
 
         Args:
-            inputs_embeds: (B, L, H), picture features already in place.
-            mask: (B, C + L) bool, True at real tokens, over cached and new positions.
-            position_ids: as `position_ids` returns them, for the new tokens.
-            cache: a transformers `DynamicCache` with C positions that is extended in place, or None.
+            inputs_embeds: (N, H), picture features already in place.
+            position_ids: (A, N), as `position_ids` returns them.
+            attention: which tokens see which; the model was told to use `packing.ATTENTION`.
 
         Returns:
-            (B, L, H), after the final norm.
+            (N, H), after the final norm.
         """
 
     @abstractmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image, ImageOps
@@ -19,6 +18,7 @@ from typing_extensions import override
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
+from lightning_modules.packing import ATTENTION, Attention
 
 START, END, PAD, IMAGE = "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<empty_output>"
 """Control tokens; the picture takes one that SmolLM2 reserved for notebooks, so that no embedding row is added."""
@@ -87,6 +87,7 @@ class Lite0SmolLM2(VisionLanguageFamily):
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids(IMAGE)
         self.banned_token_ids = tuple(sorted(set(self.tokenizer.all_special_ids) - {self.eos_token_id}))
+        self.model.set_attn_implementation(ATTENTION)
         if weights is not None:
             self.load_weights(weights)
 
@@ -140,26 +141,19 @@ class Lite0SmolLM2(VisionLanguageFamily):
         return list(self.word_scale * self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
 
     @override
-    def position_ids(
-        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
-    ) -> Tensor:
-        return (mask.long().cumsum(1) - 1).clamp(min=0)
+    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
+        return torch.arange(len(ids))[None]
 
     @override
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         return self.model.get_input_embeddings()(input_ids)
 
     @override
-    def hidden_states(
-        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
-    ) -> Tensor:
-        return self.model.model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
+        out = self.model.model(
+            inputs_embeds=inputs_embeds[None], position_ids=position_ids, use_cache=False, packing=attention
+        )
+        return out.last_hidden_state[0]
 
     @override
     def logits(self, hidden: Tensor) -> Tensor:

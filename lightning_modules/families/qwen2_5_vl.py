@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen
 from typing_extensions import override
 
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.packing import ATTENTION, Attention
 
 CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
@@ -57,6 +58,7 @@ class Qwen2_5_VL(VisionLanguageFamily):
         special = set(self.tokenizer.all_special_ids) | {ids(token) for token in CONTROL_TOKENS}
         self.banned_token_ids = tuple(sorted(special - {self.eos_token_id}))
         self.hidden_size = self.model.config.text_config.hidden_size
+        self.model.set_attn_implementation({"text_config": ATTENTION})
         if weights is not None:
             self.load_weights(weights)
 
@@ -97,33 +99,25 @@ class Qwen2_5_VL(VisionLanguageFamily):
         return list(self.model.model.get_image_features(pixels, grids).pooler_output)
 
     @override
-    def position_ids(
-        self, input_ids: Tensor, mask: Tensor, grids: Sequence[Sequence[tuple[int, int, int] | None]]
-    ) -> Tensor:
-        flat = [grid for row in grids for grid in row]
+    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
+        line = torch.tensor([ids])
         positions, _ = self.model.model.get_rope_index(
-            input_ids,
-            mm_token_type_ids=((input_ids == self.image_token_id) & mask).int(),
-            image_grid_thw=torch.tensor(flat, device=input_ids.device) if flat else None,
-            attention_mask=mask.int(),
+            line,
+            mm_token_type_ids=(line == self.image_token_id).int(),
+            image_grid_thw=torch.tensor(grids) if grids else None,
         )
-        return positions
+        return positions[:, 0]
 
     @override
     def embed_tokens(self, input_ids: Tensor) -> Tensor:
         return self.model.get_input_embeddings()(input_ids)
 
     @override
-    def hidden_states(
-        self, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor, cache: Any | None = None
-    ) -> Tensor:
-        return self.model.model.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
+        out = self.model.model.language_model(
+            inputs_embeds=inputs_embeds[None], position_ids=position_ids[:, None], use_cache=False, packing=attention
+        )
+        return out.last_hidden_state[0]
 
     @override
     def logits(self, hidden: Tensor) -> Tensor:

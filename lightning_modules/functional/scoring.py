@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+CHUNK = 2**23
+"""Logits that are alive at once: 32 MiB in float32 per copy."""
 
 
 def token_logps(
@@ -16,12 +20,12 @@ def token_logps(
     *,
     banned: Tensor | None = None,
     temperature: float = 1.0,
-    chunk: int = 1024,
+    chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Score target tokens and measure the distribution's entropy, in chunks of rows.
 
-    The head runs on at most `chunk` rows at once and is recomputed in the backward pass, so peak memory is
-    `chunk` x V whatever N is.
+    A frozen head runs once: the derivative of each row's log-probability by its hidden state, (N, H), is computed
+    along with it and only scaled in the backward pass. A head that learns is recomputed chunk by chunk instead.
 
     Args:
         hidden: (N, H) float, the states that predict the targets.
@@ -29,13 +33,17 @@ def token_logps(
         head: (n, H) -> (n, V) logits.
         banned: int64 ids that can be neither sampled nor scored; their logits are minus infinity.
         temperature: divides the logits, above 0.
-        chunk: rows per piece.
+        chunk: rows per piece; None fits `CHUNK`.
 
     Returns:
         (N,) log-probabilities in nats and (N,) entropies in nats (detached).
     """
     if hidden.shape[0] == 0:
         return hidden.new_zeros(0), hidden.new_zeros(0)
+    probe = head(hidden[:1].detach())
+    chunk = max(1, CHUNK // probe.shape[-1]) if chunk is None else chunk
+    if torch.is_grad_enabled() and hidden.requires_grad and not probe.requires_grad:
+        return _FrozenHead.apply(hidden, targets, head, banned, temperature, chunk)
     pieces = [
         checkpoint(_piece_logps, rows, ids, head, banned, temperature, use_reentrant=False)
         if torch.is_grad_enabled() and hidden.shape[0] > chunk
@@ -43,6 +51,43 @@ def token_logps(
         for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Forward computes ∂ log p(target) / ∂ hidden = headᵀ((onehot − p) / temperature), backward scales its rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        head: Callable[[Tensor], Tensor],
+        banned: Tensor | None,
+        temperature: float,
+        chunk: int,
+    ) -> tuple[Tensor, Tensor]:
+        logps, entropies, derivatives = [], [], []
+        for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
+            with torch.enable_grad():
+                rows = rows.detach().requires_grad_()
+                logits = head(rows)
+            log_probs = log_distribution(logits.detach(), banned, temperature)
+            logps.append(log_probs.gather(-1, ids[:, None])[:, 0])
+            probabilities = log_probs.exp()
+            entropies.append(_entropy(log_probs, probabilities))
+            by_logits = probabilities.neg_().scatter_add_(
+                1, ids[:, None], torch.ones_like(ids, dtype=rows.dtype)[:, None]
+            )
+            derivatives.append(torch.autograd.grad(logits, rows, by_logits.div_(temperature).to(logits))[0])
+        ctx.save_for_backward(torch.cat(derivatives))
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(logps), entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (derivatives,) = ctx.saved_tensors
+        return grad_logps[:, None] * derivatives, None, None, None, None, None
 
 
 def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
@@ -66,5 +111,10 @@ def _piece_logps(
 ) -> tuple[Tensor, Tensor]:
     log_probs = log_distribution(head(hidden), banned, temperature)
     with torch.no_grad():
-        entropy = -(log_probs.exp() * log_probs.masked_fill(torch.isinf(log_probs), 0)).sum(-1)
+        entropy = _entropy(log_probs, log_probs.exp())
     return log_probs.gather(-1, targets[:, None])[:, 0], entropy
+
+
+def _entropy(log_probs: Tensor, probabilities: Tensor) -> Tensor:
+    """(n,) nats; a token of probability 0 adds nothing."""
+    return -(probabilities * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)

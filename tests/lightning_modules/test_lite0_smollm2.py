@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import DynamicCache
 
 from lightning_modules.families.gguf import halves_from_pairs, load_llama, transformers_name
 from lightning_modules.families.gguf_file import GGUFError, GGUFFile
@@ -30,62 +29,6 @@ def family():
 def picture(seed):
     values = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     return Image.fromarray(values)
-
-
-@torch.no_grad()
-def run(family, ids, mask, images=()):
-    """Log-probabilities through the family's own operations, picture features in place."""
-    embeds = family.embed_tokens(ids)
-    if images:
-        features = torch.cat(family.encode_images([family.preprocess(image) for image in images]))
-        embeds = embeds.masked_scatter((ids == family.image_token_id)[..., None], features)
-    positions = family.position_ids(ids, mask, [[]] * len(ids))
-    return family.logits(family.hidden_states(embeds, mask, positions))
-
-
-def test_text_logits_equal_the_stock_forward(family):
-    ids = torch.tensor([family.prompt_ids("which organ?", [])])
-    with torch.no_grad():
-        stock = family.model(ids).logits
-    torch.testing.assert_close(run(family, ids, torch.ones_like(ids, dtype=torch.bool)), stock, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padded_rows_equal_rows_alone(family, side):
-    rows = [family.prompt_ids("short", [4]), family.prompt_ids("a rather longer question than that", [4])]
-    images = [picture(0), picture(1)]
-    length = max(map(len, rows))
-    ids = torch.full((2, length), family.pad_token_id)
-    mask = torch.zeros(2, length, dtype=torch.bool)
-    for row, tokens in enumerate(rows):
-        place = slice(length - len(tokens), length) if side == "left" else slice(0, len(tokens))
-        ids[row, place], mask[row, place] = torch.tensor(tokens), True
-    together = run(family, ids, mask, images)
-    for row, tokens in enumerate(rows):
-        alone = torch.tensor([tokens])
-        expected = run(family, alone, torch.ones_like(alone, dtype=torch.bool), [images[row]])[0]
-        torch.testing.assert_close(together[row, mask[row]], expected, rtol=0, atol=2e-6)
-
-
-def test_cached_continuation_equals_the_full_forward(family):
-    # Two rows of different length, padded left; four tokens are continued in one piece, then one alone.
-    rows = [family.prompt_ids("one", []), family.prompt_ids("two and three", [])]
-    length = max(map(len, rows)) + 5
-    ids, mask = torch.full((2, length), family.pad_token_id), torch.zeros(2, length, dtype=torch.bool)
-    for row, tokens in enumerate(rows):
-        tokens = [*tokens, 40, 41, 42, 43, 44]
-        ids[row, -len(tokens) :], mask[row, -len(tokens) :] = torch.tensor(tokens), True
-    positions = family.position_ids(ids, mask, [[], []])
-    embeds = family.embed_tokens(ids)
-    with torch.no_grad():
-        full = family.hidden_states(embeds, mask, positions)
-        cache, parts = DynamicCache(), []
-        for start, stop in ((0, length - 5), (length - 5, length - 1), (length - 1, length)):
-            piece = slice(start, stop)
-            parts.append(family.hidden_states(embeds[:, piece], mask[:, :stop], positions[:, piece], cache))
-    joined = torch.cat(parts, 1)
-    torch.testing.assert_close(joined[mask], full[mask], rtol=0, atol=2e-6)
-    assert positions[0, -1] == len(rows[0]) + 4
 
 
 def test_control_tokens_in_a_question_stay_text(family):
@@ -250,6 +193,7 @@ def test_names_are_translated():
 def test_the_real_model_speaks():
     # The published weights name the capital of France; one wrong permutation or scale and they do not.
     family = Lite0SmolLM2()
+    family.model.set_attn_implementation("sdpa")
     ids = torch.tensor([family.prompt_ids("What is the capital of France? Answer with one word.", [])])
     out = family.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
     assert "Paris" in family.tokenizer.decode(out[0, ids.shape[1] :])

@@ -1,51 +1,9 @@
-# Reference: the stock forward of transformers, one row at a time. Run: pytest tests/lightning_modules/test_policy.py
+# Adapters, caches and bans; that scores equal the stock model is in test_packing.py. Run: pytest <this file>
 import pytest
 import torch
 
 from lightning_modules.policy import LoRASettings, unflatten
 from tests.conftest import randomise_adapter
-
-COMPLETIONS = [(50, 51, 25), (40, 41, 42, 43, 44, 45), (60,), (70, 71)]
-
-
-def stock_logps(policy, prompt, completion):
-    """Log-probabilities by the model's own forward on the whole prompt, every position, nothing shared."""
-    ids = torch.tensor([[*prompt.ids, *completion]])
-    inputs = {"input_ids": ids, "mm_token_type_ids": (ids == policy.family.image_token_id).int()}
-    if prompt.images:
-        inputs["pixel_values"] = torch.cat([item.pixels for _, item in prompt.images])
-        inputs["image_grid_thw"] = torch.tensor([item.grid for _, item in prompt.images])
-    logits = policy.family.model(**inputs).logits[0].index_fill(-1, policy.banned, -torch.inf)
-    log_probs = logits.log_softmax(-1)[-len(completion) - 1 : -1]
-    return log_probs.gather(-1, torch.tensor(completion)[:, None])[:, 0]
-
-
-def test_scores_equal_the_stock_forward_in_value_and_gradient(tiny_policy, mixed_examples):
-    tiny_policy.add_adapter("dsa", LoRASettings(rank=4))
-    randomise_adapter(tiny_policy, "dsa")
-    tiny_policy.activate(["dsa"], trainable="dsa")
-    trained = [p for p in tiny_policy.parameters() if p.requires_grad]
-    completions = [list(row) for row in COMPLETIONS]
-    prompts = [tiny_policy.prompt(example, "") for example in mixed_examples]
-    scores = tiny_policy.score(prompts, completions)
-    ours = torch.autograd.grad(scores.logps.sum(), trained)
-    singly = [stock_logps(tiny_policy, p, c) for p, c in zip(prompts, completions, strict=True)]
-    theirs = torch.autograd.grad(sum(row.sum() for row in singly), trained)
-    for row, expected in enumerate(singly):
-        torch.testing.assert_close(scores.logps[row, : len(expected)], expected, atol=1e-5, rtol=1e-5)
-        assert scores.completion_mask[row].sum() == len(expected)
-    a, b = torch.cat([g.flatten() for g in ours]), torch.cat([g.flatten() for g in theirs])
-    assert torch.cosine_similarity(a, b, dim=0) > 0.99999
-    torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
-
-
-def test_a_row_does_not_depend_on_the_rows_beside_it(tiny_policy, mixed_examples):
-    prompts = [tiny_policy.prompt(example, "") for example in mixed_examples]
-    completions = [[25, 26, 27], [28], [29, 30, 31, 32, 33], [34, 35]]
-    together = tiny_policy.score(prompts, completions).logps
-    for row in range(4):
-        alone = tiny_policy.score([prompts[row]], [completions[row]]).logps[0]
-        torch.testing.assert_close(together[row, : len(alone)], alone, atol=1e-5, rtol=1e-5)
 
 
 def test_zero_adapter_and_switching_leave_the_base_alone(tiny_policy, mixed_examples):
@@ -87,6 +45,7 @@ def test_each_picture_is_encoded_once(tiny_policy, mixed_examples, monkeypatch):
     prompts = [tiny_policy.prompt(example, "") for example in mixed_examples] * 3
     for _ in range(2):
         tiny_policy.score(prompts, [[25]] * len(prompts))
+        tiny_policy.score(prompts[:2], [[25], [26]])
     assert encoded == [4]  # 1 + 2 + 0 + 1 distinct pictures
 
 

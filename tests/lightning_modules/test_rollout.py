@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from lightning_modules.rollout import inverse_cdf, sample, stream_seed
+from tests.slow_reference import stock_log_distribution
 
 
 def prompts_of(policy, examples):
@@ -36,15 +37,8 @@ def test_a_rollout_does_not_depend_on_its_batch(tiny_policy, mixed_examples):
 def test_greedy_is_the_argmax_of_the_stock_forward(tiny_policy, mixed_examples):
     prompt = tiny_policy.prompt(mixed_examples[0], "")
     (rollout,) = sample(tiny_policy, [prompt], max_new_tokens=6, temperature=0)
-    ids = torch.tensor([[*prompt.ids, *rollout.ids]])
-    stock = tiny_policy.family.model(
-        input_ids=ids,
-        pixel_values=prompt.images[0][1].pixels,
-        image_grid_thw=torch.tensor(prompt.grids),
-        mm_token_type_ids=(ids == tiny_policy.family.image_token_id).int(),
-    )
-    logits = stock.logits[0, len(prompt.ids) - 1 : -1].index_fill(-1, tiny_policy.banned, -torch.inf)
-    assert tuple(logits.argmax(-1).tolist()) == rollout.ids
+    log_probs = stock_log_distribution(tiny_policy, prompt, rollout.ids)
+    assert tuple(log_probs.argmax(-1).tolist()) == rollout.ids
 
 
 def test_rows_that_end_leave_and_the_others_go_on(tiny_policy, mixed_examples):

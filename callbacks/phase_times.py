@@ -1,0 +1,54 @@
+"""Time per phase, tokens per second and peak memory: as curves while a run trains, and as one line at its end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning as L
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from lightning_modules.stage import Stage
+
+
+class PhaseTimes(L.Callback):
+    """Reads the stage's clock every `log_every_n_steps` batches, and writes its sums to a file."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Say whose times these are.
+
+        Args:
+            name: of the run.
+            path: of the JSON file with the sums since the process started.
+        """
+        self.name, self.path = name, path
+        self.batches = self.reported = 0
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
+        self.batches += 1
+        before = trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning numbers what it logs
+        if (before + 1) % trainer.log_every_n_steps == 0:
+            trainer.logger.log_metrics(pl_module.clock.take(self.batches - self.reported), step=before)
+            self.reported = self.batches
+
+    @override
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        summary = pl_module.clock.summary()
+        self.path.write_text(json.dumps({"batches": self.batches, **summary}, indent=2) + "\n")
+        print(f"{self.name}  {described(self.batches, summary)}", flush=True)
+
+
+def described(batches: int, summary: dict[str, float]) -> str:
+    """One line of a run's times.
+
+    >>> described(6, {"time/rollout_s": 31.2, "speed/rollout_tokens_per_s": 812.4, "memory/peak_mib": 900.0})
+    '6 steps: rollout 31.2 s; 812 generated tokens/s; peak memory 900 MiB'
+    """
+    times = [f"{tag[5:-2]} {value:.1f} s" for tag, value in summary.items() if tag.startswith("time/")]
+    words = {"speed/rollout_tokens_per_s": "generated tokens/s", "speed/train_tokens_per_s": "trained tokens/s"}
+    speeds = [f"{summary[tag]:.0f} {word}" for tag, word in words.items() if tag in summary]
+    memory = f"peak memory {summary['memory/peak_mib']:.0f} MiB"
+    return f"{batches} steps: {', '.join(times)}; {'; '.join([*speeds, memory])}"

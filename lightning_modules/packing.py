@@ -1,0 +1,303 @@
+"""Rows without padding that share their prompts: the layout, and the attention that goes with it.
+
+A packed batch is one line of N tokens, shared prefixes first, then the rows:
+
+    [ prefix 0 | prefix 1 | … | row 0 | row 1 | … ]
+
+A prefix attends causally within itself; a row attends to all of its prefix and causally within itself. Every linear
+layer runs on N tokens and none of them is padding; only attention, a small share of the work, is laid out as a
+rectangle. Gradients reach a prefix from all rows that share it, so values and gradients are those of the rows taken
+one by one with their full prompts.
+
+Source: sharing a group's prompt in training, Prefix Grouper, arXiv:2506.05433; in decoding, arXiv:2402.05099.
+Choice: keys and values of the prefix are gathered per row instead of masking one long line: fewer products of queries
+    and keys, and no change to the model's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+ATTENTION = "packed"
+"""Name under which transformers knows `packed_attention`."""
+
+
+class Attention(Protocol):
+    """What decides which tokens of a line see which."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """(N, heads, d), (N, kv heads, d), (N, kv heads, d) -> (N, heads, d)."""
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    packing: Attention,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: hand the line's queries, keys and values to its `packing`.
+
+    Args:
+        module: the layer, which knows its index.
+        query: (1, heads, N, d).
+        key: (1, kv heads, N, d).
+        value: (1, kv heads, N, d).
+        attention_mask: unused; `packing` says who sees whom.
+        scaling: of the scores.
+        packing: given to the language model's forward, which hands it on.
+    """
+    line = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return packing.attend(module.layer_idx, *line, scaling)[None], None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+class Packing:
+    """Layout of prefixes and rows in one line, and the attention over it."""
+
+    def __init__(
+        self,
+        prefix_lengths: Sequence[int],
+        rows: Sequence[tuple[int | None, int]],
+        *,
+        device: torch.device | str = "cpu",
+        keep: bool = False,
+    ) -> None:
+        """Lay out a batch.
+
+        Args:
+            prefix_lengths: tokens of each shared prefix, at least 1.
+            rows: (index of the row's prefix or None, tokens of the row, at least 1).
+            device: of the indices.
+            keep: remember keys and values of every layer, for decoding.
+        """
+        self.prefix_lengths = tuple(prefix_lengths)
+        self.row_lengths = tuple(length for _, length in rows)
+        self.prefix_of = tuple(prefix for prefix, _ in rows)
+        self.device = torch.device(device)
+        self.prefix_starts = _starts(self.prefix_lengths, 0)
+        self.prefix_tokens = sum(self.prefix_lengths)
+        self.row_starts = _starts(self.row_lengths, self.prefix_tokens)
+        self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        """N."""
+        return self.prefix_tokens + sum(self.row_lengths)
+
+    @property
+    def row_ends(self) -> list[int]:
+        """Place of the last token of every row."""
+        return [start + length - 1 for start, length in zip(self.row_starts, self.row_lengths, strict=True)]
+
+    def row_places(self, row: int) -> list[int]:
+        """Places of everything that the row's last token sees, in order: its prefix, then itself."""
+        prefix = self.prefix_of[row]
+        seen = [] if prefix is None else range(self.prefix_starts[prefix], self._prefix_end(prefix))
+        return [*seen, *range(self.row_starts[row], self.row_starts[row] + self.row_lengths[row])]
+
+    def _prefix_end(self, prefix: int) -> int:
+        return self.prefix_starts[prefix] + self.prefix_lengths[prefix]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of the whole line; see `Attention.attend`."""
+        if self.kept is not None:
+            self.kept[layer] = (key, value)
+        pieces = []
+        if self.prefix_lengths:
+            pieces.append(self._prefixes.causal(query, key, value, scaling))
+        if any(prefix is not None for prefix in self.prefix_of):
+            pieces.append(self._rows_with_prefixes(query, key, value, scaling))
+        elif self.row_lengths:
+            pieces.append(self._rows.causal(query, key, value, scaling))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    @cached_property
+    def _prefixes(self) -> Rectangle:
+        return Rectangle(self.prefix_starts, self.prefix_lengths, self.device)
+
+    @cached_property
+    def _rows(self) -> Rectangle:
+        return Rectangle(self.row_starts, self.row_lengths, self.device)
+
+    @cached_property
+    def _seen(self) -> Rectangle:
+        """The prefix of every row; a row without one has length 0."""
+        starts = [0 if prefix is None else self.prefix_starts[prefix] for prefix in self.prefix_of]
+        lengths = [0 if prefix is None else self.prefix_lengths[prefix] for prefix in self.prefix_of]
+        return Rectangle(starts, lengths, self.device)
+
+    def _rows_with_prefixes(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        rows, width, kv_heads = len(self.row_lengths), self._rows.width, key.shape[1]
+        fold = query.shape[1] // kv_heads  # query heads that share a key head stand one after the other
+        q = self._rows.of(query).transpose(1, 2)  # (B, heads, width, d)
+        q = q.reshape(rows, kv_heads, fold * width, -1)
+        k, v = (
+            tensor.index_select(0, self._key_places).unflatten(0, (rows, -1)).transpose(1, 2) for tensor in (key, value)
+        )
+        mask = self._mask(fold).to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+        return self._rows.back(out.reshape(rows, kv_heads * fold, width, -1).transpose(1, 2))
+
+    @cached_property
+    def _key_places(self) -> Tensor:
+        """(B · (prefix width + row width),) places of the keys that a row may see."""
+        return torch.cat([self._seen.places, self._rows.places], dim=1).flatten()
+
+    def _mask(self, fold: int) -> Tensor:
+        """(B, 1, fold · width, prefix width + width) float: 0 where a row's token sees a key, else minus infinity."""
+        if self._folded_mask is None or self._folded_mask.shape[2] != fold * self._rows.width:
+            width = self._rows.width
+            causal = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
+            seen = torch.cat(
+                [self._seen.real[:, None].expand(-1, width, -1), causal.expand(len(self.row_lengths), -1, -1)], dim=2
+            )
+            mask = torch.zeros(seen.shape, device=self.device).masked_fill(~seen, -torch.inf)
+            self._folded_mask = mask.repeat(1, fold, 1)[:, None]
+        return self._folded_mask
+
+    _folded_mask: Tensor | None = None
+
+
+class Rectangle:
+    """Spans of a line as a padded (B, width) rectangle and back.
+
+    Padding repeats some real token: it is computed and thrown away, so it can neither be seen nor be infinite.
+    """
+
+    def __init__(self, starts: Sequence[int], lengths: Sequence[int], device: torch.device) -> None:
+        """Lay out spans.
+
+        Args:
+            starts: of each span in the line.
+            lengths: of each span, 0 allowed.
+            device: of the indices.
+        """
+        self.shape = (len(lengths), max(lengths, default=0))
+        self.width = self.shape[1]
+        start, length = torch.tensor(starts, device=device)[:, None], torch.tensor(lengths, device=device)[:, None]
+        column = torch.arange(self.width, device=device)
+        self.real = column < length
+        """(B, width) bool."""
+        self.places = start + torch.where(self.real, column, 0)
+        """(B, width) places in the line."""
+        self.even = all(other == self.width for other in lengths)
+        line = [place for begin, size in zip(starts, lengths, strict=True) for place in range(begin, begin + size)]
+        self.contiguous = self.even and line == list(range(line[0], line[0] + len(line))) if line else False
+        self.first = starts[0] if starts else 0
+
+    def of(self, line: Tensor) -> Tensor:
+        """(N, …) -> (B, width, …)."""
+        if self.contiguous:
+            return line[self.first : self.first + self.shape[0] * self.width].unflatten(0, self.shape)
+        return line.index_select(0, self.places.flatten()).unflatten(0, self.shape)
+
+    def back(self, rectangle: Tensor) -> Tensor:
+        """(B, width, …) -> the spans' tokens one after the other."""
+        line = rectangle.flatten(0, 1)
+        return line if self.even else line.index_select(0, self.real.flatten().nonzero()[:, 0])
+
+    def causal(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Causal attention within each span: padding stands behind every real token, where none can see it."""
+        q, k, v = (self.of(tensor).transpose(1, 2) for tensor in (query, key, value))
+        fold = q.shape[1] // k.shape[1]
+        if fold > 1:
+            k, v = k.repeat_interleave(fold, dim=1), v.repeat_interleave(fold, dim=1)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        return self.back(out.transpose(1, 2))
+
+
+class RowCache:
+    """Keys and values of rows that are being written: one new token per row and call.
+
+    Buffers are allocated once; prompts stand flush right, so that a step's keys go into one column for all rows. A
+    finished row's slot is taken by the last one, which moves one row's memory instead of copying all.
+    """
+
+    def __init__(self, packing: Packing, prompts: Sequence[int], new_tokens: int) -> None:
+        """Start from a packing whose keys and values were kept.
+
+        Args:
+            packing: the prompts' forward pass.
+            prompts: for each of B slots, the row of `packing` that it continues.
+            new_tokens: room for so many tokens.
+        """
+        seen = [packing.row_places(row) for row in range(len(packing.row_lengths))]
+        self.length = max(map(len, seen))
+        places = torch.tensor([[0] * (self.length - len(row)) + row for row in seen], device=packing.device)
+        start = torch.tensor([self.length - len(seen[row]) for row in prompts], device=packing.device)
+        slots = torch.tensor(prompts, device=packing.device)
+        self.buffers: dict[int, tuple[Tensor, Tensor]] = {}
+        for layer in list(packing.kept or ()):
+            pair = []
+            for line in packing.kept.pop(layer):
+                buffer = line.new_empty(len(prompts), line.shape[1], self.length + new_tokens, line.shape[2])
+                prompt = line.index_select(0, places.flatten()).unflatten(0, places.shape).transpose(1, 2)
+                buffer[:, :, : self.length] = prompt[slots]
+                pair.append(buffer)
+            self.buffers[layer] = (pair[0], pair[1])
+        self.rows = len(prompts)
+        self.mask: Tensor | None = None  # (B, 1, 1, columns) float, only where prompts differ in length
+        if bool(start.any()):
+            column = torch.arange(self.length + new_tokens, device=packing.device)
+            hidden = column < start[:, None]
+            self.mask = torch.zeros(hidden.shape, device=packing.device).masked_fill(hidden, -torch.inf)[:, None, None]
+
+    def next_token(self) -> None:
+        """Make room for one more token in every row."""
+        self.length += 1
+
+    def drop(self, slots: Sequence[int]) -> list[int]:
+        """Give up finished slots.
+
+        Returns:
+            The old slot of every slot that is left, in their new order.
+        """
+        order = list(range(self.rows))
+        for slot in sorted(slots, reverse=True):
+            moved = order.pop()
+            self.rows -= 1
+            if slot == self.rows:
+                continue
+            order[slot] = moved
+            for pair in self.buffers.values():
+                for buffer in pair:
+                    buffer[slot, :, : self.length] = buffer[self.rows, :, : self.length]
+            if self.mask is not None:
+                self.mask[slot] = self.mask[self.rows]
+        return order
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """(B, heads, d) queries of one new token per row; see `Attention.attend`."""
+        keys, values = self.buffers[layer]
+        keys[: self.rows, :, self.length - 1] = key
+        values[: self.rows, :, self.length - 1] = value
+        rows, heads, width = query.shape
+        out = F.scaled_dot_product_attention(
+            query.view(rows, keys.shape[1], heads // keys.shape[1], width),
+            keys[: self.rows, :, : self.length],
+            values[: self.rows, :, : self.length],
+            attn_mask=None if self.mask is None else self.mask[: self.rows, ..., : self.length].to(query.dtype),
+            scale=scaling,
+        )
+        return out.reshape(rows, heads, width)
+
+
+def _starts(lengths: Sequence[int], first: int) -> list[int]:
+    starts = []
+    for length in lengths:
+        starts.append(first)
+        first += length
+    return starts

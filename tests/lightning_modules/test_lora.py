@@ -1,0 +1,68 @@
+# Oracle: PEFT's own forward and autograd. Run: pytest <this file>
+import torch
+
+from lightning_modules.functional.lora import lora_linear
+from lightning_modules.policy import LoRASettings, _lora_forward
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_value_and_derivatives_are_those_of_the_definition():
+    x, weight, bias = drawn(2, 5, 4, seed=1).requires_grad_(), drawn(3, 4, seed=2), drawn(3, seed=3)
+    factors = (
+        [drawn(r, 4, seed=4 + r).requires_grad_() for r in (2, 1)],
+        [drawn(3, r, seed=7 + r).requires_grad_() for r in (2, 1)],
+    )
+    scales = (0.5, 2.0)
+    ours = lora_linear(x, weight, bias, [*zip(*factors, scales, strict=True)])
+    dense = weight + sum(s * b @ a for a, b, s in zip(*factors, scales, strict=True))
+    torch.testing.assert_close(ours, x @ dense.t() + bias)
+    leaves = [x, *factors[0], *factors[1]]
+    upstream = drawn(2, 5, 3, seed=9)
+    for a, b in zip(
+        torch.autograd.grad(ours, leaves, upstream),
+        torch.autograd.grad(x @ dense.t() + bias, leaves, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_gradcheck():
+    weight = drawn(3, 4, seed=2)
+    inputs = (
+        drawn(5, 4, seed=1).requires_grad_(),
+        drawn(2, 4, seed=3).requires_grad_(),
+        drawn(3, 2, seed=4).requires_grad_(),
+    )
+    assert torch.autograd.gradcheck(lambda x, a, b: lora_linear(x, weight, None, [(a, b, 0.7)]), inputs)
+
+
+def test_equals_peft_with_one_and_two_adapters(tiny_policy):
+    for name, rank in (("dsa", 4), ("gba", 2)):
+        tiny_policy.add_adapter(name, LoRASettings(rank=rank, alpha=6))
+    layer = next(iter(tiny_policy._lora_layers()))
+    for seed, name in enumerate(("dsa", "gba")):
+        layer.lora_B[name].weight.data = drawn(*layer.lora_B[name].weight.shape, seed=seed).float()
+    x = drawn(1, 7, layer.in_features, seed=5).float().requires_grad_()
+    for names in ([], ["dsa"], ["dsa", "gba"]):
+        tiny_policy.activate(names, trainable=names[-1] if names else None)
+        leaves = [x, *(p for n, p in layer.named_parameters() if p.requires_grad)]
+        ours, theirs = layer(x), type(layer).forward(layer, x)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        for a, b in zip(
+            torch.autograd.grad(ours.square().sum(), leaves),
+            torch.autograd.grad(theirs.square().sum(), leaves),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_weights_that_learn_keep_their_gradient(tiny_policy):
+    tiny_policy.add_adapter("dsa", LoRASettings(rank=2))
+    tiny_policy.activate(["dsa"], trainable="dsa")
+    layer = next(iter(tiny_policy._lora_layers()))
+    layer.base_layer.weight.requires_grad_(True)
+    _lora_forward(layer, torch.ones(1, 2, layer.in_features)).sum().backward()
+    assert layer.base_layer.weight.grad.any()
