@@ -12,6 +12,7 @@ from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
 from experiment.interrupts import stop_alike
+from experiment.memory import keep_freed_memory
 from experiment.run import assemble, run_experiment
 from merge.adapter_files import AdapterError
 
@@ -32,6 +33,7 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     name = loaded.experiment.name
     stop_alike()
+    keep_freed_memory()
     try:
         context = assemble(loaded)
         if dry_run:

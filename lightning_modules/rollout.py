@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 from lightning_modules.functional.scoring import log_distribution
 from lightning_modules.packing import RowCache
 from lightning_modules.policy import Policy, Prompt
+
+Processor = Callable[[Tensor, Sequence[int], int], Tensor]
+"""(B, V) log-probabilities, the B rows they belong to, tokens written so far -> (B, V), normalised again."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def sample(
     copies: int = 1,
     seeds: Sequence[int] = (),
     rows_at_once: int = 128,
+    processor: Processor | None = None,
 ) -> list[Completion]:
     """Complete each prompt `copies` times; the copies of a prompt are contiguous in the result.
 
@@ -58,6 +62,7 @@ def sample(
         copies: g, rollouts per prompt.
         seeds: P · g stream seeds; not needed at temperature 0.
         rows_at_once: bound on the rows decoded together.
+        processor: changes the distribution before it is drawn from; what is recorded is what it returns.
 
     Returns:
         P · g completions.
@@ -73,14 +78,23 @@ def sample(
     prompts_at_once = max(1, rows_at_once // copies)
     for start in range(0, len(prompts), prompts_at_once):
         part = prompts[start : start + prompts_at_once]
-        part_seeds = seeds[start * copies : (start + len(part)) * copies]
-        completions += _decode(policy, part, copies, max_new_tokens, temperature, part_seeds)
+        first = start * copies
+        part_seeds = seeds[first : first + len(part) * copies]
+        completions += _decode(policy, part, copies, max_new_tokens, temperature, part_seeds, processor, first)
     return completions
 
 
 def _decode(
-    policy: Policy, prompts: Sequence[Prompt], copies: int, limit: int, temperature: float, seeds: Sequence[int]
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    copies: int,
+    limit: int,
+    temperature: float,
+    seeds: Sequence[int],
+    processor: Processor | None,
+    first: int,
 ) -> list[Completion]:
+    """Decode rows `first`, `first + 1`, … of the whole request; arguments else as of `sample`."""
     family = policy.family
     line = policy.line(prompts, [()] * len(prompts), keep=True)
     rows = [row for row in range(len(prompts)) for _ in range(copies)]
@@ -94,6 +108,8 @@ def _decode(
     logps: list[list[float]] = [[] for _ in rows]
     for step in range(limit):
         log_probs = log_distribution(family.logits(hidden), policy.banned, temperature or 1.0)
+        if processor is not None:
+            log_probs = processor(log_probs, [first + row for row in slots], step)
         token = log_probs.argmax(-1) if uniforms is None else inverse_cdf(log_probs, uniforms[slots, step])
         chosen = log_probs.gather(-1, token[:, None])[:, 0]
         for row, token_id, logp in zip(slots, token.tolist(), chosen.tolist(), strict=True):
@@ -136,6 +152,8 @@ def inverse_cdf(log_probs: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         (B,) int64; never a banned token, rounding at the upper end included.
     """
-    cumulative = log_probs.double().exp().cumsum(-1)
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    return (cumulative > threshold).int().argmax(-1)
+    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    below = torch.nextafter(total, torch.zeros_like(total))  # rounding may bring u · total up to total itself
+    threshold = torch.minimum(uniform[:, None] * total, below)
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]

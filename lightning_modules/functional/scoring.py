@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 CHUNK = 2**23
 """Logits that are alive at once: 32 MiB in float32 per copy."""
 
+FLOOR = torch.finfo(torch.float32).min
+"""Stands for the logarithm of 0 in an entropy, where it is multiplied by 0."""
+
 
 def token_logps(
     hidden: Tensor,
@@ -74,7 +77,8 @@ class _FrozenHead(torch.autograd.Function):
             log_probs = log_distribution(logits.detach(), banned, temperature)
             logps.append(log_probs.gather(-1, ids[:, None])[:, 0])
             probabilities = log_probs.exp()
-            entropies.append(_entropy(log_probs, probabilities))
+            log_probs.clamp_(min=FLOOR)
+            entropies.append(-torch.einsum("nv,nv->n", probabilities, log_probs))
             by_logits = probabilities.neg_().scatter_add_(
                 1, ids[:, None], torch.ones_like(ids, dtype=rows.dtype)[:, None]
             )
@@ -111,10 +115,5 @@ def _piece_logps(
 ) -> tuple[Tensor, Tensor]:
     log_probs = log_distribution(head(hidden), banned, temperature)
     with torch.no_grad():
-        entropy = _entropy(log_probs, log_probs.exp())
+        entropy = -(log_probs.exp() * log_probs.clamp(min=FLOOR)).sum(-1)
     return log_probs.gather(-1, targets[:, None])[:, 0], entropy
-
-
-def _entropy(log_probs: Tensor, probabilities: Tensor) -> Tensor:
-    """(n,) nats; a token of probability 0 adds nothing."""
-    return -(probabilities * log_probs.clamp(min=torch.finfo(log_probs.dtype).min)).sum(-1)
