@@ -23,7 +23,7 @@ __all__ = ["Loaded", "changed_settings", "format_resolved", "handed_on", "load"]
 CONFIGS = Path(__file__).resolve().parent
 OWN = ("name", "description")
 """Keys that a file does not hand down through `extends`."""
-HANDED_ON = ("seed", "runs_dir", "workers", "threads", "budget")
+HANDED_ON = ("seed", "runs_dir", "workers", "threads", "budget", "feature_cache")
 """Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
 
 
@@ -52,8 +52,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Args:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
-            (`module.init_args.beta=0`). `seed`, `runs_dir`, `workers`, `threads` and `budget` reach required
-            experiments too; the seed only where they do not state their own.
+            (`module.init_args.beta=0`). Those named in `HANDED_ON` reach required experiments too; the seed only where
+            they do not state their own.
 
     Raises:
         ConfigError: everything that is wrong, one line each.

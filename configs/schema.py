@@ -77,6 +77,8 @@ class Experiment:
     """Specialties trained side by side, each in a process of its own; at least 1."""
     threads: int = 1
     """CPU threads per process; at least 1."""
+    feature_cache: str = ""
+    """Folder that keeps picture features of frozen towers between runs; empty keeps them in memory only."""
     budget: float = 1.0
     """Factor on every max_steps; above 0."""
     overwrite: bool = False

@@ -13,6 +13,7 @@ from configs.schema import Component, Experiment
 from datamodules.base import VQADataModule
 from experiment.base_files import is_base_complete
 from experiment.folders import ExperimentFolder
+from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
 from merge.adapter_files import base_fingerprint, is_complete, read_adapter
@@ -101,7 +102,10 @@ class ExperimentContext:
     def policy(self) -> tuple[Policy, str]:
         """A fresh policy on the lineage's base, and the base's fingerprint."""
         family = build(self.experiment.model, weights=self.base_folder)
-        return Policy(family), base_fingerprint(family.named_parameters())
+        fingerprint = base_fingerprint(family.named_parameters())
+        folder = self.experiment.feature_cache
+        cache = FeatureCache(2**28, Path(folder), f"{fingerprint} {family.config}") if folder else None
+        return Policy(family, cache=cache), fingerprint
 
     def stage(self, specialty: str, policy: Policy, fingerprint: str) -> Stage:
         """The LightningModule of one run, its starting experts loaded.

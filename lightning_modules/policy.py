@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from datamodules.batch import Example, image_key, load_image
 from datamodules.prompts import prompt_text
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.feature_cache import FeatureCache, Recent
 from lightning_modules.functional.lora import lora_linear
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.packing import Packing
@@ -99,12 +100,12 @@ class Scores:
 class Policy(nn.Module):
     """Owns the family, its adapters and the cache of picture features."""
 
-    def __init__(self, family: VisionLanguageFamily, *, cache_mib: int = 256) -> None:
+    def __init__(self, family: VisionLanguageFamily, *, cache: FeatureCache | None = None) -> None:
         """Wrap a family; everything is frozen until an adapter or a part of the base is made trainable.
 
         Args:
             family: the model.
-            cache_mib: bound of the picture-feature cache in MiB; least recently used features leave first.
+            cache: of picture features; None holds up to 256 MiB in memory.
         """
         super().__init__()
         self.family = family
@@ -112,9 +113,8 @@ class Policy(nn.Module):
         self.family.eval()
         self._peft: list = []  # holds the PEFT wrapper outside the module tree: it shares the family's modules
         self.active: tuple[str, ...] = ()
-        self.cache_bytes = cache_mib * 2**20
-        self._features: OrderedDict[str, Tensor] = OrderedDict()
-        self._inputs: OrderedDict[str, ImageInput] = OrderedDict()
+        self.cache = cache if cache is not None else FeatureCache(2**28)
+        self._inputs: Recent[ImageInput] = Recent(self.cache.held.max_bytes)
         self.register_buffer("banned", torch.tensor(family.banned_token_ids, dtype=torch.long), persistent=False)
 
     # -- adapters ------------------------------------------------------------------------------------------------
@@ -263,10 +263,10 @@ class Policy(nn.Module):
     def _image(self, source) -> tuple[str, ImageInput]:
         image = load_image(source)
         key = image_key(image)
-        item = self._inputs.pop(key, None) or self.family.preprocess(image)
-        self._inputs[key] = item  # last in: most recently used
-        while len(self._inputs) > 1 and sum(kept.pixels.nbytes for kept in self._inputs.values()) > self.cache_bytes:
-            self._inputs.popitem(last=False)
+        item = self._inputs.get(key)
+        if item is None:
+            item = self.family.preprocess(image)
+            self._inputs.put(key, item, item.pixels.nbytes)
         return key, item
 
     def completion_ids(self, text: str) -> list[int]:
@@ -279,18 +279,15 @@ class Policy(nn.Module):
         wanted = dict(images)
         if any(p.requires_grad for p in (*self.family.vision_parameters(), *self.family.projector_parameters())):
             return dict(zip(wanted, self.family.encode_images(list(wanted.values())), strict=True)) if wanted else {}
-        new = [key for key in wanted if key not in self._features]
-        found = {key: self._features[key] for key in wanted if key in self._features}
+        found = {key: self.cache.get(key) for key in wanted}
+        new = [key for key, feature in found.items() if feature is None]
         for start in range(0, len(new), 64):
             keys = new[start : start + 64]
             with torch.no_grad():
                 encoded = self.family.encode_images([wanted[key] for key in keys])
-            found.update(zip(keys, (feature.clone() for feature in encoded), strict=True))
-        for key in wanted:
-            self._features[key] = found[key]
-            self._features.move_to_end(key)
-        while self._features and sum(feature.nbytes for feature in self._features.values()) > self.cache_bytes:
-            self._features.popitem(last=False)
+            for key, feature in zip(keys, encoded, strict=True):
+                found[key] = feature.clone()
+                self.cache.put(key, found[key])
         return found
 
     def line(self, prompts: Sequence[Prompt], tails: Sequence[Sequence[int]], *, keep: bool = False) -> Line:

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from lightning_modules.policy import LoRASettings, unflatten
+from lightning_modules.feature_cache import FeatureCache
+from lightning_modules.policy import LoRASettings, Policy, unflatten
 from tests.conftest import randomise_adapter
 
 
@@ -50,11 +51,11 @@ def test_each_picture_is_encoded_once(tiny_policy, mixed_examples, monkeypatch):
 
 
 def test_the_feature_cache_is_bounded(tiny_policy, mixed_examples):
-    tiny_policy.cache_bytes = 1
-    prompts = [tiny_policy.prompt(example, "") for example in mixed_examples]
-    tiny_policy.score(prompts, [[25]] * 4)
-    assert not tiny_policy._features
-    assert len(tiny_policy._inputs) == 1
+    policy = Policy(tiny_policy.family, cache=FeatureCache(max_bytes=40_000))
+    prompts = [policy.prompt(example, "") for example in mixed_examples]
+    policy.score(prompts, [[25]] * 4)
+    assert policy.cache.held.bytes <= 40_000
+    assert policy._inputs.bytes <= 40_000
 
 
 def test_control_tokens_in_a_question_stay_text(tiny_policy):
