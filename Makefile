@@ -18,7 +18,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check board clean
+.PHONY: help env demo test test-all check bench board clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -39,12 +39,22 @@ check: $(STAMP)  ## lint, format, import directions
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m pytest -q tests/test_imports.py
 
+bench: $(STAMP) .venv-bench/.installed  ## RL and SFT steps of the small model beside TRL's, in CPU seconds (about ten minutes)
+	$(RUN) -m benchmarks.rl_vs_trl --size 5m --work fixed --out benchmark-results
+	$(RUN) -m benchmarks.sft_vs_trl --size 5m --work fixed --out benchmark-results
+
 board: $(STAMP)  ## TensorBoard over runs/, on this machine only
 	$(VENV)/bin/tensorboard --logdir runs --host 127.0.0.1 --port $(PORT) --samples_per_plugin images=200,text=200
 
 clean:  ## remove caches; runs/, assets/ and the environment stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -path './.venv' -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+# The peers' packages live apart: they pin other versions of what we use.
+.venv-bench/.installed: requirements-bench.txt
+	[ -x .venv-bench/bin/python ] || "$(PYTHON)" -m venv .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install -r requirements-bench.txt
+	@touch $@
 
 # The CPU build comes first and alone (--no-deps), so that nothing else is taken from its index. When that index cannot
 # be reached, pip says so and takes what its own sources have.

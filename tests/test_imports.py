@@ -27,6 +27,9 @@ ALLOWED = {
         "merge.adapter_files",
     ),
     "lightning_modules/functional": (),
+    "benchmarks": ("datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules"),
+    **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model")},
+    **{f"benchmarks/{name}.py": ("benchmarks",) for name in ("made_rows", "worker", "trl_model", "trl_rl", "trl_sft")},
     "lightning_modules/rewards": ("evaluation.answers",),
     "callbacks": (
         "configs.build",
