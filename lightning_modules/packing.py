@@ -185,6 +185,7 @@ class Rectangle:
             lengths: of each span, 0 allowed.
             device: of the indices.
         """
+        self.starts, self.lengths = tuple(starts), tuple(lengths)
         self.shape = (len(lengths), max(lengths, default=0))
         self.width = self.shape[1]
         start, length = torch.tensor(starts, device=device)[:, None], torch.tensor(lengths, device=device)[:, None]
@@ -210,13 +211,24 @@ class Rectangle:
         return line if self.even else line.index_select(0, self.real.flatten().nonzero()[:, 0])
 
     def causal(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Causal attention within each span: padding stands behind every real token, where none can see it."""
-        q, k, v = (self.of(tensor).transpose(1, 2) for tensor in (query, key, value))
-        fold = q.shape[1] // k.shape[1]
-        if fold > 1:
-            k, v = k.repeat_interleave(fold, dim=1), v.repeat_interleave(fold, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-        return self.back(out.transpose(1, 2))
+        """Causal attention within each span, all at once if they are of one length, else one after the other."""
+        if self.contiguous:
+            spans = [tuple(self.of(tensor) for tensor in (query, key, value))]
+        else:
+            spans = [
+                tuple(tensor[start : start + length][None] for tensor in (query, key, value))
+                for start, length in zip(self.starts, self.lengths, strict=True)
+            ]
+        return torch.cat([_causal(*span, scaling).flatten(0, 1) for span in spans])
+
+
+def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """(B, T, heads, d), twice (B, T, kv heads, d) -> (B, T, heads, d)."""
+    q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    fold = q.shape[1] // k.shape[1]
+    if fold > 1:
+        k, v = k.repeat_interleave(fold, dim=1), v.repeat_interleave(fold, dim=1)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling).transpose(1, 2)
 
 
 class RowCache:

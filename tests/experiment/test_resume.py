@@ -68,7 +68,11 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
     first, second = curves(run), curves(other)
-    assert {tag for tag in first if tag.startswith("time/")} >= {"time/forward_s", "time/backward_s", "time/optimizer_s"}
+    assert {tag for tag in first if tag.startswith("time/")} >= {
+        "time/forward_s",
+        "time/backward_s",
+        "time/optimizer_s",
+    }
     assert first == second
     assert cards(run) == cards(other)
     for points in curves(other).values():
