@@ -225,10 +225,8 @@ class Rectangle:
 def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """(B, T, heads, d), twice (B, T, kv heads, d) -> (B, T, heads, d)."""
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    fold = q.shape[1] // k.shape[1]
-    if fold > 1:
-        k, v = k.repeat_interleave(fold, dim=1), v.repeat_interleave(fold, dim=1)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling).transpose(1, 2)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped).transpose(1, 2)
 
 
 class RowCache:
