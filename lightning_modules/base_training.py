@@ -34,10 +34,14 @@ class BaseTraining(Stage):
         """Peak of Muon's schedule on the hidden matrices; 0 leaves them to AdamW."""
         warmup_steps: int = 20
         """Optimiser steps of linear warm-up."""
+        micro_batch_tokens: int = 16384
+        """Bound on tokens per forward pass; the gradient does not depend on it."""
 
         def __post_init__(self) -> None:
             if self.learning_rate <= 0 or self.muon_rate < 0 or self.warmup_steps < 0:
                 raise ValueError("learning_rate must be above 0, muon_rate and warmup_steps at least 0")
+            if self.micro_batch_tokens < 1:
+                raise ValueError(f"micro_batch_tokens must be at least 1, got {self.micro_batch_tokens}")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Make the chosen parameters trainable. Arguments as of `SFTLoRA`."""
@@ -68,7 +72,9 @@ class BaseTraining(Stage):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, probability = imitation_loss(self.policy, batch, self.instructions, self.clock)
+        loss, probability = imitation_loss(
+            self.policy, batch, self.instructions, self.clock, self.config.micro_batch_tokens
+        )
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/token_probability", probability, prog_bar=True)
         return loss

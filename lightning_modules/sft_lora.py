@@ -17,6 +17,7 @@ from typing_extensions import override
 from datamodules.base import VQADataModule
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
+from lightning_modules.functional.accumulation import summed_in_pieces
 from lightning_modules.functional.reductions import Denominators, token_mean
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import LoRASettings, Policy
@@ -45,12 +46,16 @@ class SFTLoRA(Stage):
         """Peak of the schedule."""
         warmup_steps: int = 10
         """Optimiser steps of linear warm-up."""
+        micro_batch_tokens: int = 16384
+        """Bound on tokens per forward pass; the gradient does not depend on it."""
 
         def __post_init__(self) -> None:
             if self.lora_rank < 1 or self.lora_alpha <= 0:
                 raise ValueError("lora_rank must be at least 1 and lora_alpha above 0")
             if self.learning_rate <= 0 or self.warmup_steps < 0:
                 raise ValueError("learning_rate must be above 0 and warmup_steps at least 0")
+            if self.micro_batch_tokens < 1:
+                raise ValueError(f"micro_batch_tokens must be at least 1, got {self.micro_batch_tokens}")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Attach a fresh adapter.
@@ -77,7 +82,9 @@ class SFTLoRA(Stage):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, token_probability = imitation_loss(self.policy, batch, self.instructions, self.clock)
+        loss, token_probability = imitation_loss(
+            self.policy, batch, self.instructions, self.clock, self.config.micro_batch_tokens
+        )
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/token_probability", token_probability, prog_bar=True)
         return loss
@@ -89,7 +96,7 @@ def instructions_of(context: StageContext, guidelines: Sequence[str]) -> dict[st
 
 
 def imitation_loss(
-    policy: Policy, batch: Batch, instructions: Mapping[str, str], clock: PhaseClock
+    policy: Policy, batch: Batch, instructions: Mapping[str, str], clock: PhaseClock, micro_batch_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Mean negative log-probability of the batch's completion tokens in nats, and the mean probability they get.
 
@@ -98,6 +105,8 @@ def imitation_loss(
         batch: rows with guidelines and completions.
         instructions: guideline name -> instruction.
         clock: times the forward pass and counts its tokens.
+        micro_batch_tokens: bound on tokens per forward pass; where the batch has more, the loss is differentiated in
+            pieces, with the same result.
 
     Returns:
         () loss and () mean token probability (detached).
@@ -105,9 +114,38 @@ def imitation_loss(
     with clock.phase("forward"):
         rows = zip(batch.examples, batch.guidelines, strict=True)
         prompts = [policy.prompt(example, instructions[guideline]) for example, guideline in rows]
-        scores = policy.score(prompts, [policy.completion_ids(text) for text in batch.completions])
-        clock.count("train_tokens", scores.tokens)
-        sizes = Denominators.of(scores.completion_mask.sum(1), max_tokens=scores.completion_mask.shape[1])
-        with torch.no_grad():
-            probability = token_mean(scores.logps.exp(), scores.completion_mask, sizes)
-        return token_mean(-scores.logps, scores.completion_mask, sizes), probability
+        completions = [policy.completion_ids(text) for text in batch.completions]
+    sizes = Denominators.of(torch.tensor([len(ids) for ids in completions]), max_tokens=max(map(len, completions)))
+    probability = torch.zeros((), device=policy.device)
+
+    def piece(rows: Sequence[int]) -> Tensor:
+        with clock.phase("forward"):
+            scores = policy.score([prompts[row] for row in rows], [completions[row] for row in rows])
+            clock.count("train_tokens", scores.tokens)
+            probability.add_(token_mean(scores.logps.detach().exp(), scores.completion_mask, sizes))
+            return token_mean(-scores.logps, scores.completion_mask, sizes)
+
+    lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
+    parts = within_budget(lengths, micro_batch_tokens)
+    if len(parts) == 1:
+        return piece(parts[0]), probability
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    with clock.phase("backward"):
+        return summed_in_pieces(map(piece, parts), trained), probability
+
+
+def within_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut rows into runs of at most `budget` tokens; a longer row stands alone.
+
+    >>> within_budget([3, 4, 9, 2, 2], budget=7)
+    [[0, 1], [2], [3, 4]]
+    """
+    parts: list[list[int]] = []
+    size = budget
+    for row, length in enumerate(lengths):
+        if not parts or size + length > budget:
+            parts.append([])
+            size = 0
+        parts[-1].append(row)
+        size += length
+    return parts

@@ -1,0 +1,47 @@
+"""A loss in pieces, of which only one is held in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def summed_in_pieces(pieces: Iterable[Tensor], parameters: Sequence[Tensor]) -> Tensor:
+    """The sum of losses, differentiated one after the other.
+
+    Each piece's derivatives are taken, and its graph is freed, before the next piece is asked for. What is returned is
+    one number whose backward pass hands the sums of those derivatives to the parameters, so that whatever happens
+    around a backward pass (clipping, gradient hooks, several devices) happens once, as for a loss in one piece.
+
+    Args:
+        pieces: () losses; a generator computes each when it is asked for.
+        parameters: leaves that require a gradient.
+
+    Returns:
+        () sum.
+    """
+    total: Tensor | None = None
+    sums: list[Tensor | None] = [None] * len(parameters)
+    for piece in pieces:
+        found = torch.autograd.grad(piece, parameters, allow_unused=True)
+        total = piece.detach() if total is None else total + piece.detach()
+        sums = [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, found, strict=True)]
+    if total is None:
+        raise ValueError("no piece to sum")
+    return _KnownDerivatives.apply(total, sums, *parameters)
+
+
+class _KnownDerivatives(torch.autograd.Function):
+    """A number whose derivatives by the parameters are given."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, derivatives: list[Tensor | None], *parameters: Tensor) -> Tensor:
+        ctx.derivatives = derivatives
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if known is None else grad * known for known in ctx.derivatives)

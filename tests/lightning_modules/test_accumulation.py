@@ -1,0 +1,38 @@
+# Reference: the loss in one piece. Run: pytest <this file>
+import weakref
+
+import pytest
+import torch
+
+from lightning_modules.functional.accumulation import summed_in_pieces
+
+
+def test_pieces_have_the_value_and_the_derivatives_of_the_whole():
+    a, b, unused = (torch.randn(3, generator=torch.Generator().manual_seed(i)).requires_grad_() for i in range(3))
+    whole = (a * b).sum() + a.square().sum()
+    total = summed_in_pieces((piece for piece in [(a * b).sum(), a.square().sum()]), [a, b, unused])
+    torch.testing.assert_close(total, whole)
+    ours = torch.autograd.grad(2 * total, [a, b, unused], allow_unused=True)
+    theirs = torch.autograd.grad(2 * whole, [a, b])
+    torch.testing.assert_close(ours[:2], theirs)
+    assert ours[2] is None
+
+
+def test_one_piece_is_alive_at_a_time():
+    weight = torch.ones(2).requires_grad_()
+    held = []
+
+    def pieces():
+        for _ in range(3):
+            assert all(reference() is None for reference in held)
+            activation = weight * 2
+            held.append(weakref.ref(activation))
+            yield activation.square().sum()
+            del activation
+
+    assert summed_in_pieces(pieces(), [weight]) == 24
+
+
+def test_nothing_to_sum_is_refused():
+    with pytest.raises(ValueError, match="no piece"):
+        summed_in_pieces([], [torch.ones(1, requires_grad=True)])
