@@ -36,6 +36,8 @@ class BaseTraining(Stage):
         """Optimiser steps of linear warm-up."""
         micro_batch_tokens: int = 16384
         """Bound on tokens per forward pass; the gradient does not depend on it."""
+        checkpoint_layers: bool = False
+        """Compute activations again in the backward pass: less memory, about a third slower."""
 
         def __post_init__(self) -> None:
             if self.learning_rate <= 0 or self.muon_rate < 0 or self.warmup_steps < 0:
@@ -48,6 +50,8 @@ class BaseTraining(Stage):
         super().__init__(context)
         self.config = config if config is not None else self.Config()
         self.instructions = {NEUTRAL: ""}
+        if self.config.checkpoint_layers:
+            self.policy.checkpoint_layers()
         family = self.policy.family
         chosen = family.parameters() if self.config.parameters == "all" else family.projector_parameters()
         for parameter in chosen:

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from datamodules.batch import Example, image_key, load_image
 from datamodules.prompts import prompt_text
@@ -234,6 +235,13 @@ class Policy(nn.Module):
 
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
+
+    def checkpoint_layers(self) -> None:
+        """Keep no activations within a layer; the backward pass computes them again, which takes a third longer."""
+        self.family.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        for layer in self.family.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = True  # its own flag alone, which transformers asks for; what is within stays in eval
 
     # -- prompts and pictures ------------------------------------------------------------------------------------
 

@@ -92,6 +92,8 @@ class GBA(Stage):
         """Gradients are scaled down to this norm."""
         micro_batch_tokens: int = 16384
         """Bound on tokens per forward pass, shared prefixes counted once; the gradient does not depend on it."""
+        checkpoint_layers: bool = False
+        """Compute activations again in the backward pass: less memory, about a third slower."""
         max_bad_steps: int = 3
         """Non-finite updates in a row that are skipped before training stops."""
 
@@ -150,6 +152,8 @@ class GBA(Stage):
             )
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
+        if self.config.checkpoint_layers:
+            self.policy.checkpoint_layers()
         self.group: Group | None = None  # the newest rollouts, for cards and samples
         self.bad_steps = 0
 

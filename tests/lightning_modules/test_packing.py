@@ -127,6 +127,24 @@ def test_shares_of_first_tokens_are_those_of_the_stock_softmax(policy, mixed_exa
     assert statistic < degrees + 4 * (2 * degrees) ** 0.5
 
 
+def test_checkpointed_layers_change_nothing_and_keep_less(policy, mixed_examples):
+    prompts = [prompt for example in mixed_examples for prompt in policy.prompts(example, INSTRUCTIONS)]
+    completions = [[60, 61, 62]] * len(prompts)
+
+    def run():
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+            logps = policy.score(prompts, completions).logps
+        return sum(sizes), logps.detach(), gradient(policy, logps.sum())
+
+    kept, logps, slopes = run()
+    policy.checkpoint_layers()
+    kept_then, logps_then, slopes_then = run()
+    assert kept_then < kept / 3
+    assert torch.equal(logps_then, logps)
+    torch.testing.assert_close(slopes_then, slopes, atol=1e-6, rtol=1e-6)
+
+
 def test_a_line_holds_nothing_twice(policy, mixed_examples):
     prompts = [p for p in policy.prompts(mixed_examples[0], INSTRUCTIONS) for _ in range(4)]
     line = policy.line(prompts, [[60, 61]] * len(prompts))
