@@ -21,5 +21,5 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            mallopt(option, 2**30)
+        if mallopt(M_MMAP_THRESHOLD, 2**25):  # the most that every glibc takes; refused, nothing is changed at all
+            mallopt(M_TRIM_THRESHOLD, 2**30)

@@ -38,8 +38,11 @@ class Recent(Generic[Item]):
 
     def put(self, key: str, item: Item, size: int) -> None:
         """Hold an item of `size` bytes, unless it alone is above the bound."""
-        self.bytes += size - self._items.pop(key, (None, 0))[1]
+        self.bytes -= self._items.pop(key, (None, 0))[1]
+        if size > self.max_bytes:
+            return
         self._items[key] = (item, size)
+        self.bytes += size
         while self.bytes > self.max_bytes:
             self.bytes -= self._items.popitem(last=False)[1][1]
 
@@ -77,7 +80,7 @@ class FeatureCache:
         """Store under a key; where the folder cannot be written, memory must do."""
         self.held.put(key, tensor, tensor.nbytes)
         path = self._path(key)
-        if path is None or path.exists():
+        if path is None:
             return
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:

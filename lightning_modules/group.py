@@ -75,17 +75,23 @@ class Group:
         advantages = self.advantages.flatten().tolist()
         per_question = len(self.guidelines) * self.copies
         piece: list[int] = []
+        size = 0
         for start in range(0, len(advantages), per_question):
             question = range(start, start + per_question)
             rows = [row for row in question if not (skip_zero_advantage and advantages[row] == 0)]
-            if piece and self.packed_tokens([*piece, *rows]) > tokens:
+            whole = self.packed_tokens(rows)
+            if piece and size + whole > tokens:
                 yield piece
-                piece = []
-            for row in rows:
+                piece, size = [], 0
+            if size + whole <= tokens:
+                piece, size = piece + rows, size + whole
+                continue
+            for row in rows:  # a question that is too long by itself; piece is empty here
                 if piece and self.packed_tokens([*piece, row]) > tokens:
                     yield piece
                     piece = []
                 piece.append(row)
+            size = self.packed_tokens(piece)
         if piece:
             yield piece
 

@@ -92,6 +92,7 @@ class Packing:
         self.prefix_tokens = sum(self.prefix_lengths)
         self.row_starts = _starts(self.row_lengths, self.prefix_tokens)
         self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
+        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
 
     def __len__(self) -> int:
         """N."""
@@ -147,7 +148,7 @@ class Packing:
         k, v = (
             tensor.index_select(0, self._key_places).unflatten(0, (rows, -1)).transpose(1, 2) for tensor in (key, value)
         )
-        mask = self._mask(fold).to(q.dtype)
+        mask = self._mask(fold, q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
         return self._rows.back(out.reshape(rows, kv_heads * fold, width, -1).transpose(1, 2))
 
@@ -156,19 +157,20 @@ class Packing:
         """(B · (prefix width + row width),) places of the keys that a row may see."""
         return torch.cat([self._seen.places, self._rows.places], dim=1).flatten()
 
-    def _mask(self, fold: int) -> Tensor:
-        """(B, 1, fold · width, prefix width + width) float: 0 where a row's token sees a key, else minus infinity."""
-        if self._folded_mask is None or self._folded_mask.shape[2] != fold * self._rows.width:
+    def _mask(self, fold: int, dtype: torch.dtype) -> Tensor:
+        """(B, 1, fold · width, prefix width + width): 0 where a row's token sees a key, else minus infinity.
+
+        The same for every layer, so it is made once.
+        """
+        if (fold, dtype) not in self._masks:
             width = self._rows.width
             causal = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
             seen = torch.cat(
                 [self._seen.real[:, None].expand(-1, width, -1), causal.expand(len(self.row_lengths), -1, -1)], dim=2
             )
-            mask = torch.zeros(seen.shape, device=self.device).masked_fill(~seen, -torch.inf)
-            self._folded_mask = mask.repeat(1, fold, 1)[:, None]
-        return self._folded_mask
-
-    _folded_mask: Tensor | None = None
+            mask = torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, -torch.inf)
+            self._masks[fold, dtype] = mask.repeat(1, fold, 1)[:, None]
+        return self._masks[fold, dtype]
 
 
 class Rectangle:
@@ -262,8 +264,9 @@ class RowCache:
         self.mask: Tensor | None = None  # (B, 1, 1, columns) float, only where prompts differ in length
         if bool(start.any()):
             column = torch.arange(self.length + new_tokens, device=packing.device)
-            hidden = column < start[:, None]
-            self.mask = torch.zeros(hidden.shape, device=packing.device).masked_fill(hidden, -torch.inf)[:, None, None]
+            hidden = (column < start[:, None])[:, None, None]
+            like = next(iter(self.buffers.values()))[0]
+            self.mask = like.new_zeros(hidden.shape).masked_fill(hidden, -torch.inf)
 
     def next_token(self) -> None:
         """Make room for one more token in every row."""
@@ -299,7 +302,7 @@ class RowCache:
             query.view(rows, keys.shape[1], heads // keys.shape[1], width),
             keys[: self.rows, :, : self.length],
             values[: self.rows, :, : self.length],
-            attn_mask=None if self.mask is None else self.mask[: self.rows, ..., : self.length].to(query.dtype),
+            attn_mask=None if self.mask is None else self.mask[: self.rows, ..., : self.length],
             scale=scaling,
         )
         return out.reshape(rows, heads, width)

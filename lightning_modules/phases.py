@@ -51,7 +51,7 @@ class PhaseClock:
 
     def _book(self) -> None:
         """Give the time since the last change to the innermost open phase."""
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.synchronize()  # kernels run on after their call
         now = (time.perf_counter(), time.process_time())
         if self._open:
@@ -94,7 +94,7 @@ def speeds(wall: Counter[str], counts: Counter[str]) -> dict[str, float]:
 
 def peak_mib() -> float:
     """The most memory held so far: of the accelerator if there is one, else of this process."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

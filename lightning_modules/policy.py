@@ -213,19 +213,25 @@ class Policy(nn.Module):
     def folded(self) -> Iterator[None]:
         """Add the active adapters' updates to the weights for a while: cheaper decoding, equal up to rounding.
 
-        The weights are put back from a copy, not by subtraction, so that nothing drifts.
+        The weights are put back from a copy, not by subtraction, so that nothing drifts: all adapted weights are held
+        twice meanwhile. Weights of less than float32 are left alone, with the adapters acting: small updates would be
+        lost in their rounding.
         """
-        kept = []
         active = self.active
-        for layer in self._lora_layers() if active else ():
-            names = [name for name in active if name in layer.lora_A]
-            weight = layer.get_base_layer().weight
-            kept.append((weight, weight.detach().clone()))
-            with torch.no_grad():
-                for name in names:
-                    weight += layer.get_delta_weight(name)
-        self._switch(())
+        layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
+        if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
+            yield
+            return
+        kept = []
         try:
+            for layer in layers:
+                weight = layer.get_base_layer().weight
+                kept.append((weight, weight.detach().clone()))
+                with torch.no_grad():
+                    for name in active:
+                        if name in layer.lora_A:
+                            weight += layer.get_delta_weight(name)
+            self._switch(())
             yield
         finally:
             for weight, original in kept:
@@ -341,7 +347,7 @@ class Policy(nn.Module):
         if line.images:
             features = self.features(line.images)
             places = (line.ids == self.family.image_token_id)[:, None]
-            embeds = embeds.masked_scatter(places, torch.cat([features[key] for key, _ in line.images]).to(embeds))
+            embeds = embeds.masked_scatter(places, torch.cat([features[key].to(embeds) for key, _ in line.images]))
         return self.family.hidden_states(embeds, line.positions, line.packing)
 
     # -- scoring -------------------------------------------------------------------------------------------------
@@ -388,7 +394,8 @@ def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
     strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
-    if strange or weight.requires_grad or {weight.dtype, updates[0][0].dtype} != {x.dtype}:
+    mixed = {weight.dtype, *(factor.dtype for update in updates for factor in update[:2])} != {x.dtype}
+    if strange or mixed or weight.requires_grad or torch.is_autocast_enabled(x.device.type):
         return type(layer).forward(layer, x)
     return lora_linear(x, weight, bias, updates)
 

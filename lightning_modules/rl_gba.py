@@ -108,6 +108,7 @@ class GBA(Stage):
                 "tau must be at least 0": self.tau >= 0,
                 "priors must be positive": all(value > 0 for value in self.priors.values()),
                 "beta must be at least 0": self.beta >= 0,
+                "micro_batch_tokens must be at least 1": self.micro_batch_tokens >= 1,
                 "clip_low must lie in [0, 1]": 0 <= self.clip_low <= 1,
                 "clip_high must be at least 0": self.clip_high >= 0,
                 "updates_per_rollout must be at least 1": self.updates_per_rollout >= 1,
@@ -209,6 +210,7 @@ class GBA(Stage):
         c, optimizer = self.config, self.optimizers()
         sizes = reductions.Denominators.of(group.lengths, c.max_new_tokens)
         totals: dict[str, float] = {}
+        scored = 0
         for rows in group.micro_batches(c.micro_batch_tokens, skip_zero_advantage=c.beta == 0):
             prompts, ids = group.rows(rows)
             ref_logps = self.reference_logps(prompts, ids) if c.beta > 0 else None
@@ -226,6 +228,7 @@ class GBA(Stage):
                     sizes,
                 )
             self.manual_backward(loss)
+            scored += int(scores.completion_mask.sum())
             for name, value in (parts | group.drift(rows, scores)).items():
                 totals[name] = (
                     max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
@@ -239,6 +242,9 @@ class GBA(Stage):
                 self.skip_bad_step(group)
             optimizer.zero_grad()
             self.lr_schedulers().step()
+        for name in totals:  # means over the tokens that were scored: rows without an advantage may have been left out
+            if name == "train/entropy_nats" or name.startswith("train/clip_fraction/"):
+                totals[name] *= sizes.tokens / scored
         return totals | {"train/grad_norm": float(norm)}
 
     def report(self, metrics: dict[str, float]) -> None:

@@ -151,9 +151,17 @@ def inverse_cdf(log_probs: Tensor, uniform: Tensor) -> Tensor:
 
     Returns:
         (B,) int64; never a banned token, rounding at the upper end included.
+
+    Raises:
+        RuntimeError: a probability is not a number.
     """
     cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1:]
+    if not bool(torch.isfinite(total).all()):
+        raise RuntimeError(
+            "a next-token distribution is not finite: did the last update diverge (learning_rate), or is a picture's "
+            "feature not a number?"
+        )
     below = torch.nextafter(total, torch.zeros_like(total))  # rounding may bring u · total up to total itself
     threshold = torch.minimum(uniform[:, None] * total, below)
     return torch.searchsorted(cumulative, threshold, right=True)[:, 0]

@@ -26,9 +26,10 @@ def summed_in_pieces(pieces: Iterable[Tensor], parameters: Sequence[Tensor]) -> 
     total: Tensor | None = None
     sums: list[Tensor | None] = [None] * len(parameters)
     for piece in pieces:
-        found = torch.autograd.grad(piece, parameters, allow_unused=True)
+        known = piece.requires_grad  # a piece that no parameter has a part in has no derivatives
+        found = torch.autograd.grad(piece, parameters, allow_unused=True) if known else [None] * len(parameters)
         total = piece.detach() if total is None else total + piece.detach()
-        sums = [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, found, strict=True)]
+        sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
     if total is None:
         raise ValueError("no piece to sum")
     return _KnownDerivatives.apply(total, sums, *parameters)

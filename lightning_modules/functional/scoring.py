@@ -79,9 +79,7 @@ class _FrozenHead(torch.autograd.Function):
             probabilities = log_probs.exp()
             log_probs.clamp_(min=FLOOR)
             entropies.append(-torch.einsum("nv,nv->n", probabilities, log_probs))
-            by_logits = probabilities.neg_().scatter_add_(
-                1, ids[:, None], torch.ones_like(ids, dtype=rows.dtype)[:, None]
-            )
+            by_logits = probabilities.neg_().scatter_add_(1, ids[:, None], torch.ones_like(log_probs[:, :1]))
             derivatives.append(torch.autograd.grad(logits, rows, by_logits.div_(temperature).to(logits))[0])
         ctx.save_for_backward(torch.cat(derivatives))
         entropy = torch.cat(entropies)

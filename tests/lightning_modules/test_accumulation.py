@@ -18,6 +18,14 @@ def test_pieces_have_the_value_and_the_derivatives_of_the_whole():
     assert ours[2] is None
 
 
+def test_shared_derivatives_and_pieces_without_any():
+    a, b, w = torch.ones(3).requires_grad_(), torch.ones(3).requires_grad_(), torch.tensor([1.0, 2, 3])
+    pieces = [(w * (a + b)).sum(), torch.tensor(5.0), (w * (a + b)).sum()]
+    total = summed_in_pieces(pieces, [a, b])
+    assert total == 29
+    assert [g.tolist() for g in torch.autograd.grad(total, [a, b])] == [[2, 4, 6]] * 2
+
+
 def test_one_piece_is_alive_at_a_time():
     weight = torch.ones(2).requires_grad_()
     held = []

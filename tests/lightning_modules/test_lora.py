@@ -3,6 +3,7 @@ import torch
 
 from lightning_modules.functional.lora import lora_linear
 from lightning_modules.policy import LoRASettings, _lora_forward
+from tests.conftest import randomise_adapter
 
 
 def drawn(*shape, seed=0):
@@ -66,3 +67,28 @@ def test_weights_that_learn_keep_their_gradient(tiny_policy):
     layer.base_layer.weight.requires_grad_(True)
     _lora_forward(layer, torch.ones(1, 2, layer.in_features)).sum().backward()
     assert layer.base_layer.weight.grad.any()
+
+
+def test_mixed_precision_is_left_to_peft(tiny_policy, mixed_examples):
+    for name, rank in (("dsa", 4), ("gba", 2)):
+        tiny_policy.add_adapter(name, LoRASettings(rank=rank))
+        randomise_adapter(tiny_policy, name)
+    tiny_policy.activate(["dsa", "gba"], trainable="gba")
+    prompts = [tiny_policy.prompt(example, "") for example in mixed_examples]
+    exact = tiny_policy.score(prompts, [[25, 26]] * 4).logps.detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = tiny_policy.score(prompts, [[25, 26]] * 4).logps
+    rough.sum().backward()
+    torch.testing.assert_close(rough.detach(), exact, atol=0.1, rtol=0.1)
+    tiny_policy.family.model.to(torch.bfloat16)  # the base in half, the adapters in full
+    for key, parameter in tiny_policy.family.model.named_parameters():
+        if ".lora_" in key:
+            parameter.data = parameter.data.float()
+    tiny_policy.zero_grad()
+    half = tiny_policy.score(prompts, [[25, 26]] * 4).logps
+    half.sum().backward()
+    torch.testing.assert_close(half.detach(), exact, atol=0.1, rtol=0.1)
+    before = {name: p.detach().clone() for name, p in tiny_policy.family.named_parameters()}
+    with tiny_policy.folded():
+        assert tiny_policy.active == ("dsa", "gba")  # not folded: updates would be lost in the weights' rounding
+    assert all(torch.equal(p, before[name]) for name, p in tiny_policy.family.named_parameters())

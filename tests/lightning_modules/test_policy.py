@@ -94,3 +94,16 @@ def test_folding_equals_acting_and_leaves_the_weights_bit_for_bit(tiny_policy, m
         assert torch.equal(tiny_policy.score(prompts, completions).logps, acting)
     for name, parameter in tiny_policy.family.named_parameters():
         assert torch.equal(parameter, before[name]), name
+
+
+def test_folding_that_fails_half_way_leaves_the_weights(tiny_policy, monkeypatch):
+    tiny_policy.add_adapter("dsa", LoRASettings(rank=4))
+    randomise_adapter(tiny_policy, "dsa")
+    tiny_policy.activate(["dsa"])
+    before = {name: p.detach().clone() for name, p in tiny_policy.family.named_parameters()}
+    last = list(tiny_policy._lora_layers())[-1]
+    monkeypatch.setattr(last, "get_delta_weight", lambda name: 1 / 0)
+    with pytest.raises(ZeroDivisionError), tiny_policy.folded():
+        pass
+    assert tiny_policy.active == ("dsa",)
+    assert all(torch.equal(p, before[name]) for name, p in tiny_policy.family.named_parameters())

@@ -74,6 +74,11 @@ def test_inverse_cdf_follows_the_distribution_and_never_hits_a_ban():
     assert edges.tolist() == [1, 4]
 
 
+def test_a_distribution_that_is_not_finite_is_named():
+    with pytest.raises(RuntimeError, match="not finite"):
+        inverse_cdf(torch.full((1, 4), torch.nan), torch.tensor([0.5], dtype=torch.float64))
+
+
 def test_streams_are_functions_of_their_keys():
     assert stream_seed("train", 0, 3, "q1", 2) == stream_seed("train", 0, 3, "q1", 2)
     assert len({stream_seed("train", 0, step, q, row) for step in range(5) for q in "ab" for row in range(4)}) == 40

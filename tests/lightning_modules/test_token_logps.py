@@ -49,3 +49,13 @@ def test_no_rows_and_no_gradient():
     assert token_logps(hidden[:0], targets[:0], head)[0].shape == (0,)
     with torch.no_grad():
         assert not token_logps(hidden, targets, head)[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_have_a_gradient_of_their_own(dtype):
+    head, hidden, targets = case(learns=False)
+    head, hidden = head.to(dtype), hidden.detach().to(dtype).requires_grad_()
+    logps, _ = token_logps(hidden, targets, head, banned=BANNED)
+    (slope,) = torch.autograd.grad(logps.sum(), hidden)
+    whole = head(hidden).float().index_fill(-1, BANNED, -torch.inf).log_softmax(-1).gather(-1, targets[:, None])
+    torch.testing.assert_close(slope, torch.autograd.grad(whole.sum(), hidden)[0], atol=2e-2, rtol=2e-2)
