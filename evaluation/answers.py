@@ -80,10 +80,14 @@ def extract(text: str, options: Sequence[str], mode: Mode = "strict") -> Extract
         raise ValueError(f"options must be 2 to {len(LETTERS)} distinct texts, got {tuple(options)!r}")
     if mode not in ("strict", "lenient"):
         raise ValueError(f"mode must be 'strict' or 'lenient', got {mode!r}")
-    strict = _strict(text, options)
+    content, fault = strict_block(text)
+    strict = Extraction(None, fault or "no_answer") if content is None else _read(content, options)
     if mode == "strict" or strict.letter is not None:
         return strict
-    return _lenient(text, options)
+    region = after_thinking(text)
+    if region is None:
+        return Extraction(None, "unclosed_think")
+    return Extraction(*lenient_letter(region, options, LETTERS[: len(options)]))
 
 
 def thinking_of(text: str) -> str:
@@ -92,19 +96,33 @@ def thinking_of(text: str) -> str:
     return rest.partition("</think>")[0] if opened else ""
 
 
-def _strict(text: str, options: Sequence[str]) -> Extraction:
+def strict_block(text: str) -> tuple[str | None, StrictReason | None]:
+    """The content of the one answer block of a completion of the required form; else None and what is wrong with it."""
     tags = list(islice(TAG.finditer(text), MAX_TAGS))
     if tuple(tag.group() for tag in tags) != SPELLING:
-        return Extraction(None, _tag_fault([tag.group() for tag in tags]))
+        return None, _tag_fault([tag.group() for tag in tags])
     opening, closing, answer, end = tags
     outside = text[: opening.start()] + text[closing.end() : answer.start()] + text[end.end() :]
     thinking = text[opening.end() : closing.start()]
     # Full-width or otherwise disguised tags become visible under NFKC; a lenient reader would obey them.
     if any(mark in thinking for mark in "<＜﹤") and TAG.search(unicodedata.normalize("NFKC", thinking)):
-        return Extraction(None, "answer_in_thinking")
+        return None, "answer_in_thinking"
     if outside.strip():
-        return Extraction(None, "text_outside_tags")
-    return _read(text[answer.end() : end.start()].strip(), options)
+        return None, "text_outside_tags"
+    return text[answer.end() : end.start()].strip(), None
+
+
+def after_thinking(text: str) -> str | None:
+    """What a completion says after its thinking, at most its last 20 000 characters; None if the thinking never ends.
+
+    A region that had to be cut begins with an ellipsis, so that its first words are not taken for a whole answer.
+    """
+    thinks = [tag for tag in TAG.finditer(text) if tag.group(1).lower() == "think"]
+    ends = [tag.end() for tag in thinks if "/" in tag.group()]
+    if thinks and not ends:
+        return None
+    region = text[ends[-1] if ends else 0 :]
+    return region if len(region) <= REGION else "… " + region[-REGION:].partition(" ")[2]
 
 
 def _tag_fault(tags: Sequence[str]) -> StrictReason:
@@ -144,13 +162,3 @@ def _read(content: str, options: Sequence[str]) -> Extraction:
     if len(content) == 1 and content.isascii() and content.isalpha():
         return Extraction(None, "letter_out_of_range")
     return Extraction(None, "not_an_option")
-
-
-def _lenient(text: str, options: Sequence[str]) -> Extraction:
-    """Cut the completion to what stands after its thinking and hand it to the ordered rules."""
-    thinks = [tag for tag in TAG.finditer(text) if tag.group(1).lower() == "think"]
-    ends = [tag.end() for tag in thinks if "/" in tag.group()]
-    if thinks and not ends:
-        return Extraction(None, "unclosed_think")
-    region = text[ends[-1] if ends else 0 :]
-    return Extraction(*lenient_letter(region[-REGION:], options, LETTERS[: len(options)]))

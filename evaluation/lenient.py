@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -27,51 +28,78 @@ LenientReason = Literal[
 
 Found = tuple[str | None, LenientReason]
 
-STOP = r"(?=\s*(?:$|[.,;:!)\]\"'/&](?!\w)|[-–—](?!\w)|/)"
+STOP = r"(?=\s*(?:$|\n|[.,;:!)\]\"'/&](?!\w)|[–—]|-(?!\w)|/)|[^\S\n]*\n"
 AFTER = (
     r"|\s+(?:because|since|given|due|based|which|that|is|was|and|or|but|not|rather|instead|over|as)\b"
-    r"|\s+[(\[]?[A-J][).\]:]\s"
+    r"|\s+[(\[]?[A-J][).\]:]\s|\s?[(\[](?:option\s)?[A-J][)\]]"
 )
 TEXT_END = re.compile(STOP + AFTER + ")", re.IGNORECASE)
 LETTER_END = re.compile(STOP + AFTER + r"|\s+(?:in|for|with|on|here)\b)", re.IGNORECASE)
-LETTER = re.compile(r"(?P<open>[(\[]?)(?P<letter>[A-Ja-j])(?P<close>[)\]]?)(?![\w'])")
-LABEL = re.compile(r"(?P<mark>[).:\]]|\s-)?\s*(?P<rest>\S?)")
+LETTER = re.compile(r"(?P<open>[(\[\"']?)(?P<letter>[A-Ja-j])(?P<close>[)\]\"']?)(?![\w'])")
+BEHIND = re.compile(r"\s?[(\[](?:[Oo]ption\s)?(?P<letter>[A-J])[)\]]")
+LEAD = re.compile(
+    r"(?:[-=]+>\s*|→\s*)?(?:(?:the\s+)?(?:option|choice|letter|answer)\s+"
+    r"|(?:(?:most\s+)?likely|probably|definitely|certainly|clearly)\s+)?(?=[(\[\"']?[A-J]\b)",
+    re.IGNORECASE,
+)
+LABEL = re.compile(r"(?P<mark>[).:\]]|\s[-=])?\s*(?P<rest>\S?)")
 FILLER = re.compile(
     r"(?:[\s\"':=(\[-]|(?:the|option|choice|letter|answer|number|clearly|definitely|certainly|probably|most|likely|"
     r"indeed|therefore|simply|just|still)\s)*",
     re.IGNORECASE,
 )
 CUE = re.compile(
-    r"\b(?:"
-    r"(?:(?P<final>final\s+)?(?:answer|(?:correct|best|right|likely|final)\s+(?:option|choice|diagnosis))"
-    r"(?:\s+(?:is|was|should be|must be)|\s?[:=]|\sisn)?|diagnosis\s?(?:is|:|isn))"
+    r"(?:\b(?:"
+    r"(?:(?P<final>final\s+)?(?:answer|(?:correct|best|right|likely|final|my|selected|chosen)\s+"
+    r"(?:option|choice|pick|selection|diagnosis))(?:\s+(?:here|to (?:this|the) question)|,\s?then,)?"
+    r"(?:\s+(?:is|was|should be|must be|would be)|\s?[:=]|\sisn)?|diagnosis\s?(?:is|:|isn))"
     r"(?:\s+(?P<neg>not|never)\b|(?P<nt>n't))?"
-    r"|I\s+(?:choose|pick|select|go with|would say|would choose|would go with|say)"
+    r"|(?:I|we)(?:'d|'ll)?\s+(?:would\s+|will\s+)?(?:choose|pick|select|go with|say)|I'm going with"
+    r"|(?P<it>it(?:'s|\s+is|\s+must be))"
     r"|(?:therefore|thus|hence|so|in conclusion|conclusion)[,:]?(?:\s(?:it|this)(?:'s|\sis|\smust be))?"
-    r")(?=[\s:=(\[\"'])",
+    r")|(?:^|\n)(?:option|choice|pick|verdict|selection|result|final|ans)\s?[:.=]|答案\s?[是为]?"
+    r")(?:(?=[\s:=(\[\"'])|(?<=[案是为]))",
     re.IGNORECASE,
 )
 VERDICT = re.compile(
-    r"\s+(?:is|was)(?P<neg>n't|\s+not)?\s+(?:the\s+)?(?:most\s+likely\s+)?(?:correct|right|best)\b", re.IGNORECASE
+    r"\s+(?:is|was)(?P<neg>n't|\s+not)?\s+(?:the\s+)?"
+    r"(?:(?:most\s+likely\s+)?(?:correct|right|best)|most\s+likely(?:\s+(?:answer|option|choice|diagnosis))?)\b",
+    re.IGNORECASE,
 )
-DOUBT = re.compile(r"\b(?:not|never|unlikely|doubt|if|whether|would|could|suppose|assuming|cannot|no)\b|n't\b", re.I)
+DOUBT = re.compile(
+    r"\b(?:not|never|unlikely|doubt|if|whether|would|could|might|may|someone|suppose|assuming|cannot|no)\b|n't\b", re.I
+)
+OPPOSITE = re.compile(
+    r"(?:\b(?:wrong|incorrect|false|least|less)\s+(?:most\s+)?(?:likely\s+)?|\bif so,\s.{0,20})$", re.IGNORECASE
+)
+TAKEN_BACK = re.compile(
+    r"\s*(?:,\s*but\s(?:it|this|that)\s(?:is|was)(?:n't|\snot)\b"
+    r"|[.;]\s*(?:this|that|it)\s(?:is|was)\s(?:wrong|incorrect|false|not\s(?:right|correct|true))\b)",
+    re.IGNORECASE,
+)
+CORRECTED = re.compile(r"\s*[,.;–—-]+\s*(?:no|wait|sorry|actually|rather|correction)\b[\s,:]*", re.IGNORECASE)
 TURN = re.compile(r"\b(?:wait|no|actually|correction|rather|instead|sorry|revised?|mistake|second thought)\b", re.I)
 REFUSAL = re.compile(
     r"\b(?:cannot|can't|can not|unable to|not able to|impossible to)\s+(?:\w+\s+)?"
     r"(?:tell|say|determine|answer|decide|choose|assess|see|interpret|provide)\b"
-    r"|\b(?:cannot|can't|can not) be (?:\w+ )?(?:told|said|determined|assessed|seen|interpreted|answered)\b"
+    r"|\b(?:cannot|can't|can not) be (?:\w+ )?"
+    r"(?:told|said|determined|assessed|seen|interpreted|answered|made|given|established)\b"
     r"|\b(?:insufficient|not sure|unsure|don't know|do not know|none of the (?:above|options)|as an ai|unknown)\b",
     re.IGNORECASE,
 )
 JOIN = re.compile(r"\s*(?:,?\s*(?:and/or|or|and)\s|/|,|&)\s*", re.IGNORECASE)
 BEFORE = re.compile(
-    r"(?:^|[.,;:!?(\"'\n-]|\b(?:is|are|was|be|with|of|shows?|suggests?|indicates?|diagnosis|likely|probably|definitely|"
-    r"an?|the|choose|say|favou?rs?|or|and))\s*$",
+    r"(?:^|[.,;:!?(\"'\n-]|\b(?:is|are|was|be|with|of|shows?|suggests?|indicates?|measures?|represents?|confirms?|"
+    r"demonstrates?|reveals?|diagnosis|likely|probably|definitely|has|have|an?|the|choose|say|favou?rs?|or|and|but))\s*$",
     re.IGNORECASE,
 )
 REJECT_BEFORE = re.compile(
-    r"\b(?:not|no|never|without|neither|nor|than|rather than|instead of|excludes?|rules? out|against|unlike|over)\s+"
-    r"(?:(?:a|an|the|likely|consistent with|typical of)\s+)*$|n't\s+(?:\w+\s+){0,2}$",
+    r"\b(?:least|less)\slikely\b[^.;,]{0,30}$"
+    r"|\b(?:anything but|not|no|never|without|neither|nor|than|rather than|instead of|excludes?|rules? out|against|"
+    r"unlike|over)\s+"
+    r"(?:(?:a|an|the|likely|consistent with|typical of|"
+    r"(?:evidence|signs?|features|findings|suggestion) (?:of|for))\s+)*$"
+    r"|n't\s+(?:(?!but\b)\w+\s+){0,2}$",
     re.IGNORECASE,
 )
 REJECT_AFTER = re.compile(
@@ -84,12 +112,13 @@ FUNCTION_WORDS = frozenset("yes no not none true false both neither all either o
 QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "*": "", "`": "", "#": "", "$": ""})
 SPACES = re.compile(r"[^\S\n]+")
 BLOCK = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
-BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]{0,400})\}")
+BOXED = re.compile(r"\\boxed\{(?:\\(?:text|textbf|mathrm|mathbf)\{)?([^{}]{0,400})\}\}?")
+TOKENS = re.compile(r"<\|[^<>|\s]{1,40}\|>|</?s>|<(?:eos|end_of_turn)>|__")
 
 
 def plain(text: str) -> str:
-    """NFKC, straight quotes, no Markdown marks, single blanks; line breaks stay."""
-    text = unicodedata.normalize("NFKC", text).translate(QUOTES)
+    """NFKC, straight quotes, no Markdown marks or end tokens, single blanks; line breaks stay."""
+    text = TOKENS.sub(" ", unicodedata.normalize("NFKC", text).translate(QUOTES))
     return re.sub(r"\s*\n\s*", "\n", SPACES.sub(" ", text)).strip()
 
 
@@ -107,7 +136,7 @@ def lenient_letter(region: str, options: Sequence[str], letters: str) -> Found:
     reader = Reader(options, letters)
     text = plain(region)
     for pattern, reason in ((BLOCK, "answer_tag"), (BOXED, "boxed")):
-        contents = [plain(match.group(1)) for match in pattern.finditer(text)]
+        contents = [plain(BOXED.sub(r"\1", match.group(1))) for match in pattern.finditer(text)]
         if not contents:
             continue
         found = {reader.free_text(content)[0] for content in contents}
@@ -123,10 +152,14 @@ class Reader:
 
     def __init__(self, options: Sequence[str], letters: str) -> None:
         self.letters = letters
-        pairs = sorted(zip(map(plain, options), letters, strict=True), key=lambda pair: -len(pair[0]))
-        self.texts = [(text.casefold(), letter) for text, letter in pairs if text]
+        pairs = [(text, letter) for text, letter in zip(map(plain, options), letters, strict=True) if text]
+        times, folded = Counter(text for text, _ in pairs), Counter(text.casefold() for text, _ in pairs)
+        self.exact = {text: letter for text, letter in pairs if times[text] == 1}
+        # Options that differ in case alone (genes) are read only where they are all that is written.
+        unique = [(text.casefold(), letter) for text, letter in pairs if folded[text.casefold()] == 1]
+        self.texts = sorted(unique, key=lambda pair: -len(pair[0]))
         names = "|".join(re.escape(text) for text, _ in self.texts)
-        self.mention = re.compile(rf"(?<![\w-])(?:{names})(?![\w-])", re.IGNORECASE) if names else None
+        self.mention = re.compile(rf"(?<![\w-])(?<!\d[.,])(?:{names})(?![\w-]|\.\d)", re.I) if names else None
 
     def free_text(self, text: str) -> Found:
         """The rules below the answer block."""
@@ -144,7 +177,11 @@ class Reader:
 
     def whole(self, text: str) -> str | None:
         """A text that is nothing but a letter, a letter with its text, or an option's text; "conflict" if at odds."""
-        bare = text.strip(" .\"'")
+        bare = text.strip(" .!\"'[]{}")
+        bare = bare[lead.end() :] if (lead := LEAD.match(bare)) else bare
+        behind = BEHIND.fullmatch(bare, bare.rfind("(") - 1) if bare.endswith(")") and "(" in bare[1:] else None
+        if behind and behind["letter"] in self.letters and (named := self.letter_of(bare[: behind.start()].strip())):
+            return named if named == behind["letter"] else "conflict"  # "text of B (B)", "text of B (C)"
         match = LETTER.match(bare)
         rest = LABEL.sub(r"\g<rest>", bare[match.end() :], count=1).strip() if match else ""
         by_text = self.letter_of(bare)
@@ -152,14 +189,16 @@ class Reader:
             letter = match["letter"].upper()
             if not rest:
                 return letter
-            if self.letter_of(rest) == letter and by_text in (None, letter):
-                return letter
+            if self.letter_of(rest) == letter:
+                return letter if by_text in (None, letter) else "conflict"  # "A. fumigatus", both options
             if self.letter_of(rest) not in (None, letter) and by_text is None:
                 return "conflict"  # "B. text of C"
         return by_text
 
     def letter_of(self, text: str) -> str | None:
         """The option whose text this is, if it is exactly one."""
+        if text in self.exact:
+            return self.exact[text]
         found = {letter for option, letter in self.texts if option in (text.casefold(), text.casefold() + ".")}
         return found.pop() if len(found) == 1 else None
 
@@ -171,6 +210,9 @@ class Reader:
         if by_text is None and article:
             by_text, text_end = self.text_at(text, article.end())
         match = LETTER.match(text, start)
+        behind = BEHIND.match(text, text_end) if by_text else None
+        if behind and behind["letter"] in self.letters:  # "text of B (B)", "text of B (C)"
+            return (by_text if behind["letter"] == by_text else "conflict"), behind.end()
         if not match or match["letter"].upper() not in self.letters:
             return by_text, text_end
         letter, end = match["letter"].upper(), match.end()
@@ -182,7 +224,7 @@ class Reader:
             return (by_text if match["letter"].islower() else "conflict"), text_end
         if own is not None:  # "B. text of C"
             return "conflict", own_end
-        if label["mark"] in (".", ":") and label["rest"].islower():  # "A. fumigatus"
+        if label["mark"] == "." and label["rest"].islower():  # "A. fumigatus"
             return None, end
         if LETTER_END.match(text, end) or label["mark"] or match["close"]:
             return letter, end
@@ -220,11 +262,19 @@ class Reader:
     def cued(self, text: str) -> Iterator[tuple[int, str, bool, bool]]:
         """(place, letter, is it denied, is it called final) of "the answer is …" and its like."""
         for cue in CUE.finditer(text):
-            clause = re.split(r"[.;:,!?\n]", text[max(0, cue.start() - 80) : cue.start()])[-1]
+            before = text[max(0, cue.start() - 80) : cue.start()]
             letter, end = self.read_at(text, cue.end())
-            if letter is None or text[end : end + 2].strip()[:1] == "?" or DOUBT.search(clause):
+            if letter is None or text[end : end + 2].strip()[:1] == "?" or OPPOSITE.search(before):
                 continue
-            negated = bool(cue["neg"] or cue["nt"])
+            if DOUBT.search(re.split(r"[.;:,!?\n]", before)[-1]) or (
+                cue["it"] and not re.search(rf"[\s(]{letter}\b", text[cue.end() : end])
+            ):
+                continue
+            corrected = CORRECTED.match(text, end)
+            second, second_end = self.read_at(text, corrected.end()) if corrected else (None, end)
+            if second:  # "B, no, C"
+                letter, end = second, second_end
+            negated = bool(cue["neg"] or cue["nt"] or REJECT_AFTER.match(text, end) or TAKEN_BACK.match(text, end))
             yield cue.start(), letter, negated, bool(cue["final"])
             if negated:
                 turn = re.compile(r"[,\s]+but\s(?:rather\s)?").match(text, end)
@@ -239,6 +289,9 @@ class Reader:
     def another(self, text: str, join: re.Match, letter: str, *, marked: bool = False) -> bool:
         """Whether a second option follows on the first, as in "A or B" or in a repeated list of options."""
         second, end = self.read_at(text, join.end())
+        bare = LETTER.match(text, join.end())
+        if bare and bare["letter"] in self.letters and join.group().strip(" ,") and not marked:
+            return bare["letter"] != letter  # "A or B could be"
         if marked:
             return bool(re.compile(r"[(\[]?[A-J][).\]:]\s").match(text, join.end())) and second not in (None, letter)
         return second not in (None, letter) and not (
@@ -262,6 +315,8 @@ class Reader:
         letters = dict(self.texts)
         for match in self.mention.finditer(text) if self.mention else ():
             before, after = text[max(0, match.start() - 60) : match.start()], text[match.end() : match.end() + 60]
+            if before[-1:] == "/" or after[:1] == "/":  # "PET/CT": one of two, whatever the other is
+                return None, "several"
             if match.group().casefold() in FUNCTION_WORDS:
                 if match.start() > 0 or not re.match(r"\s*(?:$|[.,;:!])", after):
                     continue

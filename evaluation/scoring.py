@@ -1,92 +1,26 @@
-"""What a model answered, how many of its answers are right, and the matrix of models by specialties."""
+"""How many of a model's answers are right, by what attribute, and the matrix of models by specialties."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from evaluation.answers import LETTERS, extract
+from evaluation.answers import LETTERS
+from evaluation.clustered import clustered_wilson
+from evaluation.predictions import Prediction
+from evaluation.scorers import lenient, strict
 from evaluation.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "1"
+VERSION = "2"
 """Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One raw completion with all that is needed to score it again.
-
-    Attributes:
-        model: name of the row it counts for, such as "base" or "merged/ties".
-        specialty: name of the column it counts for.
-        question_id: unique within the specialty.
-        patient_id: whom the question is about.
-        guideline: whose instruction the prompt carried; "neutral" at test time.
-        options: the texts in the order shown.
-        answer_letter: the right option's letter.
-        completion: the text as generated.
-        tags: attributes to break results down by.
-        n_tokens: length of the completion in tokens.
-        truncated: the completion reached the token limit.
-    """
-
-    model: str
-    specialty: str
-    question_id: str
-    patient_id: str
-    guideline: str
-    options: tuple[str, ...]
-    answer_letter: str
-    completion: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    n_tokens: int = 0
-    truncated: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.answer_letter or self.answer_letter not in LETTERS[: len(self.options)]:
-            raise ValueError(
-                f"prediction for question {self.question_id!r}: answer_letter {self.answer_letter!r} is not one of "
-                f"the {len(self.options)} options' letters"
-            )
-
-    def to_json(self) -> str:
-        """One line of predictions.jsonl; the keys are the attributes."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, line: str, where: str = "prediction") -> Prediction:
-        """Read one line of predictions.jsonl.
-
-        Args:
-            line: a JSON object.
-            where: file and line for error messages.
-
-        Raises:
-            ValueError: not JSON, an unknown or missing key, or a value of the wrong type.
-        """
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not a JSON object ({error}); was the file cut off?") from error
-        names = {item.name for item in fields(cls)}
-        optional = {"tags", "n_tokens", "truncated"}
-        if not isinstance(row, dict) or set(row) - names or names - set(row) - optional:
-            found = sorted(row) if isinstance(row, dict) else type(row).__name__
-            raise ValueError(f"{where}: got {found}, expected the keys {sorted(names)}")
-        kinds: dict[str, type] = {"options": list, "tags": dict, "n_tokens": int, "truncated": bool}
-        for name, value in row.items():
-            if type(value) is not kinds.get(name, str):
-                raise ValueError(f"{where}: {name} must be a {kinds.get(name, str).__name__}, got {value!r}")
-        return cls(**{**row, "options": tuple(row["options"])})
 
 
 @dataclass(frozen=True)
@@ -99,8 +33,13 @@ class Score:
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
         low: lower end of its 95 % Wilson interval.
         high: upper end.
+        low_clustered: lower end where the questions of one patient count together; equal to `low` if each has one.
+        high_clustered: upper end.
+        n_clusters: patients.
         accuracy_lenient: right by the lenient reading; reported beside the main score, never instead of it.
         parse_rate: share that the strict reading can read.
+        parse_rate_lenient: share that the lenient reading can read.
+        refusals: share that declines to answer, by the lenient reading.
         truncated: share that reached the token limit.
         mean_tokens: mean length of a completion in tokens.
         letters: letter -> (times answered, times right answer), to show a preferred letter.
@@ -112,8 +51,13 @@ class Score:
     accuracy: float
     low: float
     high: float
+    low_clustered: float
+    high_clustered: float
+    n_clusters: int
     accuracy_lenient: float
     parse_rate: float
+    parse_rate_lenient: float
+    refusals: float
     truncated: float
     mean_tokens: float
     letters: Mapping[str, tuple[int, int]]
@@ -128,31 +72,51 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
         confidence: coverage of the interval, in (0, 1).
 
     Raises:
-        ValueError: no predictions, or two for the same (model, specialty, question, guideline).
+        ValueError: no predictions, or two for the same (model, specialty, question, guideline, sample).
     """
     if not predictions:
         raise ValueError("score: no predictions; was the split empty or the filter too narrow?")
     _refuse_duplicates(predictions)
     n = len(predictions)
-    strict = [extract(item.completion, item.options) for item in predictions]
-    lenient = [extract(item.completion, item.options, "lenient") for item in predictions]
-    correct = sum(read.letter == item.answer_letter for read, item in zip(strict, predictions, strict=True))
-    correct_lenient = sum(read.letter == item.answer_letter for read, item in zip(lenient, predictions, strict=True))
-    given = Counter(read.letter for read in strict)
+    strictly, leniently = [strict(item) for item in predictions], [lenient(item) for item in predictions]
+    right = [outcome.right for outcome in strictly]
+    patients = [(item.specialty, item.patient_id) for item in predictions]
+    bounds = clustered_wilson(right, patients, confidence)
+    given = Counter(outcome.answered for outcome in strictly)
     gold = Counter(item.answer_letter for item in predictions)
     shown = LETTERS[: max(len(item.options) for item in predictions)]
     return Score(
         n,
-        correct,
-        correct / n,
-        *wilson(correct, n, confidence),
-        accuracy_lenient=correct_lenient / n,
+        sum(right),
+        sum(right) / n,
+        *wilson(sum(right), n, confidence),
+        *bounds,
+        len(set(patients)),
+        accuracy_lenient=sum(outcome.right for outcome in leniently) / n,
         parse_rate=1 - given[None] / n,
+        parse_rate_lenient=sum(outcome.answered is not None for outcome in leniently) / n,
+        refusals=sum(outcome.reason == "refusal" for outcome in leniently) / n,
         truncated=sum(item.truncated for item in predictions) / n,
         mean_tokens=sum(item.n_tokens for item in predictions) / n,
         letters={letter: (given[letter], gold[letter]) for letter in shown},
-        reasons=dict(sorted(Counter(read.reason for read in strict).items())),
+        reasons=dict(sorted(Counter(outcome.reason for outcome in strictly).items())),
     )
+
+
+def breakdown(predictions: Sequence[Prediction], tag: str) -> dict[str, Score]:
+    """Score one model by an attribute such as "modality"; what lacks it stands under "(none)".
+
+    Args:
+        predictions: of one model.
+        tag: a key of `Prediction.tags`.
+
+    Returns:
+        Value -> score, in alphabetical order.
+    """
+    parts: dict[str, list[Prediction]] = {}
+    for item in predictions:
+        parts.setdefault(item.tags.get(tag, "(none)"), []).append(item)
+    return {value: score(parts[value]) for value in sorted(parts)}
 
 
 @dataclass(frozen=True)
@@ -270,7 +234,7 @@ def _number(value: float) -> str:
 
 
 def _key(item: Prediction) -> tuple[Any, ...]:
-    return item.model, item.specialty, item.question_id, item.guideline
+    return item.model, *item.key
 
 
 def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
@@ -278,14 +242,14 @@ def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
     if twice:
         raise ValueError(
             f"{len(twice)} questions are answered twice by one model, such as {twice[0]} (model, specialty, "
-            "question, guideline); were two evaluations appended to one file?"
+            "question, guideline, sample); were two evaluations appended to one file?"
         )
 
 
 def _refuse_different_questions(specialty: str, by_model: Mapping[str, Sequence[Prediction]]) -> None:
     """Every model of a column must have answered the same questions with the same options and the same right letter."""
     asked = {
-        model: Counter((item.question_id, item.options, item.answer_letter) for item in items)
+        model: Counter((item.question_id, item.options, item.gold) for item in items)
         for model, items in by_model.items()
     }
     first = next(iter(asked))

@@ -1,23 +1,22 @@
-"""Intervals and paired tests for right-or-wrong outcomes. Arrays in, plain numbers out."""
+"""Intervals, tests and corrections for right-or-wrong outcomes. Numbers in, numbers out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
     """Bound a proportion by the Wilson score interval.
 
         (p + z²/2n ± z · sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n)
 
     Args:
         successes: right answers, 0 to n.
-        n: answers, at least 1.
+        n: answers, at least 1; a fraction where it is an effective number.
         confidence: coverage in (0, 1).
 
     Returns:
@@ -27,11 +26,11 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
         ValueError: n < 1, successes outside [0, n], or confidence outside (0, 1).
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209; recommended by Brown, Cai & DasGupta 2001, Stat. Sci. 16:101.
-    Choice: answers count as independent; several questions about one patient make the interval too narrow.
+    Choice: answers count as independent; `evaluation.clustered.clustered_wilson` is for several about one patient.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"wilson: got {successes} of {n}, expected 0 <= successes <= n and n >= 1")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     p = successes / n
     centre = p + z * z / (2 * n)
@@ -65,90 +64,6 @@ def mcnemar_exact(b: int, c: int) -> float:
         total += term
         term = term * (n - i) // (i + 1)
     return min(1.0, 2 * total / 2**n)
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Accuracy of the second model minus that of the first, on the same questions.
-
-    Attributes:
-        difference: in [-1, 1]; positive where the second model is better.
-        low: lower end of the bootstrap interval.
-        high: upper end.
-        only_a: b, questions that only the first model answers right.
-        only_b: c, questions that only the second model answers right.
-        p: of the exact McNemar test, which treats the questions as independent.
-        n: questions.
-        n_clusters: patients, or whatever was resampled together.
-    """
-
-    difference: float
-    low: float
-    high: float
-    only_a: int
-    only_b: int
-    p: float
-    n: int
-    n_clusters: int
-
-
-def paired_difference(
-    correct_a: Sequence[bool],
-    correct_b: Sequence[bool],
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    confidence: float = 0.95,
-    n_resamples: int = 10_000,
-    seed: int = 0,
-) -> PairedDifference:
-    """Compare two models by a paired percentile bootstrap that draws whole clusters.
-
-    Clusters with the same (sum of differences, size) are interchangeable, so that a resample is one multinomial draw
-    over the distinct kinds: the same distribution as drawing clusters one by one, at a cost that does not grow with n.
-
-    Args:
-        correct_a: (n,) whether the first model is right.
-        correct_b: (n,) the same questions in the same order.
-        clusters: (n,) ids of what is drawn together, such as patients; None draws questions.
-        confidence: coverage in (0, 1).
-        n_resamples: bootstrap draws, at least 1.
-        seed: of the draws.
-
-    Raises:
-        ValueError: lengths differ, there is nothing to compare, or an option is out of range.
-
-    Source: Efron & Tibshirani 1993, chapter 13; clusters: Miller 2024, arXiv:2411.00640.
-    """
-    _check_confidence(confidence)
-    first, second = np.asarray(correct_a, dtype=np.int64), np.asarray(correct_b, dtype=np.int64)
-    groups = range(len(first)) if clusters is None else clusters
-    if not len(first) == len(second) == len(groups):
-        raise ValueError(f"paired_difference: lengths differ: {len(first)}, {len(second)}, clusters {len(groups)}")
-    if len(first) == 0 or n_resamples < 1:
-        raise ValueError(
-            f"paired_difference: got n={len(first)} and n_resamples={n_resamples}, both must be at least 1"
-        )
-    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
-        raise ValueError("paired_difference: outcomes must be right or wrong (1 or 0)")
-    index = {key: i for i, key in enumerate(dict.fromkeys(groups))}
-    of = np.array([index[key] for key in groups])
-    sums = np.bincount(of, weights=second - first, minlength=len(index)).astype(np.int64)
-    sizes = np.bincount(of, minlength=len(index))
-    kinds, counts = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(index), counts / len(index), size=n_resamples)
-    resampled = (draws @ kinds[:, 0]) / (draws @ kinds[:, 1])
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    only_a, only_b = int((first > second).sum()), int((second > first).sum())
-    return PairedDifference(
-        (only_b - only_a) / len(first),
-        float(low),
-        float(high),
-        only_a,
-        only_b,
-        mcnemar_exact(only_a, only_b),
-        len(first),
-        len(index),
-    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -188,6 +103,11 @@ def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else math.nan
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Refuse a coverage outside (0, 1).
+
+    Raises:
+        ValueError: it is.
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie in (0, 1), got {confidence}")

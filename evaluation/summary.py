@@ -11,23 +11,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.answers import extract
-from evaluation.scoring import Prediction, Row, columns_of, matrix
-from evaluation.statistics import mean_sd, paired_difference
-
-
-def read_predictions(experiment: Path) -> list[Prediction]:
-    """All predictions of an experiment.
-
-    Raises:
-        FileNotFoundError: the experiment was not evaluated.
-        ValueError: a line is malformed; names file and line.
-    """
-    path = experiment / "evaluation" / "predictions.jsonl"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; has {experiment} been evaluated?")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Prediction.from_json(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+from evaluation.paired import paired_difference
+from evaluation.predictions import Prediction, read_predictions
+from evaluation.scorers import strict
+from evaluation.scoring import Row, columns_of, matrix
+from evaluation.statistics import mean_sd
 
 
 def matrix_markdown(rows: Sequence[Row]) -> str:
@@ -79,15 +67,11 @@ def comparison_markdown(predictions: Sequence[Prediction], pairs: Sequence[tuple
             for model in (before, after)
         )
         ids = sorted(first)
-        right = [[_right(side[i]) for i in ids] for side in (first, second)]
+        right = [[strict(side[i]).right for i in ids] for side in (first, second)]
         found = paired_difference(*right, clusters=[first[i].patient_id for i in ids])
         interval = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        lines.append(f"| {before} | {after} | {specialty} | {interval} | {found.p:.3g} |")
+        lines.append(f"| {before} | {after} | {specialty} | {interval} | {found.p_mcnemar:.3g} |")
     return "\n".join(lines)
-
-
-def _right(prediction: Prediction) -> bool:
-    return extract(prediction.completion, prediction.options).letter == prediction.answer_letter
 
 
 def main() -> None:

@@ -1,0 +1,130 @@
+"""Questions without options: which of yes and no, or which short text, a completion answers, and how near it is."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from evaluation.answers import Mode, after_thinking, strict_block
+from evaluation.lenient import BLOCK, BOXED, REFUSAL, lenient_letter, plain
+
+YES_NO = ("yes", "no")
+LONGEST = 12
+"""Words of a text without any marker that is still taken for the answer itself."""
+MARKED = re.compile(
+    r"\b(?:(?:the\s+)?(?:final\s+)?answer|diagnosis)(?:\s+(?:is|should be|must be)\b\s*:?|\s?[:=])\s*", re.IGNORECASE
+)
+SENTENCE = re.compile(r"[.;!](?=\s|$)|\n")
+WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:'\w+)?")
+ARTICLES = frozenset(("a", "an", "the"))
+
+
+@dataclass(frozen=True)
+class ShortAnswer:
+    """What was read.
+
+    Attributes:
+        text: the answer as written, or "yes" or "no"; None where nothing could be read without guessing.
+        reason: how it was read or why not: the codes of `evaluation.answers` and `evaluation.lenient`.
+    """
+
+    text: str | None
+    reason: str
+
+
+def extract_yes_no(text: str, mode: Mode = "strict") -> ShortAnswer:
+    """Read yes or no where no lettered options were shown: a bare "A" is neither.
+
+    Strict: the one answer block after the thinking is yes or no, in any case, without anything else. Lenient: the
+    rules of `evaluation.lenient`; "there is no fracture" is not read as "no", since the question may be negative.
+
+    Args:
+        text: the completion as generated.
+        mode: as of `evaluation.answers.extract`.
+    """
+    content, fault = strict_block(text)
+    if content is not None and content.casefold() in YES_NO:
+        return ShortAnswer(content.casefold(), "option_text")
+    if mode == "strict":
+        return ShortAnswer(None, fault or "not_an_option")
+    region = after_thinking(text)
+    if region is None:
+        return ShortAnswer(None, "unclosed_think")
+    letter, reason = lenient_letter(region, YES_NO, "YN")  # letters that no reader takes for one
+    return ShortAnswer({"Y": "yes", "N": "no"}.get(letter or ""), reason)
+
+
+def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
+    """Read a short free answer.
+
+    Strict: the content of the one answer block after the thinking. Lenient: the answer block or box, else what follows
+    "answer is" up to the end of its sentence, else a text of one line and few words; a longer text without any marker
+    is not searched for its answer. Several answers that differ are a conflict.
+
+    Args:
+        text: the completion as generated.
+        mode: as of `evaluation.answers.extract`.
+    """
+    content, fault = strict_block(text)
+    if content:
+        return ShortAnswer(content, "answer_tag")
+    if mode == "strict":
+        return ShortAnswer(None, fault or "no_answer")
+    region = after_thinking(text)
+    if region is None:
+        return ShortAnswer(None, "unclosed_think")
+    region = plain(region)
+    marks = [*MARKED.finditer(region)]
+    ends = [*(mark.start() for mark in marks[1:]), len(region)]
+    for reason, answers in (
+        ("answer_tag", [match.group(1) for match in BLOCK.finditer(region)]),
+        ("boxed", [match.group(1) for match in BOXED.finditer(region)]),
+        (
+            "statement",
+            [SENTENCE.split(region[m.end() : end], maxsplit=1)[0] for m, end in zip(marks, ends, strict=False)],
+        ),
+    ):
+        found = [answer.strip() for answer in answers if normal_answer(answer)]
+        if len(set(map(normal_answer, found))) > 1:
+            return ShortAnswer(None, "conflict")
+        if found:
+            return ShortAnswer(found[0], reason)
+    if REFUSAL.search(region):
+        return ShortAnswer(None, "refusal")
+    if region and not re.search(r"[\n?]|</?answer|\\boxed", region) and len(region.split()) <= LONGEST:
+        return ShortAnswer(region.rstrip(".").strip() or None, "whole")
+    return ShortAnswer(None, "nothing")
+
+
+def normal_answer(text: str) -> str:
+    """A text for comparison: NFKC, case folded, words and numbers only, articles out unless nothing else is left."""
+    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
+    words = WORD.findall(folded)
+    return " ".join([word for word in words if word not in ARTICLES] or words or folded.split())
+
+
+class Overlap(NamedTuple):
+    """How near an answer is to the right one, by words; each in [0, 1]."""
+
+    exact: bool
+    precision: float
+    recall: float
+    f1: float
+
+
+def overlap(answer: str, gold: str) -> Overlap:
+    """Compare a free answer with the right one after `normal_answer`, repeated words counting as often as they occur.
+
+        precision = |common| / |answer|        recall = |common| / |gold|        f1 = 2 p r / (p + r)
+
+    Source: Rajpurkar et al. 2016, arXiv:1606.05250, section 6.1.
+    """
+    said, right = normal_answer(answer).split(), normal_answer(gold).split()
+    common = (Counter(said) & Counter(right)).total()
+    if not common:
+        return Overlap(said == right and bool(right), 0.0, 0.0, 0.0)
+    precision, recall = common / len(said), common / len(right)
+    return Overlap(said == right, precision, recall, 2 * precision * recall / (precision + recall))

@@ -1,0 +1,152 @@
+"""One raw completion with all that is needed to score it again, and the files it is kept in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from evaluation.answers import LETTERS
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One raw completion with all that is needed to score it again.
+
+    Attributes:
+        model: name of the row it counts for, such as "base" or "merged/ties".
+        specialty: name of the column it counts for.
+        question_id: unique within the specialty.
+        patient_id: whom the question is about; questions of one patient are drawn together in intervals.
+        guideline: whose instruction the prompt carried; "neutral" at test time.
+        options: the texts in the order shown; none where the answer is free text.
+        answer_letter: the right option's letter; empty where the answer is free text.
+        completion: the text as generated; of a protocol with several turns, the last one's.
+        tags: attributes to break results down by.
+        n_tokens: length of the completion in tokens.
+        truncated: the completion reached the token limit.
+        answer: the right answer of a question without options.
+        sample: counts the completions sampled for one question and guideline, from 0.
+        protocol: what else decided the completion, such as {"temperature": "0.7", "image": "blank"}; results of
+            different protocols are not compared.
+        turns: completions of the earlier turns, in order.
+        option_losses: mean negative log-likelihood of each option's text after the question, nats per token.
+    """
+
+    model: str
+    specialty: str
+    question_id: str
+    patient_id: str
+    guideline: str
+    options: tuple[str, ...]
+    answer_letter: str
+    completion: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    n_tokens: int = 0
+    truncated: bool = False
+    answer: str = ""
+    sample: int = 0
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    turns: tuple[str, ...] = ()
+    option_losses: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"prediction for question {self.question_id!r}"
+        if self.options:
+            if not self.answer_letter or self.answer_letter not in LETTERS[: len(self.options)]:
+                raise ValueError(
+                    f"{where}: answer_letter {self.answer_letter!r} is not one of the {len(self.options)} options' "
+                    "letters"
+                )
+        elif self.answer_letter or not self.answer.strip():
+            raise ValueError(
+                f"{where}: has no options, so answer_letter must be empty and answer must hold the right text, got "
+                f"{self.answer_letter!r} and {self.answer!r}"
+            )
+        if self.option_losses and len(self.option_losses) != len(self.options):
+            raise ValueError(f"{where}: {len(self.option_losses)} option_losses for {len(self.options)} options")
+        if self.sample < 0 or not all(map(math.isfinite, self.option_losses)):
+            raise ValueError(f"{where}: option_losses must be finite and sample at least 0")
+
+    @property
+    def gold(self) -> str:
+        """The right answer's text."""
+        return self.options[LETTERS.index(self.answer_letter)] if self.options else self.answer
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What one model answers once: (specialty, question, guideline, sample)."""
+        return self.specialty, self.question_id, self.guideline, self.sample
+
+    def to_json(self) -> str:
+        """One line of predictions.jsonl; the keys are the attributes, the rarer ones only where they say something."""
+        row = asdict(self)
+        return json.dumps({k: v for k, v in row.items() if k not in SPARSE or v}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, line: str, where: str = "prediction") -> Prediction:
+        """Read one line of predictions.jsonl.
+
+        Args:
+            line: a JSON object.
+            where: file and line for error messages.
+
+        Raises:
+            ValueError: not JSON, an unknown or missing key, or a value of the wrong type.
+        """
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"{where}: not a JSON object ({error}); was the file cut off?") from error
+        if not isinstance(row, dict) or not NEEDED <= row.keys() <= KINDS.keys():
+            found = sorted(row) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f"{where}: got {found}, expected the keys {sorted(KINDS)}; needed are {sorted(NEEDED)}")
+        for name, value in row.items():
+            kind, element = KINDS[name]
+            parts = () if element is None or not value else value.values() if type(value) is dict else value
+            if type(value) is not kind or any(type(part) is not element for part in parts):
+                of = f" of {element.__name__}" if element else ""
+                raise ValueError(f"{where}: {name} must be a {kind.__name__}{of}, got {value!r}")
+        try:
+            return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+SPARSE = ("answer", "sample", "protocol", "turns", "option_losses")
+KINDS: dict[str, tuple[type, type | None]] = {
+    **{item.name: (str, None) for item in fields(Prediction)},
+    "options": (list, str),
+    "tags": (dict, str),
+    "protocol": (dict, str),
+    "turns": (list, str),
+    "option_losses": (list, float),
+    "n_tokens": (int, None),
+    "sample": (int, None),
+    "truncated": (bool, None),
+}
+"""Attribute -> its JSON type, and that of its elements if it has any."""
+NEEDED = KINDS.keys() - {"tags", "n_tokens", "truncated", *SPARSE}
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """All predictions of an experiment.
+
+    Args:
+        path: the experiment's folder, its `evaluation` folder, or a file of predictions.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: a line is malformed; names file and line.
+    """
+    tried = [path] if path.suffix == ".jsonl" else [path / "evaluation/predictions.jsonl", path / "predictions.jsonl"]
+    found = next((file for file in tried if file.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{tried[0]}: no such file; has {path} been evaluated?")
+    try:
+        lines = found.read_text(encoding="utf-8").split("\n")  # splitlines() would cut at U+2028 too
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{found}: not UTF-8 ({error})") from error
+    return [Prediction.from_json(line, f"{found}:{number}") for number, line in enumerate(lines, 1) if line.strip()]

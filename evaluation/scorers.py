@@ -1,0 +1,117 @@
+"""Every way to score a prediction, under its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evaluation.answers import LETTERS, Mode, extract
+from evaluation.official import medevalkit, medxpertqa, omnimedvqa
+from evaluation.open_answers import YES_NO, extract_open, extract_yes_no, normal_answer
+from evaluation.predictions import Prediction
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one prediction was scored.
+
+    Attributes:
+        right: whether it counts as right.
+        answered: the letter that was read, the text where there are no options; None if nothing was.
+        reason: how it was read or why not, in the scorer's own codes.
+    """
+
+    right: bool
+    answered: str | None
+    reason: str
+
+
+def by_reading(prediction: Prediction, mode: Mode) -> Outcome:
+    """Score by our own reading: a letter, yes or no, or a free text that equals the right one after normalising."""
+    if prediction.options:
+        read = extract(prediction.completion, prediction.options, mode)
+        return Outcome(read.letter == prediction.answer_letter, read.letter, read.reason)
+    closed = prediction.gold.strip().casefold() in YES_NO
+    short = (extract_yes_no if closed else extract_open)(prediction.completion, mode)
+    right = short.text is not None and normal_answer(short.text) == normal_answer(prediction.gold)
+    return Outcome(right, short.text, short.reason)
+
+
+def strict(prediction: Prediction) -> Outcome:
+    """The main score."""
+    return by_reading(prediction, "strict")
+
+
+def lenient(prediction: Prediction) -> Outcome:
+    """Reported beside the main score."""
+    return by_reading(prediction, "lenient")
+
+
+def official_medxpertqa(prediction: Prediction) -> Outcome:
+    """The release's reading of its second turn."""
+    found = medxpertqa.letter(prediction.completion, len(_options(prediction, "medxpertqa")))
+    return Outcome(found == prediction.answer_letter, found, "letter" if found else "nothing")
+
+
+def official_omnimedvqa(prediction: Prediction) -> Outcome:
+    """The release's question-answering score: the most similar option."""
+    options = _options(prediction, "omnimedvqa")
+    found = omnimedvqa.most_similar(prediction.completion, options)
+    if found is None:
+        return Outcome(False, None, "nothing")
+    return Outcome(options[found] == prediction.gold, LETTERS[found], "nearest")
+
+
+def official_omnimedvqa_prefix(prediction: Prediction) -> Outcome:
+    """The release's prefix score: the option of least loss."""
+    options = _options(prediction, "omnimedvqa_prefix")
+    if not prediction.option_losses:
+        raise ValueError(
+            f"official:omnimedvqa_prefix: question {prediction.question_id!r} has no option_losses; this score needs "
+            "an evaluation that measures each option's likelihood"
+        )
+    found = omnimedvqa.least_loss(prediction.option_losses)
+    return Outcome(options[found] == prediction.gold, LETTERS[found], "least_loss")
+
+
+def official_medevalkit(prediction: Prediction) -> Outcome:
+    """The release's scores without a judge; SLAKE is told by the tag `dataset`."""
+    text, gold = prediction.completion, prediction.gold
+    if prediction.options:
+        choice = medevalkit.multiple_choice(text, prediction.options, prediction.answer_letter)
+        return Outcome(choice.right, prediction.answer_letter if choice.right else None, choice.reason)
+    slake = prediction.tags.get("dataset", "").casefold() == "slake"
+    if slake and prediction.tags.get("answer_type", "").upper() == "CLOSED":
+        return Outcome(medevalkit.slake_closed(text, gold), None, "closed")
+    if not slake and gold.strip().lower() in YES_NO:
+        return Outcome(medevalkit.yes_no(text, gold), None, "closed")
+    return Outcome(medevalkit.open_answer(text, gold.strip()).exact, None, "open")
+
+
+SCORERS: dict[str, Callable[[Prediction], Outcome]] = {
+    "strict": strict,
+    "lenient": lenient,
+    "official:medxpertqa": official_medxpertqa,
+    "official:omnimedvqa": official_omnimedvqa,
+    "official:omnimedvqa_prefix": official_omnimedvqa_prefix,
+    "official:medevalkit": official_medevalkit,
+}
+
+
+def scorer_named(name: str) -> Callable[[Prediction], Outcome]:
+    """Find a scorer.
+
+    Raises:
+        ValueError: there is none of this name; lists those there are.
+    """
+    if name not in SCORERS:
+        raise ValueError(f"scorer {name!r} is not known; choose one of {', '.join(SCORERS)}")
+    return SCORERS[name]
+
+
+def _options(prediction: Prediction, scorer: str) -> tuple[str, ...]:
+    if not prediction.options:
+        raise ValueError(
+            f"official:{scorer}: question {prediction.question_id!r} has no options, which this score needs"
+        )
+    return prediction.options

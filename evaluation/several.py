@@ -1,0 +1,84 @@
+"""Several completions per question: each guideline by itself, the vote over all, pass@k and maj@k."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.open_answers import normal_answer
+from evaluation.predictions import Prediction
+from evaluation.scorers import strict
+from evaluation.votes import maj_at_k, pass_at_k, vote
+
+
+@dataclass(frozen=True)
+class Several:
+    """One model on one set of questions, all completions of a question taken together. Fractions of n.
+
+    Attributes:
+        n: questions.
+        completions: per question.
+        by_guideline: guideline -> accuracy of its completions, in order of first appearance.
+        vote: accuracy of the majority letter; among equals the one named first.
+        pass_at: k -> chance that one of k is right.
+        maj_at: k -> chance that the majority of k is right, ties shared.
+    """
+
+    n: int
+    completions: int
+    by_guideline: dict[str, float]
+    vote: float
+    pass_at: dict[int, float]
+    maj_at: dict[int, float]
+
+
+def several(predictions: Sequence[Prediction]) -> Several:
+    """Score the completions of one model by the strict reading.
+
+    Args:
+        predictions: of one model, with the same number of completions for every question; their order within a
+            question decides ties of the vote.
+
+    Returns:
+        The scores, k running over the powers of two up to the number of completions, and that number.
+
+    Raises:
+        ValueError: nothing to score, or the number of completions differs between questions.
+    """
+    questions: dict[tuple[str, str], list[Prediction]] = {}
+    for item in predictions:
+        questions.setdefault(item.key[:2], []).append(item)
+    sizes = {len(items) for items in questions.values()}
+    if len(sizes) != 1:
+        raise ValueError(
+            f"several: questions have between {min(sizes, default=0)} and {max(sizes, default=0)} completions, "
+            "expected the same number for each; was the evaluation cut off?"
+        )
+    k_max = sizes.pop()
+    ks = sorted({2**i for i in range(k_max.bit_length()) if 2**i <= k_max} | {k_max})
+    n = len(questions)
+    votes = 0
+    passed, won = dict.fromkeys(ks, 0.0), dict.fromkeys(ks, 0.0)
+    by_guideline: dict[str, list[bool]] = {}
+    for items in questions.values():
+        outcomes = [strict(item) for item in items]
+        for item, outcome in zip(items, outcomes, strict=True):
+            by_guideline.setdefault(item.guideline, []).append(outcome.right)
+        answers = [_comparable(item, outcome.answered) for item, outcome in zip(items, outcomes, strict=True)]
+        gold = _comparable(items[0], items[0].answer_letter or items[0].gold)
+        votes += vote(answers) == gold
+        counts = Counter(answers)
+        for k in ks:
+            passed[k] += pass_at_k(k_max, counts[gold], k)
+            won[k] += maj_at_k(counts, gold, k)
+    means = {guideline: math.fsum(right) / len(right) for guideline, right in by_guideline.items()}
+    return Several(n, k_max, means, votes / n, {k: passed[k] / n for k in ks}, {k: won[k] / n for k in ks})
+
+
+def _comparable(item: Prediction, answered: str | None) -> str | None:
+    """A letter as it is; a free text as it is compared. Options shown in another order are told apart by their text."""
+    if answered is None or not item.options:
+        return None if answered is None else normal_answer(answered)
+    return item.options["ABCDEFGHIJ".index(answered)]

@@ -1,0 +1,190 @@
+# Reference: counts by hand; run with `pytest tests/evaluation/test_rescore.py`.
+from dataclasses import replace
+
+import pytest
+
+from evaluation.predictions import Prediction, read_predictions
+from evaluation.rescore import main
+from evaluation.scorers import SCORERS, scorer_named
+from evaluation.scoring import breakdown, matrix, matrix_csv, score
+
+OPTIONS = ("enlarged", "normal")
+
+
+def prediction(i, text, gold="A", *, model="base", specialty="chest", **changes):
+    if len(text) == 1:
+        text = f"<think>the heart is wide</think><answer>{text}</answer>"
+    made = Prediction(model, specialty, f"q{i}", f"p{i}", "neutral", OPTIONS, gold, text, {"modality": "CT"})
+    return replace(made, **changes)
+
+
+def experiment(folder, predictions):
+    path = folder / "evaluation"
+    path.mkdir(parents=True)
+    lines = "".join(item.to_json() + "\n" for item in predictions)
+    (path / "predictions.jsonl").write_text(lines, "utf-8")
+    (path / "matrix.csv").write_text(matrix_csv(matrix(predictions)), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two models on two specialties; the first one's chest: right, wrong, right only if read leniently, a refusal."""
+    base = [prediction(0, "A"), prediction(1, "B", tags={"modality": "MR"}), prediction(2, "The answer is A.")]
+    base += [prediction(3, "I cannot tell, line\u2028break"), prediction(0, "B", "B", specialty="skin")]
+    expert = [replace(item, model="expert", completion=item.completion.replace(">B<", ">A<")) for item in base]
+    return experiment(tmp_path / "run", [*base, *expert])
+
+
+def test_the_numbers_follow_from_the_file(run, capsys):
+    assert main([str(run), "--by", "modality", "--scorer", "official:medxpertqa", "--check"]) == 0
+    printed = capsys.readouterr().out
+    # chest of base: 1 of 4 strictly, 2 of 4 leniently, 2 read strictly, 3 leniently, 1 refusal
+    assert "| base | chest | 4 | 4 | 25.0 [4.6, 69.9] | 50.0 | 50.0 | 75.0 | 25.0 | 0.0 |" in printed
+    assert "| base | micro | 5 | 5 | 40.0 [" in printed
+    assert "| base | macro | 5 |  | 62.5 | 75.0 | 75.0 | 87.5 | 12.5 | 0.0 |" in printed
+    assert "| base | MR | 1 | 1 | 0.0 [" in printed
+    assert "the 22 numbers follow from the predictions" in printed
+
+
+def test_another_number_is_found(run, capsys):
+    path = run / "evaluation" / "matrix.csv"
+    path.write_text(path.read_text().replace("0.250000", "0.350000", 1))
+    assert main([str(run), "--check"]) == 1
+    assert "matrix.csv:2: holds" in capsys.readouterr().err
+    path.unlink()
+    assert main([str(run), "--check"]) == 1
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_every_place_of_the_file_is_accepted(run):
+    file = run / "evaluation" / "predictions.jsonl"
+    assert read_predictions(run) == read_predictions(run / "evaluation") == read_predictions(file)
+    assert len(read_predictions(run)) == 10
+
+
+def test_several_completions_are_shown_together(tmp_path, capsys):
+    rows = [
+        replace(prediction(i, letter), guideline=name)
+        for i, said in enumerate(("AAB", "BBA"))
+        for letter, name in zip(said, ("intuitive", "analytical", "bayesian"), strict=True)
+    ]
+    assert main([str(experiment(tmp_path / "run", rows))]) == 0
+    printed = capsys.readouterr().out
+    # votes A and B: 1 of 2; pass@1 1/2, pass@2 (1 + 2/3) / 2; maj@2 draws share ties: (2/3 + 1/3) / 2
+    assert (
+        "| base | chest | 2 | intuitive 50.0, analytical 50.0, bayesian 50.0 | 50.0 | 1: 50.0, 2: 83.3, 3: 100.0 | "
+        "1: 50.0, 2: 50.0, 3: 50.0 |" in printed
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "predictions.jsonl:11: not a JSON object"),
+        ("[" * 100_000, "predictions.jsonl:11: not a JSON object"),
+        ('{"model": 1}', "predictions.jsonl:11: got ['model'], expected the keys"),
+    ],
+)
+def test_a_bad_line_is_named(run, capsys, line, message):
+    with open(run / "evaluation" / "predictions.jsonl", "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    assert main([str(run)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_requests_are_named(run, tmp_path, capsys):
+    assert main([str(run), "--by", "stage"]) == 2
+    assert "--by stage: no prediction has such a tag; there are ['modality']" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "has" in capsys.readouterr().err
+    (run / "evaluation" / "predictions.jsonl").write_bytes(b"\xff\xfe")
+    assert main([str(run)]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
+
+
+def test_breakdown_by_hand():
+    rows = [
+        prediction(0, "A"),
+        prediction(1, "B"),
+        prediction(2, "A", tags={"modality": "MR"}),
+        prediction(3, "A", tags={}),
+    ]
+    assert {value: (one.n, one.correct_strict) for value, one in breakdown(rows, "modality").items()} == {
+        "(none)": (1, 1),
+        "CT": (2, 1),
+        "MR": (1, 1),
+    }
+
+
+def free(text, gold, **tags):
+    return prediction(0, text, options=(), answer_letter="", answer=gold, tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "right", "answered"),
+    [
+        ("strict", prediction(0, "A"), True, "A"),
+        ("strict", prediction(0, "The answer is A."), False, None),
+        ("lenient", prediction(0, "The answer is A."), True, "A"),
+        ("strict", free("<think>x</think><answer>the left lung.</answer>", "Left lung"), True, "the left lung."),
+        ("strict", free("<think>x</think><answer>Yes</answer>", "Yes"), True, "yes"),
+        ("lenient", free("Yes, there is.", "yes"), True, "yes"),
+        ("lenient", free("There is no fracture.", "no"), False, None),
+        ("official:medxpertqa", prediction(0, "A 45-year-old man. Therefore B", "B"), False, "A"),
+        ("official:omnimedvqa", prediction(0, "not enlarged"), True, "A"),
+        ("official:omnimedvqa_prefix", prediction(0, "B", option_losses=(0.5, 1.5)), True, "A"),
+        ("official:medevalkit", prediction(0, ""), True, "A"),
+        ("official:medevalkit", free("Unknown", "no"), True, None),
+        ("official:medevalkit", free("Yes, it is", "Yes", dataset="SLAKE", answer_type="CLOSED"), False, None),
+        ("official:medevalkit", free("left lung", "left lung"), True, None),
+    ],
+)
+def test_every_scorer_by_its_name(name, item, right, answered):
+    found = scorer_named(name)(item)
+    assert (found.right, found.answered) == (right, answered)
+
+
+def test_scorers_refuse_what_they_cannot_score():
+    with pytest.raises(ValueError, match="choose one of strict, lenient"):
+        scorer_named("judge")
+    for name in SCORERS:
+        if name.startswith("official:") and name != "official:medevalkit":
+            with pytest.raises(ValueError, match=f"{name}: question 'q0' has no options"):
+                SCORERS[name](free("x", "y"))
+
+
+def test_free_answers_are_scored_too():
+    rows = [free("<think>x</think><answer>left</answer>", "Left"), replace(free("right", "left"), question_id="q1")]
+    found = score(rows)
+    assert (found.n, found.correct_strict, found.parse_rate, found.parse_rate_lenient) == (2, 1, 0.5, 1.0)
+    assert found.letters == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"options": (), "answer_letter": ""}, "has no options, so answer_letter must be empty and answer"),
+        ({"options": (), "answer": "left"}, "has no options"),
+        ({"option_losses": (1.0,)}, "1 option_losses for 2 options"),
+        ({"option_losses": (1.0, float("nan"))}, "must be finite"),
+        ({"sample": -1}, "sample at least 0"),
+    ],
+)
+def test_impossible_predictions_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        prediction(0, "A", **changes)
+
+
+def test_rare_attributes_come_back_and_cost_nothing():
+    rich = prediction(
+        0,
+        "A",
+        sample=3,
+        protocol={"image": "blank"},
+        turns=("I think …",),
+        option_losses=(0.5, 1.25),
+        answer="enlarged",
+    )
+    assert Prediction.from_json(rich.to_json()) == rich
+    assert not {"sample", "protocol", "turns", "option_losses"} & set(prediction(0, "A").to_json().split('"'))
