@@ -8,17 +8,30 @@ Choice: every experiment of the lineage contributes its own task vectors, so aft
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning as L
 from typing_extensions import override
 
 from callbacks.experiment_callback import ExperimentCallback
+from callbacks.merge_board import write_board
+from callbacks.merge_model import MergeModel
 from configs.build import build
-from configs.schema import Component
+from configs.schema import Component, check_name
 from experiment.folders import locked
-from merge.run import merge_adapters
+from experiment.interrupts import deferred
+from experiment.provenance import git_state
+from merge.auto import auto_merge
+from merge.methods.interface import MergeMethod
+from merge.methods.mean import Mean
+from merge.recipe import Recipe, Source, read_method
+from merge.run import MergeSummary, merge_adapters
+
+AUTO = "auto"
 
 
 class MergeExperts(ExperimentCallback):
@@ -30,14 +43,37 @@ class MergeExperts(ExperimentCallback):
 
         methods: dict[str, dict[str, Any]] = field(default_factory=dict)
         """Name -> {class_path, init_args} of a merge method."""
+        presets: tuple[str, ...] = ()
+        """Further methods by the name of their file in `configs/merge/`."""
         rank: str = "sum"
-        """Rank of the merged LoRA: `sum` of the experts', a number, or `energy:0.99`."""
+        """Rank of the merged LoRA: `sum` of the experts', `max`, a number, or `energy:0.99`."""
         sources: str = "lineage"
-        """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is."""
+        """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is.
+        Methods that need Gram matrices always take the latter: one expert, one set of inputs."""
+        gate: Literal["warn", "reject"] = "warn"
+        """What becomes of a merge that the gates reject: `warn` keeps it, with its verdict, for the matrix to show;
+        `reject` puts it apart, where no evaluation finds it."""
+        gram_rows: int = 96
+        """Training questions per specialty on which Gram matrices are collected; at least 1."""
+        auto: bool = False
+        """Also build all candidates of `merge.auto`, choose by examination, and write the winner to `merged/auto/`."""
+        auto_n: int = 60
+        """Questions per specialty on which candidates are chosen, and the winner confirmed; 0 takes all."""
+        auto_candidates: dict[str, dict[str, Any]] = field(default_factory=dict)
+        """Name -> {class_path, init_args}; empty takes the candidates of `merge.auto`."""
+        max_new_tokens: int = 96
+        """Limit of an answer in tokens, for `auto`."""
 
         def __post_init__(self) -> None:
             if self.sources not in ("lineage", "experts"):
                 raise ValueError(f"sources must be 'lineage' or 'experts', got {self.sources!r}")
+            if self.gate not in ("warn", "reject"):
+                raise ValueError(f"gate must be 'warn' or 'reject', got {self.gate!r}")
+            if self.gram_rows < 1 or self.auto_n < 0 or self.max_new_tokens < 1:
+                raise ValueError("gram_rows and max_new_tokens must be at least 1, auto_n at least 0")
+            twice = (set(self.methods) | {AUTO}) & set(self.presets) | {AUTO} & set(self.methods)
+            if twice:
+                raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,27 +84,85 @@ class MergeExperts(ExperimentCallback):
     def finish(self) -> None:
         folder = self.experiment.folder
         with locked(folder.path / "merged", "the merge"):
-            for name, spec in self.config.methods.items():
+            for name, method in self.methods().items():
+                experts = self.config.sources == "experts" or method.needs_grams
                 summary = merge_adapters(
-                    self.sources(),
-                    build(Component(spec["class_path"], dict(spec.get("init_args", {})))),
+                    self.sources(experts=experts),
+                    method,
                     folder.merged(name),
                     base_fingerprint=None,
                     rank=self.config.rank,
+                    gate=self.config.gate,
+                    grams=self.grams() if method.needs_grams else None,
+                    manifest_extra=self.manifest_extra(),
                 )
-                if not summary.skipped:
-                    report = summary.report
-                    count, verdict = len(self.sources()), report["verdict"]
-                    print(f"merged {count} task vectors by {name}: verdict {verdict}", flush=True)
-                    for finding in report["findings"]:
-                        print(f"  {finding}", flush=True)
+                self.tell(name, summary)
+            if self.config.auto:
+                self.choose()
 
-    def sources(self) -> dict[str, list]:
-        """Name of a task vector -> the adapter folders whose updates it sums."""
-        found: dict[str, list] = {}
+    def methods(self) -> dict[str, MergeMethod]:
+        """Every configured method by name."""
+        specs = {n: Component(s["class_path"], dict(s.get("init_args") or {})) for n, s in self.config.methods.items()}
+        for name in specs:
+            check_name("methods entry", name)
+        return {name: build(spec) for name, spec in specs.items()} | {n: read_method(n) for n in self.config.presets}
+
+    def choose(self) -> None:
+        """Search by examination; what was searched before is recognised by its candidates' contents."""
+        sources = {name: [Source(path) for path in chain] for name, chain in self.sources(experts=True).items()}
+        recipe = Recipe(sources, Mean(), self.experiment.folder.merged(AUTO), rank=self.config.rank, grams=self.grams())
+        winner = auto_merge(
+            recipe,
+            self.sources(experts=True),
+            self.model.examine,
+            protocol=self.model.protocol(),
+            candidates=self.config.auto_candidates or None,
+            manifest_extra=self.manifest_extra(),
+            say=lambda line: print(line, flush=True),
+        )
+        if winner is not None:
+            self.tell(AUTO, winner)
+
+    def tell(self, name: str, summary: MergeSummary) -> None:
+        """Print what was found, and put it on the board, unless that was done before."""
+        report = summary.report
+        if not summary.skipped or not any(summary.out.glob("events.out.tfevents.*")):
+            with deferred():  # its writer has a thread of its own
+                write_board(summary.out, report)
+        if summary.skipped:
+            return
+        count, gates = len(report["names"]), report["gates"]["verdict"]
+        print(f"merged {count} task vectors by {name}: verdict {report['verdict']}, gates {gates}", flush=True)
+        for finding in report["findings"]:
+            print(f"  {finding}", flush=True)
+
+    @cached_property
+    def model(self) -> MergeModel:
+        """The live model; its base is loaded when it is first asked something."""
+        return MergeModel(self.experiment, max_new_tokens=self.config.max_new_tokens, n=self.config.auto_n)
+
+    def grams(self) -> dict[str, Path]:
+        """Specialty -> file of its Gram matrices, collected where they are missing."""
+        folder = self.experiment.folder.path / "merged" / ".grams"
+        return {
+            specialty: self.model.grams(specialty, chain, folder / specialty, self.config.gram_rows)
+            for specialty, chain in self.sources(experts=True).items()
+        }
+
+    def manifest_extra(self) -> Mapping[str, Any]:
+        """What the merged adapter's manifest says about where it comes from."""
+        return {"experiment": self.experiment.experiment.name, "git": git_state()}
+
+    def sources(self, *, experts: bool) -> dict[str, list[Path]]:
+        """Name of a task vector -> the adapter folders whose updates it sums.
+
+        Args:
+            experts: one task vector per specialty, instead of one per specialty and stage.
+        """
+        found: dict[str, list[Path]] = {}
         for specialty in self.experiment.specialties:
             chain = self.experiment.expert_chain(specialty)
-            if self.config.sources == "experts":
+            if experts:
                 found[specialty] = [path for _, path in chain]
             else:
                 found |= {f"{adapter}.{specialty}": [path] for adapter, path in chain}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import lightning as L
 from typing_extensions import override
@@ -31,6 +31,9 @@ class VQADataModule(L.LightningDataModule):
 
     A subclass yields `Example`s from `examples`; what else it needs from YAML it adds to its own `Config`.
     """
+
+    TEST_ONLY: ClassVar[str] = ""
+    """Why the set is for examination only; a set that gives a reason is refused as training data."""
 
     @dataclass(frozen=True)
     class Config:
@@ -84,6 +87,27 @@ class VQADataModule(L.LightningDataModule):
             return "test"
         return "val" if u < self.config.test_fraction + self.config.val_fraction else "train"
 
+    def placed(self) -> Iterator[tuple[str, Example]]:
+        """Every example with its split; a set whose authors give the splits overrides this."""
+        for example in self.examples():
+            yield self.split_of(example.patient_id), example
+
+    def expected_splits(self) -> Collection[str]:
+        """The splits that must hold something."""
+        shares = {"train": 1.0, "val": self.config.val_fraction, "test": self.config.test_fraction}
+        return [name for name in SPLITS if shares[name] > 0]
+
+    def require_training(self) -> None:
+        """Refuse to train on what is for examination only.
+
+        Raises:
+            BadExampleError: the set is test-only, or its training split is empty.
+        """
+        if self.TEST_ONLY:
+            raise BadExampleError(f"specialty {self.specialty!r}: never a training set: {self.TEST_ONLY}")
+        if not self.splits["train"]:
+            raise BadExampleError(f"specialty {self.specialty!r}: there is no training question")
+
     @cached_property
     def splits(self) -> dict[str, tuple[Example, ...]]:
         """Split name -> examples, ordered by a hash of their ids.
@@ -92,14 +116,13 @@ class VQADataModule(L.LightningDataModule):
             BadExampleError: ids repeat, or a split that should hold something is empty.
         """
         found: dict[str, dict[str, Example]] = {name: {} for name in SPLITS}
-        for example in self._named_examples():
-            target = found[self.split_of(example.patient_id)]
+        for split, example in self._placed_examples():
+            target = found[split]
             if any(example.question_id in held for held in found.values()):
                 raise BadExampleError(f"specialty {self.specialty!r}: question_id {example.question_id!r} occurs twice")
             target[example.question_id] = self.shuffled(example) if self.config.shuffle_options else example
-        shares = {"train": 1.0, "val": self.config.val_fraction, "test": self.config.test_fraction}
-        for name, held in found.items():
-            if not held and shares[name] > 0:
+        for name in self.expected_splits():
+            if not found[name]:
                 raise BadExampleError(
                     f"specialty {self.specialty!r}: the {name} split is empty "
                     f"({sum(map(len, found.values()))} examples in all; root={self.config.root!r}); "
@@ -110,10 +133,10 @@ class VQADataModule(L.LightningDataModule):
             for name, held in found.items()
         }
 
-    def _named_examples(self) -> Iterator[Example]:
-        """The examples; what is wrong with one is told with the specialty's name."""
+    def _placed_examples(self) -> Iterator[tuple[str, Example]]:
+        """Splits and examples; what is wrong with one is told with the specialty's name."""
         try:
-            yield from self.examples()
+            yield from self.placed()
         except BadExampleError as error:
             raise BadExampleError(f"specialty {self.specialty!r} (root={self.config.root!r}): {error}") from error
 
@@ -152,8 +175,9 @@ class VQADataModule(L.LightningDataModule):
             guidelines: whose traces are taken; None takes all.
 
         Raises:
-            BadExampleError: no row is left.
+            BadExampleError: no row is left, or the set is test-only.
         """
+        self.require_training()
         rows = self.rows(guidelines)
         if not rows:
             wanted = "a reasoning trace" if guidelines is None else f"a reasoning trace of {sorted(guidelines)}"
@@ -161,7 +185,12 @@ class VQADataModule(L.LightningDataModule):
         return StepLoader(rows, self.config.batch_size, collate_rows, self.seed, n_steps)
 
     def question_loader(self, questions_per_step: int, n_steps: int) -> StepLoader:
-        """Batches of distinct questions to roll out."""
+        """Batches of distinct questions to roll out.
+
+        Raises:
+            BadExampleError: there is no training question, or the set is test-only.
+        """
+        self.require_training()
         return StepLoader(self.splits["train"], questions_per_step, collate_questions, self.seed, n_steps)
 
 

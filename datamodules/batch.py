@@ -12,6 +12,9 @@ from PIL import Image
 
 LETTERS = "ABCDEFGHIJ"
 
+MAX_PIXELS = 64_000_000
+"""Of a picture: 8000 x 8000. Above it stands a decompression bomb, or a whole slide that should have been tiled."""
+
 ImageSource = Path | Image.Image | Callable[[], Image.Image]
 """A file, a picture in memory, or a function that draws one when it is looked at."""
 
@@ -23,16 +26,27 @@ class BadExampleError(ValueError):
     """A row of a data set that cannot be used; the message names the row, the value and what was expected."""
 
 
+PictureTrouble = Literal["missing", "broken", "over_limits"]
+
+
+class PictureError(BadExampleError):
+    """A picture that cannot be used; `trouble` says in which of three ways."""
+
+    def __init__(self, trouble: PictureTrouble, message: str) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
 @dataclass(frozen=True)
 class Example:
-    """One multiple-choice question about one patient.
+    """One question about one patient: multiple-choice, or open with a short answer.
 
     Attributes:
         patient_id: the split key; two examples of one patient never fall into different splits.
         images: zero or more pictures, shown before the question in this order.
         question: the stem, without the options.
-        options: two to ten distinct texts in the order shown; the first is option A.
-        answer: the text of the right option.
+        options: two to ten distinct texts in the order shown, the first is option A; none for an open question.
+        answer: the text of the right option, or the short answer of an open question.
         question_id: unique within its data set.
         reasoning: guideline name -> a worked chain of thought that ends in the conclusion, without tags.
         tags: attributes to break results down by, such as {"question_type": "grade", "modality": "X-ray"}.
@@ -49,18 +63,24 @@ class Example:
 
     def __post_init__(self) -> None:
         where = f"example {self.question_id!r}"
-        if not 2 <= len(self.options) <= len(LETTERS):
+        if self.options and not 2 <= len(self.options) <= len(LETTERS):
             raise BadExampleError(f"{where}: got {len(self.options)} options, expected 2 to {len(LETTERS)}")
         if len(set(self.options)) != len(self.options):
             raise BadExampleError(f"{where}: options repeat: {self.options}")
-        if self.answer not in self.options:
+        if self.options and self.answer not in self.options:
             raise BadExampleError(f"{where}: the answer {self.answer!r} is not among the options {self.options}")
-        if not self.question.strip() or not self.patient_id:
-            raise BadExampleError(f"{where}: question and patient_id must not be empty")
+        if not self.question.strip() or not self.patient_id or not self.answer.strip():
+            raise BadExampleError(f"{where}: question, answer and patient_id must not be empty")
 
     @property
     def letter(self) -> str:
-        """The right option's letter."""
+        """The right option's letter.
+
+        Raises:
+            BadExampleError: the question is open.
+        """
+        if not self.options:
+            raise BadExampleError(f"example {self.question_id!r}: an open question has no letters; choose closed ones")
         return LETTERS[self.options.index(self.answer)]
 
     def trace(self, guideline: str, answer_with: AnswerStyle = "letter") -> str:
@@ -68,9 +88,10 @@ class Example:
 
         Args:
             guideline: a key of `reasoning`.
-            answer_with: whether the answer block holds the option's letter or its text; strict scoring reads both.
+            answer_with: whether the answer block holds the option's letter or its text; strict scoring reads both. An
+                open question is always answered with its text.
         """
-        answer = self.letter if answer_with == "letter" else self.answer
+        answer = self.letter if answer_with == "letter" and self.options else self.answer
         return f"<think>{self.reasoning[guideline]}</think><answer>{answer}</answer>"
 
 
@@ -92,11 +113,11 @@ class Batch:
         return len(self.examples)
 
 
-def load_image(source: ImageSource, max_pixels: int = 64_000_000) -> Image.Image:
+def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture as RGB.
 
     Raises:
-        BadExampleError: the file is missing, is not a picture, is truncated, has more than 8 bits per channel, or has
+        PictureError: the file is missing, is not a picture, is truncated, has more than 8 bits per channel, or has
             more than `max_pixels` pixels (a decompression bomb, or a whole slide that should have been tiled).
     """
     if not isinstance(source, Path):
@@ -105,22 +126,26 @@ def load_image(source: ImageSource, max_pixels: int = 64_000_000) -> Image.Image
         with Image.open(source) as image:
             return as_rgb(image, str(source), max_pixels)
     except FileNotFoundError as error:
-        raise BadExampleError(f"{source}: no such image file") from error
+        raise PictureError("missing", f"{source}: no such image file") from error
     except BadExampleError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise PictureError("over_limits", f"{source}: is over the limit of {max_pixels} pixels ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         message = f"{source}: cannot be read as an image ({error}); is it truncated or not a picture?"
-        raise BadExampleError(message) from error
+        raise PictureError("broken", message) from error
 
 
 def as_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
     """A picture of 8 bits per channel as RGB; arguments and errors as of `load_image`."""
     if image.width * image.height > max_pixels:
-        raise BadExampleError(f"{name}: {image.width}x{image.height} is over the limit of {max_pixels} pixels")
+        size = f"{image.width}x{image.height}"
+        raise PictureError("over_limits", f"{name}: {size} is over the limit of {max_pixels} pixels")
     if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255: a radiograph would come out white
-        raise BadExampleError(
+        raise PictureError(
+            "broken",
             f"{name}: has mode {image.mode!r}, more than 8 bits per channel; the DataModule has to choose a grey-level "
-            "window first (datamodules/windows.py)"
+            "window first (datamodules/windows.py)",
         )
     return image.convert("RGB")
 

@@ -26,7 +26,7 @@ from callbacks.save_result import SaveResult
 from configs.load import Loaded, handed_on
 from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
-from datamodules.check import quick_check
+from datamodules.check import quick_checks
 from experiment.context import ExperimentContext
 from experiment.folders import locked, read_state, write_status
 from experiment.interrupts import deferred
@@ -58,8 +58,8 @@ def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None
     wanted = list(experiment.only) or context.specialties
     claim_folder(context)
     with phase(context, "data"):
-        for specialty in unfinished(context, wanted):
-            quick_check(context.data(specialty))  # before hours of training what is required, not after
+        if unfinished(context, wanted):  # before hours of training what is required, not after
+            quick_checks({specialty: context.data(specialty) for specialty in wanted})
     for parent in context.required:
         run_required(parent, wanted, handed_on(overrides))
     with phase(context, "training"):

@@ -1,32 +1,122 @@
-"""`python -m merge --config recipe.yaml`: the merge of a recipe, without training."""
+"""`python -m merge run|report|verify|auto --config recipe.yaml`: a merge without training."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from merge.conflict import to_markdown
-from merge.recipe import load_recipe
-from merge.run import run_recipe
+from merge.auto import AUTO_MD, auto_merge
+from merge.dense import write_dense
+from merge.durable import write_text
+from merge.recipe import Recipe, load_recipe
+from merge.report import to_json, to_markdown
+from merge.run import report_of, run_recipe, verify_result
+
+REJECTED_CODE = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a recipe and print its conflict report.
+    """Merge, report or verify.
 
     Returns:
-        0; 2 if the recipe or a source is refused; 1 if a file cannot be read or written.
+        0; 1 if a file cannot be read or written; 2 if the recipe, a source or a result is refused; 3 if the gates
+        rejected the merge.
     """
     parser = argparse.ArgumentParser(prog="python -m merge", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
+    commands = parser.add_subparsers(dest="command", required=True)
+    helps = {
+        "run": "carry out a recipe; where it was interrupted it goes on",
+        "report": "print the conflict report of a recipe, and write no adapter",
+        "auto": "build all candidates, choose by examination on the recipe's live model, write the winner",
+        "verify": "check a merged agent's files, and that its recipe makes the same bytes again",
+    }
+    for name, text in helps.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
+        if name == "report":
+            command.add_argument("--json", type=Path, help="also write the report to this file")
+    options = parser.parse_args(arguments)
     try:
-        summary = run_recipe(load_recipe(parser.parse_args(arguments).config))
+        recipe = load_recipe(options.config)
+        if options.command == "verify":
+            return verify(recipe)
+        if options.command == "auto":
+            return auto(recipe)
+        recipe = with_grams(recipe) if recipe.method.needs_grams else recipe
+        return report(recipe, options.json) if options.command == "report" else run(recipe)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
+
+
+def with_grams(recipe: Recipe, model: Any = None) -> Recipe:
+    """The recipe with Gram matrices from its live model, where it names one and none are given."""
+    if recipe.grams or recipe.live is None:
+        return recipe
+    model, rows = model or recipe.live.model(), recipe.live.rows
+    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
+    folder = recipe.out / ".grams"
+    return replace(recipe, grams={name: model.grams(name, c, folder / name, rows) for name, c in chains.items()})
+
+
+def auto(recipe: Recipe) -> int:
+    """Search among the candidates by examination.
+
+    Raises:
+        ValueError: the recipe names no live model.
+    """
+    if recipe.live is None:
+        raise ValueError("auto needs a model to ask: give the recipe `live: {config: ...}`")
+    model = recipe.live.model()
+    recipe = with_grams(recipe, model)
+    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
+    winner = auto_merge(recipe, chains, model.examine, protocol=model.protocol())
+    print((recipe.out / AUTO_MD).read_text(encoding="utf-8"))
+    return 0 if winner else REJECTED_CODE
+
+
+def run(recipe: Recipe) -> int:
+    """Carry out a recipe and print its report."""
+    summary = run_recipe(recipe)
     print(to_markdown(summary.report))
     print(f"{'unchanged' if summary.skipped else 'written'}: {summary.out / 'adapter'} sha256 {summary.sha256}")
+    if summary.accepted and recipe.dense is not None:
+        losses = write_dense(summary.out / "adapter", recipe.dense, summary.out / "dense")["rounding_loss"]
+        print(f"written: {summary.out / 'dense'}; rounding takes at most {max(losses.values()):.2%} of an update")
+    if not summary.accepted:
+        print(f"rejected: the gates above keep it from being the result of {recipe.out}")
+    return 0 if summary.accepted else REJECTED_CODE
+
+
+def report(recipe: Recipe, path: Path | None) -> int:
+    """Print the conflict report."""
+    found = report_of(recipe)
+    print(to_markdown(found))
+    if path is not None:
+        write_text(path, to_json(found))
+    return 0
+
+
+def verify(recipe: Recipe) -> int:
+    """Check the files in the recipe's `out`, merge again elsewhere, and compare.
+
+    Raises:
+        ValueError: a file was changed, or the recipe makes another adapter.
+    """
+    stands = verify_result(recipe.out)
+    with tempfile.TemporaryDirectory() as folder:
+        again = run_recipe(replace(recipe, out=Path(folder), gate="warn"))
+    if again.sha256 != stands.sha256:
+        raise ValueError(
+            f"{recipe.out}: the recipe makes another adapter, sha256 {again.sha256} instead of {stands.sha256}; "
+            "was it made with other versions of the code or of torch?"
+        )
+    print(f"verified: {recipe.out / 'adapter'} sha256 {stands.sha256}; the recipe makes the same bytes again")
     return 0
 
 

@@ -10,25 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from merge.adapter_checks import AdapterError, check_config, check_header, check_tensors
+from merge.adapter_checks import TENSOR_NAME, AdapterError, check_config, check_header, check_tensors
 from merge.durable import flush, folder_in_one_step
 
 __all__ = [
     "Adapter",
     "AdapterError",
+    "StoredAdapter",
     "adapter_sha256",
     "base_fingerprint",
     "is_complete",
+    "open_adapter",
     "read_adapter",
     "write_adapter",
 ]
@@ -52,6 +54,40 @@ class Adapter:
     """PEFT's names -> factors, as stored: A (r, n), B (m, r), the scale not applied."""
     manifest: dict[str, Any]
     """Where it comes from; the keys are `MANIFEST_KEYS`."""
+
+
+class StoredAdapter:
+    """A verified adapter whose factors stay on disk until a module's are asked for."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], manifest: dict[str, Any]) -> None:
+        """Check every tensor, one module in memory at a time.
+
+        Raises:
+            AdapterError: says what is wrong and where.
+        """
+        self.folder, self.config, self.manifest = folder, config, manifest
+        try:
+            self._file = safe_open(folder / WEIGHTS, framework="pt")
+            names = self._file.keys()
+        except SafetensorError as error:
+            raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
+        modules: dict[str, list[str]] = {}
+        for name in names:
+            match = TENSOR_NAME.fullmatch(name)
+            modules.setdefault(match["module"] if match else "", []).append(name)
+        for found in modules.values() or [[]]:
+            check_tensors({name: self._file.get_tensor(name) for name in found}, str(folder))
+        self.modules = sorted(modules)
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights, verified when the adapter was opened."""
+        return self.manifest["files"][WEIGHTS]["sha256"]
+
+    def pair(self, module: str) -> tuple[Tensor, Tensor]:
+        """A (r, n) and B (m, r) as stored."""
+        A, B = (self._file.get_tensor(f"base_model.model.{module}.lora_{side}.weight") for side in "AB")
+        return A, B
 
 
 def base_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -94,6 +130,34 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
         AdapterError: what is given could not be read back: not plain LoRA, not finite, unknown manifest keys.
         OSError: the disk is full or the folder cannot be written.
     """
+    place = str(folder)
+    check_tensors(tensors, place)
+    stored = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}
+
+    def fill(path: Path) -> None:
+        try:
+            save_file(stored, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{place}: cannot write {WEIGHTS}: {error}; is the disk full?") from error
+
+    write_adapter_with(folder, config, fill, manifest)
+
+
+def write_adapter_with(
+    folder: Path, config: Mapping[str, Any], fill: Callable[[Path], None], manifest: Mapping
+) -> None:
+    """`write_adapter` for weights that are not in memory together.
+
+    Args:
+        folder: the adapter folder itself.
+        config: PEFT's LoRA configuration.
+        fill: writes the safetensors file, of checked tensors, to the path given.
+        manifest: see `write_adapter`.
+
+    Raises:
+        AdapterError: not plain LoRA, or unknown manifest keys.
+        OSError: the disk is full or the folder cannot be written.
+    """
     folder = Path(folder)
     config, place = plain(dict(config)), str(folder)
     unknown = set(manifest) - set(MANIFEST_KEYS) | {"format", "files"} & set(manifest)
@@ -104,14 +168,9 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
             + ", ".join(key for key in MANIFEST_KEYS if key not in ("format", "files"))
         )
     check_config(config, place)
-    check_tensors(tensors, place)
-    stored = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}
     with folder_in_one_step(folder) as aside:
         (aside / CONFIG).write_text(dump(config), encoding="utf-8")
-        try:
-            save_file(stored, aside / WEIGHTS, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"{place}: cannot write {WEIGHTS}: {error}; is the disk full?") from error
+        fill(aside / WEIGHTS)
         files = {}
         for name in (CONFIG, WEIGHTS):
             flush(aside / name)
@@ -131,7 +190,30 @@ def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:
     Raises:
         AdapterError: says what is wrong and where.
     """
-    folder = Path(folder)
+    config, manifest = verified(Path(folder), base_fingerprint)
+    try:
+        tensors = load_file(Path(folder) / WEIGHTS)
+    except SafetensorError as error:
+        raise AdapterError(f"{Path(folder) / WEIGHTS}: not a valid safetensors file: {error}") from error
+    check_tensors(tensors, str(folder))
+    return Adapter(config, tensors, manifest)
+
+
+def open_adapter(folder: Path, *, base_fingerprint: str | None) -> StoredAdapter:
+    """`read_adapter` for weights that need not be in memory together; the same checks.
+
+    Raises:
+        AdapterError: says what is wrong and where.
+    """
+    return StoredAdapter(Path(folder), *verified(Path(folder), base_fingerprint))
+
+
+def verified(folder: Path, base_fingerprint: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and manifest of an adapter, checked but for the tensors' contents.
+
+    Raises:
+        AdapterError: says what is wrong and where.
+    """
     manifest = read_manifest(folder)
     found = manifest["base_fingerprint"]
     if base_fingerprint is not None and found != base_fingerprint:
@@ -146,12 +228,7 @@ def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:
     config = read_json(folder / CONFIG)
     check_config(config, str(folder))
     check_header(folder / WEIGHTS)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
-    check_tensors(tensors, str(folder))
-    return Adapter(config, tensors, manifest)
+    return config, manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

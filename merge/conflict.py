@@ -1,185 +1,209 @@
-"""Who gains and who loses in a merge: norms, cosines, sign conflict against chance, and what each expert retains."""
+"""Who gains and who loses in a merge, module by module: sums that add up to the figures of the whole model."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from merge.factors import TaskVector, gram, inner_product
-from merge.truncation import RetainedEnergy
+from merge.factors import Factors
 
 SAMPLED_ROWS = 64
-"""Rows per matrix in which signs are compared; all of them where a matrix has no more."""
-WEAK_RETENTION = 0.3
-"""Below this share of an expert left in its own direction, the report warns."""
-NORM_RATIO = 5.0
-"""Experts whose norms differ by more than this factor are likely to be outvoted."""
-LOW_ENERGY = 0.9
-"""Below this share of the squared norm kept at the chosen rank, the report warns."""
+"""Rows per matrix in which signs and masses are compared; all of them where a matrix has no more."""
 
 
-def sign_conflict(a: TaskVector, b: TaskVector) -> dict[str, float | None]:
-    """How often two experts pull an entry in opposite directions, and how often chance would have it.
+@dataclass(frozen=True)
+class Signs:
+    """How often a pair of experts pulls an entry in opposite directions; sums over rows, which add over modules."""
 
-    Two unrelated experts disagree in half of the entries, so the rate alone says little. For zero-mean Gaussian
-    entries of correlation rho the chance level is arccos(rho) / pi; it is taken per matrix and averaged by size.
+    differ: float = 0.0
+    """Entries, both non-zero, whose signs differ; a sampled row stands for those beside it."""
+    both: float = 0.0
+    """Entries, both non-zero."""
+    squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Sums over rows of differ^2, differ both and both^2, for the standard error."""
+    chance: float = 0.0
+    """arccos(rho) / pi, times the module's entries."""
+    entries: float = 0.0
+    """The module's entries; 0 where an expert is zero."""
+    sampled: bool = False
+    """Whether rows were left out."""
+
+    def __add__(self, other: Signs) -> Signs:
+        squares = tuple(a + b for a, b in zip(self.squares, other.squares, strict=True))
+        return Signs(
+            self.differ + other.differ,
+            self.both + other.both,
+            squares,
+            self.chance + other.chance,
+            self.entries + other.entries,
+            self.sampled or other.sampled,
+        )
+
+    def summary(self) -> dict[str, float | None]:
+        """Rate, chance level, excess, and the rate's standard error with rows as the sampling unit.
+
+        Two unrelated experts disagree in half of the entries, so the rate alone says little. For zero-mean Gaussian
+        entries of correlation rho the chance level is arccos(rho) / pi.
+
+        Returns:
+            None for all where there is nothing to compare; the standard error is None where all rows were read.
+
+        Source: the orthant probability of a bivariate normal, Sheppard 1899.
+        """
+        if self.both == 0:
+            return dict.fromkeys(("rate", "chance", "excess", "standard_error"))
+        rate, chance = self.differ / self.both, self.chance / self.entries
+        dd, db, bb = self.squares
+        error = math.sqrt(max(0.0, dd - 2 * rate * db + rate * rate * bb)) / self.both
+        return {
+            "rate": rate,
+            "chance": chance,
+            "excess": rate - chance,
+            "standard_error": error if self.sampled else None,
+        }
+
+
+def signs(a: Tensor, b: Tensor, cosine: float | None, shape: tuple[int, int]) -> Signs:
+    """Compare the signs of two experts on the same rows of one module.
 
     Args:
-        a: one expert.
-        b: another, over the same modules.
+        a: (rows, n), rows of one expert's update.
+        b: the same rows of another's.
+        cosine: of the whole updates; None where one is zero.
+        shape: (m, n) of the module.
+    """
+    if cosine is None:
+        return Signs()
+    m, n = shape
+    scale = m / len(a)
+    products = a.sign() * b.sign()
+    differ = (products < 0).sum(dim=1).double() * scale
+    both = (products != 0).sum(dim=1).double() * scale
+    squares = tuple(x.sum().item() for x in (differ * differ, differ * both, both * both))
+    chance = math.acos(min(1.0, max(-1.0, cosine))) / math.pi * m * n
+    return Signs(differ.sum().item(), both.sum().item(), squares, chance, float(m * n), len(a) < m)
+
+
+def cosines(products: Tensor) -> list[list[float | None]]:
+    """N x N cosines from inner products; None where an expert is zero."""
+    norms = products.diagonal().clamp_min(0).sqrt().tolist()
+    count = range(len(norms))
+    return [
+        [products[i, j].item() / (norms[i] * norms[j]) if norms[i] * norms[j] > 0 else None for j in count]
+        for i in count
+    ]
+
+
+class Products:
+    """All inner products of the factors' columns of K updates: from them every figure follows, at R x R cost."""
+
+    def __init__(self, updates: Sequence[Factors]) -> None:
+        """Multiply once, in fp64."""
+        B = torch.cat([f.B for f in updates], dim=1).double()
+        A = torch.cat([f.A for f in updates]).double()
+        self.outputs, self.inputs = B.T @ B, A @ A.T  # (R, R)
+        ends = torch.tensor([f.rank for f in updates]).cumsum(0).tolist()
+        self.blocks = [slice(end - f.rank, end) for end, f in zip(ends, updates, strict=True)]
+
+    def gram(self) -> Tensor:
+        """(K, K) inner products of the updates."""
+        both = self.outputs * self.inputs
+        result = torch.stack([torch.stack([both[i, j].sum() for j in self.blocks]) for i in self.blocks])
+        return (result + result.T) / 2
+
+    def interference(self, merged: int, expert: int) -> tuple[float, float]:
+        """What one update adds to another on the inputs that the other reads.
+
+        Returns:
+            |(M - D) D^T|^2 and |D D^T|^2; the root of their ratio is 0 where the expert is undisturbed.
+
+        Source: the loss of WUDI-Merging, arXiv:2503.08099.
+        """
+        m, e = self.blocks[merged], self.blocks[expert]
+        inner = self.outputs[e, e]
+        # (M - D) D^T = [B_M, -B] [A_M; A] A^T B^T
+        left = torch.cat([self.inputs[m, e], -self.inputs[e, e]])
+        both = torch.cat([self.outputs[:, m], self.outputs[:, e]], dim=1)
+        both = torch.cat([both[m], both[e]])
+
+        def squared(outer: Tensor, middle: Tensor) -> float:
+            return (outer * (middle @ inner @ middle.T)).sum().clamp_min(0).item()
+
+        return squared(both, left), squared(inner, self.inputs[e, e])
+
+    def overlaps(self, side: Tensor, count: int) -> list[list[float]]:
+        """How much of each other the first `count` updates' spaces share: 0 orthogonal, 1 contained.
+
+            |Q_i^T Q_j|^2 / min(r_i, r_j)
+
+        Args:
+            side: `inputs` or `outputs`.
+            count: K.
+        """
+        whitened = [whitening(side[block, block]) for block in self.blocks[:count]]
+        pairs = list(zip(self.blocks[:count], whitened, strict=True))
+        return [
+            [(w.T @ side[a, b] @ v).square().sum().item() / min(w.shape[1], v.shape[1]) for b, v in pairs]
+            for a, w in pairs
+        ]
+
+
+def whitening(products: Tensor) -> Tensor:
+    """W (r, p) such that the columns X W are orthonormal and span X's, from X^T X (r, r); p is X's rank, at least 1."""
+    E, V = torch.linalg.eigh(products)
+    kept = E > 1e-12 * E[-1].clamp_min(torch.finfo(E.dtype).tiny)
+    kept[-1] = True
+    return V[:, kept] / E[kept].clamp_min(torch.finfo(E.dtype).tiny).sqrt()
+
+
+def module_conflict(names: Sequence[str], factors: Sequence[Factors], merged: Factors) -> dict[str, Any]:
+    """Everything that the report needs to know of one module, in JSON's types.
+
+    Args:
+        names: K experts.
+        factors: their updates of the module.
+        merged: what was written for it.
 
     Returns:
-        rate: share of entries, both non-zero, whose signs differ; None if there are none.
-        chance: arccos(rho) / pi.
-        excess: rate - chance.
-        standard_error: of the rate, taking rows as the sampling unit; None where all rows were read.
+        gram: (K + 1, K + 1) inner products, the merged update last.
+        entries: m n.
+        signs: per pair "a | b", the fields of `Signs`.
+        mass: |sum of the experts| and sum of |experts|, summed over entries.
+        interference: per expert, see `Products.interference`.
+        overlap: inputs and outputs, K x K, see `Products.overlaps`.
 
-    Source: the orthant probability of a bivariate normal, Sheppard 1899.
     Choice: evenly spaced rows instead of random ones: no generator, and the same answer every time.
     """
-    rows_differ, rows_both, chance, entries, sampled = [], [], 0.0, 0.0, False
-    for name in a:
-        m, n = a[name].shape
-        rows = torch.arange(min(m, SAMPLED_ROWS)) * m // min(m, SAMPLED_ROWS)
-        sampled |= m > SAMPLED_ROWS
-        signs = (a[name].B[rows] @ a[name].A).sign() * (b[name].B[rows] @ b[name].A).sign()  # (rows, n)
-        norms = math.sqrt(inner_product(a[name], a[name]) * inner_product(b[name], b[name]))
-        if norms == 0:
-            continue
-        rho = min(1.0, max(-1.0, inner_product(a[name], b[name]) / norms))
-        # A sampled row stands for m / len(rows) rows of its matrix.
-        scale = m / len(rows)
-        rows_differ.append((signs < 0).sum(dim=1).double() * scale)
-        rows_both.append((signs != 0).sum(dim=1).double() * scale)
-        chance += math.acos(rho) / math.pi * m * n
-        entries += m * n
-    both = torch.cat(rows_both) if rows_both else torch.zeros(1, dtype=torch.float64)
-    if both.sum() == 0:
-        return {"rate": None, "chance": None, "excess": None, "standard_error": None}
-    differ = torch.cat(rows_differ)
-    rate = (differ.sum() / both.sum()).item()
-    error = ((differ - rate * both).square().sum().sqrt() / both.sum()).item()
-    level = chance / entries
+    m, n = factors[0].shape
+    rows = torch.arange(min(m, SAMPLED_ROWS)) * m // min(m, SAMPLED_ROWS)
+    sampled = torch.stack([f.B[rows] @ f.A for f in factors])  # (K, rows, n)
+    products = Products([*factors, merged])
+    G, K = products.gram(), len(factors)
+    cosine = cosines(G)
+    pairs = {
+        f"{a} | {b}": vars(signs(sampled[i], sampled[i + 1 + j], cosine[i][i + 1 + j], (m, n)))
+        for i, a in enumerate(names)
+        for j, b in enumerate(names[i + 1 :])
+    }
+    scale = m / len(rows)
     return {
-        "rate": rate,
-        "chance": level,
-        "excess": rate - level,
-        "standard_error": error if sampled else None,
-    }
-
-
-def conflict_report(
-    vectors: Mapping[str, TaskVector], merged: TaskVector, energy: RetainedEnergy | None = None
-) -> dict[str, Any]:
-    """Compare the experts with each other and with what became of them.
-
-    Args:
-        vectors: expert name -> task vector D_i.
-        merged: the task vector M that was written, after any cut in rank.
-        energy: what the cut kept; None if there was none.
-
-    Returns:
-        experts: per name, norm |D_i| and retention <M, D_i> / <D_i, D_i> (1: as strong as alone; 0: gone; below 0:
-            the agent moves against this expert; None for an expert that is zero).
-        cosine: N x N, None where an expert is zero.
-        sign_conflict: per pair "a | b", see `sign_conflict`.
-        merged: norm |M|, its ratio to the largest expert's, ranks, energy retained in all and per module.
-        verdict: "good" or "warn"; findings: sentences, worst first.
-
-    Raises:
-        ValueError: the task vectors do not cover the same modules.
-    """
-    names = sorted(vectors)
-    G = gram([vectors[name] for name in names] + [merged])  # (N + 1, N + 1)
-    norms = G.diagonal().clamp_min(0).sqrt().tolist()
-    experts = {
-        name: {"norm": norms[i], "retention": (G[i, -1] / G[i, i]).item() if norms[i] > 0 else None}
-        for i, name in enumerate(names)
-    }
-    cosine = [
-        [(G[i, j].item() / (norms[i] * norms[j]) if norms[i] * norms[j] > 0 else None) for j in range(len(names))]
-        for i in range(len(names))
-    ]
-    signs = {f"{a} | {b}": sign_conflict(vectors[a], vectors[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
-    largest = max(norms[:-1])
-    report = {
-        "experts": experts,
-        "cosine": {"names": names, "matrix": cosine},
-        "sign_conflict": signs,
-        "merged": {
-            "norm": norms[-1],
-            "norm_over_largest_expert": norms[-1] / largest if largest > 0 else None,
-            "rank": {"min": min(f.rank for f in merged.values()), "max": max(f.rank for f in merged.values())},
-            "retained_energy": energy.total if energy else 1.0,
-            "retained_energy_per_module": energy.per_module if energy else {},
+        "gram": G.tolist(),
+        "signs": pairs,
+        "entries": m * n,
+        "mass": [sampled.sum(0).abs().sum().item() * scale, sampled.abs().sum().item() * scale],
+        "interference": [list(products.interference(K, i)) for i in range(K)],
+        "overlap": {
+            "inputs": products.overlaps(products.inputs, K),
+            "outputs": products.overlaps(products.outputs, K),
         },
     }
-    report["findings"] = findings(report)
-    report["verdict"] = "warn" if report["findings"] else "good"
-    return report
 
 
-def findings(report: Mapping[str, Any]) -> list[str]:
-    """What a reader should worry about, in words, worst first; empty if nothing."""
-    experts, merged, found = report["experts"], report["merged"], []
-    known = {name: e["retention"] for name, e in experts.items() if e["retention"] is not None}
-    found += [f"{name} is zero: it was never trained, or never rewarded" for name in experts if name not in known]
-    for name, retention in sorted(known.items(), key=lambda item: item[1]):
-        if retention <= 0:
-            found.append(
-                f"{name} is lost: retention {retention:.2f}, the merged agent moves against it. A small expert among "
-                "large ones is outvoted; raise its weight, or use task arithmetic"
-            )
-        elif retention < WEAK_RETENTION:
-            found.append(f"{name} is weak: retention {retention:.2f}, below {WEAK_RETENTION}")
-    sizes = sorted((e["norm"], name) for name, e in experts.items() if e["norm"] > 0)
-    if sizes and sizes[-1][0] > NORM_RATIO * sizes[0][0]:
-        (small, weak), (large, strong) = sizes[0], sizes[-1]
-        found.append(f"norms are uneven: {strong} ({large:.3g}) is {large / small:.1f} times {weak} ({small:.3g})")
-    if merged["retained_energy"] < LOW_ENERGY:
-        found.append(
-            f"the rank is too small: {merged['retained_energy']:.1%} of the merged update is kept "
-            f"(below {LOW_ENERGY:.0%}); choose a larger rank, or a method that stays low-rank"
-        )
-    ratio = merged["norm_over_largest_expert"]
-    if ratio is not None and not 0.1 <= ratio <= 3:
-        found.append(f"the merged update has {ratio:.2f} times the norm of the largest expert; expected 0.1 to 3")
-    return found
-
-
-def to_json(report: Mapping[str, Any]) -> str:
-    """The report as strict JSON; the same report gives the same bytes."""
-    return json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """The report as tables, the verdict first."""
-
-    def number(value: float | None, form: str = ".3f") -> str:
-        return "-" if value is None else format(value, form)
-
-    merged, names = report["merged"], report["cosine"]["names"]
-    lines = ["# Conflict report", "", f"Verdict: **{report['verdict']}**", ""]
-    lines += [f"- {sentence}" for sentence in report["findings"]] or ["No expert is lost, and none is weak."]
-    lines += ["", "| expert | norm | retention |", "|---|---|---|"]
-    lines += [f"| {n} | {e['norm']:.4g} | {number(e['retention'])} |" for n, e in report["experts"].items()]
-    lines += ["", "Retention is <M, D> / <D, D>: 1 as strong as alone, 0 gone, below 0 reversed.", ""]
-    lines += ["| cosine | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for name, row in zip(names, report["cosine"]["matrix"], strict=True):
-        lines.append(f"| {name} | " + " | ".join(number(value) for value in row) + " |")
-    if report["sign_conflict"]:
-        lines += ["", "| pair | sign conflict | chance | excess |", "|---|---|---|---|"]
-        for pair, s in report["sign_conflict"].items():
-            cells = " | ".join(number(s[key]) for key in ("rate", "chance", "excess"))
-            lines.append(f"| {pair.replace(' | ', ' and ')} | {cells} |")
-        lines += ["", "Unrelated experts disagree in half of the signs; only the excess is conflict."]
-    lines += [
-        "",
-        f"Merged: norm {merged['norm']:.4g}, rank {merged['rank']['min']} to {merged['rank']['max']}, "
-        f"energy retained at that rank {merged['retained_energy']:.4f}.",
-    ]
-    return "\n".join(lines) + "\n"
+def signs_of(fields: Mapping[str, Any]) -> Signs:
+    """`Signs` from JSON."""
+    return Signs(**{**fields, "squares": tuple(fields["squares"])})

@@ -1,4 +1,4 @@
-"""Task-vector algebra on low-rank factors: sums, scalings and inner products, no matrix ever formed.
+"""Task-vector algebra on low-rank factors: sums, scalings, inner products and joint bases, no matrix ever formed.
 
 An expert's update of one linear layer is D = s B A. The scale s is folded into B once, in fp32, and from then on
 different ranks, alphas and rank-stabilised scales need no further care.
@@ -7,13 +7,16 @@ different ranks, alphas and rank-stabilised scales need no further care.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
+
+RELATIVE_ZERO = 1e-10
+"""Singular values below this share of the largest are rounding noise of fp32 inputs, not directions."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,32 @@ class TaskVector(Mapping[str, Factors]):
         return self[name].B @ self[name].A
 
 
-def add(vectors: Sequence[TaskVector], weights: Sequence[float] | None = None) -> TaskVector:
-    """The weighted sum, exact by concatenation.
+class LazyVector(TaskVector):
+    """A task vector whose factors are made, or read, each time they are asked for: one module in memory at a time."""
 
-        sum_i w_i B_i A_i = [w_1 B_1 ... w_K B_K] [A_1; ...; A_K]
+    def __init__(self, names: Iterable[str], make: Callable[[str], Factors]) -> None:
+        """Keep the names and how to get a module's factors."""
+        self._modules = dict.fromkeys(sorted(names))
+        self._make = make
+
+    @override
+    def __getitem__(self, name: str) -> Factors:
+        if name not in self._modules:
+            raise KeyError(name)
+        return self._make(name)
+
+
+def concatenated(factors: Sequence[Factors], weights: Sequence[float]) -> Factors:
+    """The weighted sum of updates of one module, exact by concatenation; ranks add.
+
+    sum_i w_i B_i A_i = [w_1 B_1 ... w_K B_K] [A_1; ...; A_K]
+    """
+    A = torch.cat([f.A for f in factors])
+    return Factors(A, torch.cat([f.B * w for f, w in zip(factors, weights, strict=True)], dim=1))
+
+
+def add(vectors: Sequence[TaskVector], weights: Sequence[float] | None = None) -> TaskVector:
+    """The weighted sum of task vectors; see `concatenated`. A module is summed when it is asked for.
 
     Args:
         vectors: K task vectors over the same modules.
@@ -97,15 +122,7 @@ def add(vectors: Sequence[TaskVector], weights: Sequence[float] | None = None) -
     check_same_modules(vectors)
     if len(weights) != len(vectors):
         raise ValueError(f"got {len(weights)} weights for {len(vectors)} task vectors")
-    return TaskVector(
-        {
-            name: Factors(
-                torch.cat([vector[name].A for vector in vectors]),
-                torch.cat([vector[name].B * w for vector, w in zip(vectors, weights, strict=True)], dim=1),
-            )
-            for name in vectors[0]
-        }
-    )
+    return LazyVector(vectors[0], lambda name: concatenated([vector[name] for vector in vectors], weights))
 
 
 def check_same_modules(vectors: Sequence[TaskVector]) -> None:
@@ -122,10 +139,12 @@ def check_same_modules(vectors: Sequence[TaskVector]) -> None:
                 f"task vectors 1 and {number} differ in {len(differing)} modules, e.g. {differing[:3]}; "
                 "were the experts trained with the same target_modules, on the same base?"
             )
-        for name, factors in vector.items():
-            if factors.shape != vectors[0][name].shape:
+    for name in vectors[0]:
+        shapes = [vector[name].shape for vector in vectors]
+        for number, shape in enumerate(shapes[1:], start=2):
+            if shape != shapes[0]:
                 raise ValueError(
-                    f"{name} is {vectors[0][name].shape} in task vector 1 and {factors.shape} in {number}; "
+                    f"{name} is {shapes[0]} in task vector 1 and {shape} in {number}; "
                     "the experts belong to different bases"
                 )
 
@@ -137,27 +156,83 @@ def inner_product(a: Factors, b: Factors) -> float:
     return (outputs * inputs).sum().item()
 
 
-def gram(vectors: Sequence[TaskVector], name: str | None = None) -> Tensor:
-    """Inner products between updates.
+def gram(factors: Sequence[Factors]) -> Tensor:
+    """Inner products between updates of one module: (K, K) fp64, G_ij = <D_i, D_j>."""
+    B = torch.cat([f.B for f in factors], dim=1).double()
+    A = torch.cat([f.A for f in factors]).double()
+    products = (B.T @ B) * (A @ A.T)  # (R, R); a block's sum is one inner product
+    ends = torch.tensor([f.rank for f in factors]).cumsum(0).tolist()
+    blocks = [slice(end - f.rank, end) for end, f in zip(ends, factors, strict=True)]
+    result = torch.stack([torch.stack([products[i, j].sum() for j in blocks]) for i in blocks])
+    return (result + result.T) / 2
+
+
+def orthonormal_basis(stack: Tensor) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of the space that the columns span, and the columns in it.
 
     Args:
-        vectors: K task vectors over the same modules.
-        name: one module; None sums over all of them.
+        stack: (m, r), of any rank.
 
     Returns:
-        (K, K) fp64, G_ij = <D_i, D_j>.
+        Q (m, p) and R (p, r), fp64, with stack = Q R and Q^T Q = 1; p is the numerical rank, at least 1. The basis
+        vectors are left singular vectors.
 
-    Raises:
-        ValueError: modules or shapes disagree.
+    Choice: where the columns are far from dependent, eigenvectors of their Gram matrix give the basis to some 1e-10 at
+        a third of the cost of Householder's QR; else QR, and an SVD that drops what is below `RELATIVE_ZERO`.
     """
-    check_same_modules(vectors)
-    K = len(vectors)
-    result = torch.zeros(K, K, dtype=torch.float64)
-    for module in vectors[0] if name is None else [name]:
-        for i in range(K):
-            for j in range(i, K):
-                result[i, j] += inner_product(vectors[i][module], vectors[j][module])
-    return result.triu() + result.triu(1).T
+    X = stack.double()
+    if X.shape[0] >= X.shape[1]:
+        eigenvalues, V = torch.linalg.eigh(X.T @ X)
+        if eigenvalues[0] > 1e-6 * eigenvalues[-1]:
+            root = eigenvalues.sqrt()
+            return X @ (V / root), (V * root).T
+    Q, R = torch.linalg.qr(X)
+    U, S, Vh = torch.linalg.svd(R, full_matrices=False)
+    p = max(1, int((S > RELATIVE_ZERO * S[0]).sum()))
+    return Q @ U[:, :p], S[:p, None] * Vh[:p]
+
+
+@dataclass(frozen=True)
+class Core:
+    """One layer's update in orthonormal bases, D = left core right^T: a small matrix that has D's singular values."""
+
+    left: Tensor
+    """(m, p) fp64, orthonormal columns."""
+    core: Tensor
+    """(p, q) fp64."""
+    right: Tensor
+    """(n, q) fp64, orthonormal columns."""
+
+    def factors(self) -> Factors:
+        """The same update as factors."""
+        return Factors(self.right.T.float().contiguous(), (self.left @ self.core).float())
+
+
+@dataclass(frozen=True)
+class Cores:
+    """K updates of one layer in bases that hold them all: D_i = left cores_i right^T.
+
+    Any rule that multiplies updates from either side, adds them or takes singular vectors of them gives the same in
+    this space of some R x R entries as on the dense matrices of m x n.
+
+    Source: merging in the space of the factors, arXiv:2509.17786, section 3.
+    """
+
+    left: Tensor
+    """(m, p) fp64, orthonormal columns."""
+    cores: Tensor
+    """(K, p, q) fp64."""
+    right: Tensor
+    """(n, q) fp64, orthonormal columns."""
+
+    @classmethod
+    def of(cls, factors: Sequence[Factors]) -> Cores:
+        """From K updates of any ranks."""
+        left, R_B = orthonormal_basis(torch.cat([f.B for f in factors], dim=1))
+        right, R_A = orthonormal_basis(torch.cat([f.A for f in factors]).T)
+        ranks = [f.rank for f in factors]
+        pairs = zip(R_B.split(ranks, dim=1), R_A.split(ranks, dim=1), strict=True)
+        return cls(left, torch.stack([b @ a.T for b, a in pairs]), right)
 
 
 def lora_scale(config: Mapping[str, Any], rank: int, alpha: float) -> float:

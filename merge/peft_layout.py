@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from merge.adapter_checks import AdapterError, check_tensors
-from merge.adapter_files import Adapter
-from merge.factors import Factors, TaskVector, lora_scale
+from merge.adapter_files import Adapter, StoredAdapter
+from merge.factors import Factors, LazyVector, TaskVector, lora_scale
 
 CARRIED = ("base_model_name_or_path", "task_type", "fan_in_fan_out")
 """Settings of the experts that the merged adapter keeps."""
@@ -34,42 +34,50 @@ def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) 
     return default
 
 
-def task_vector_of(adapter: Adapter, place: str = "adapter") -> TaskVector:
-    """Fold alpha, rank and patterns of an adapter into its factors, in fp32.
+def factors_of(config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, place: str) -> Factors:
+    """Fold alpha and rank of one module into its factors, in fp32.
+
+    Raises:
+        AdapterError: the configured rank of the module is not the rank of its factors.
+    """
+    rank = pattern_value(config.get("rank_pattern"), module, config.get("r"))
+    alpha = pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha"))
+    if rank != A.shape[0]:
+        raise AdapterError(
+            f"{place}: {module}: the configuration says rank {rank!r}, the factors have {A.shape[0]}; "
+            "the scale alpha / r would be wrong. Do config and weights belong together?"
+        )
+    if not isinstance(alpha, int | float):
+        raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a number")
+    return Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
+
+
+def task_vector_of(adapter: Adapter | StoredAdapter, place: str = "adapter") -> TaskVector:
+    """The task vector of an adapter: alpha, rank and patterns folded into its factors, in fp32.
 
     Args:
-        adapter: a verified adapter.
+        adapter: a verified adapter; of a stored one, modules are read when they are asked for.
         place: its folder, for the message.
 
     Raises:
         AdapterError: the configured rank of a module is not the rank of its factors.
     """
-    config, modules = adapter.config, {}
-    for module, (A, B) in check_tensors(adapter.tensors, place).items():
-        rank = pattern_value(config.get("rank_pattern"), module, config.get("r"))
-        alpha = pattern_value(config.get("alpha_pattern"), module, config.get("lora_alpha"))
-        if rank != A.shape[0]:
-            raise AdapterError(
-                f"{place}: {module}: the configuration says rank {rank!r}, the factors have {A.shape[0]}; "
-                "the scale alpha / r would be wrong. Do config and weights belong together?"
-            )
-        if not isinstance(alpha, int | float):
-            raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a number")
-        modules[module] = Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
-    return TaskVector(modules)
+    if isinstance(adapter, StoredAdapter):
+        return LazyVector(adapter.modules, lambda m: factors_of(adapter.config, m, *adapter.pair(m), place))
+    pairs = check_tensors(adapter.tensors, place)
+    return TaskVector({module: factors_of(adapter.config, module, *pair, place) for module, pair in pairs.items()})
 
 
-def adapter_parts(vector: TaskVector, template: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Write a task vector as a PEFT configuration and its tensors, with scale 1.
+def merged_config(ranks: Mapping[str, int], template: Mapping[str, Any]) -> dict[str, Any]:
+    """The PEFT configuration of a merged update, with scale 1.
 
     Args:
-        vector: as merged and cut.
+        ranks: module -> rank, as cut.
         template: configuration of one of the experts, for the settings in `CARRIED`.
 
     Returns:
-        (config, tensors): alpha = r in every module, modules of another rank listed in rank_pattern.
+        alpha = r in every module, modules of another rank listed in rank_pattern.
     """
-    ranks = {module: factors.rank for module, factors in vector.items()}
     # The commonest rank is the default; among equals the smallest, so that the choice does not depend on order.
     default = min(Counter(ranks.values()).items(), key=lambda item: (-item[1], item[0]))[0]
     pattern = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != default}
@@ -79,7 +87,7 @@ def adapter_parts(vector: TaskVector, template: Mapping[str, Any]) -> tuple[dict
         "lora_alpha": default,
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
-        "target_modules": list(vector),
+        "target_modules": sorted(ranks),
         "use_rslora": False,
         "use_dora": False,
         "bias": "none",
@@ -89,8 +97,9 @@ def adapter_parts(vector: TaskVector, template: Mapping[str, Any]) -> tuple[dict
         "modules_to_save": None,
     }
     config["fan_in_fan_out"] = bool(config["fan_in_fan_out"])
-    tensors = {}
-    for module, factors in vector.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = factors.A
-        tensors[f"base_model.model.{module}.lora_B.weight"] = factors.B
-    return config, tensors
+    return config
+
+
+def tensor_name(module: str, side: str) -> str:
+    """PEFT's name of a factor; `side` is "A" or "B"."""
+    return f"base_model.model.{module}.lora_{side}.weight"

@@ -18,10 +18,14 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from merge.dense import Dense
+from merge.live import Live
 from merge.methods.interface import MergeMethod
 from merge.truncation import parse_rank
 
-FORMAT = "merge-recipe/1"
+FORMAT = "merge-recipe/2"
+PRESETS = Path(__file__).resolve().parent.parent / "configs" / "merge"
+"""Folder of method settings that a recipe may name instead of spelling them out."""
 
 
 class RecipeError(ValueError):
@@ -35,6 +39,8 @@ class Source:
     path: Path
     sha256: str | None = None
     """Of its weights; where given, another content is refused."""
+    relative_to: Path | None = None
+    """An adapter to subtract: where training went on inside a copy of the parent, the update since then is meant."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,16 @@ class Recipe:
     """Rank of the merged adapter: an integer, "sum", "max" or "energy:0.95"."""
     weights: dict[str, float] = field(default_factory=dict)
     """Name -> factor; 1 where not given."""
+    missing: str = "error"
+    """A module that only some experts have: "error" refuses it, "zero" takes it as unchanged by the others."""
+    gate: str = "reject"
+    """What becomes of a merge that the gates reject: "reject" keeps it apart, "warn" lets it through, recorded."""
+    grams: dict[str, Path] = field(default_factory=dict)
+    """Name -> safetensors file of input Gram matrices, for methods that need them; see `merge.grams`."""
+    live: Live | None = None
+    """A model to ask where the method needs Gram matrices and none are given, and for `auto`."""
+    dense: Dense | None = None
+    """Also write a dense checkpoint, to out/dense/, of an accepted merge; changes nothing of the adapter."""
 
 
 def method_settings(method: MergeMethod) -> dict[str, Any]:
@@ -73,8 +89,10 @@ def build_method(class_path: str, init_args: Mapping[str, Any]) -> MergeMethod:
     except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(f"method.class_path: {class_path!r} cannot be imported: {error}") from error
     config_class = getattr(cls, "Config", None)
-    if config_class is None or not hasattr(cls, "merge"):
-        raise RecipeError(f"method.class_path: {class_path!r} is no merge method: it needs `Config` and `merge`")
+    if config_class is None or not (isinstance(cls, type) and issubclass(cls, MergeMethod)):
+        raise RecipeError(
+            f"method.class_path: {class_path!r} is no merge method: a subclass of MergeMethod with a `Config`"
+        )
     try:
         options = OmegaConf.merge(OmegaConf.structured(config_class), dict(init_args))
         return cls(OmegaConf.to_object(options))
@@ -88,10 +106,11 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe written by hand or by an earlier merge.
 
         sources: {pediatrics: [runs/dsa/pediatrics/adapter], pediatrics.rl: [runs/gba/pediatrics/adapter]}
-        method: {class_path: merge.methods.ties.Ties, init_args: {density: 0.2}}
+        method: {class_path: merge.methods.ties.Ties, init_args: {density: 0.2}}    # or a preset's name: caci
         out: runs/merged/ties
 
-    `base_fingerprint`, `rank` and `weights` may be added. Relative paths start at the recipe's own folder.
+    `base_fingerprint`, `rank`, `weights`, `missing`, `gate`, `grams`, `live` and `dense` may be added, and a source may
+    be `{path, sha256, relative_to}`. Relative paths start at the recipe's own folder.
 
     Raises:
         RecipeError: lists every problem found.
@@ -116,7 +135,7 @@ def load_recipe(path: Path) -> Recipe:
             return
         try:
             values[key] = read(content[key])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             problems.append(f"{key}: {error}" if not isinstance(error, RecipeError) else str(error))
 
     attempt("sources", lambda value: read_sources(value, path.parent))
@@ -125,6 +144,11 @@ def load_recipe(path: Path) -> Recipe:
     attempt("base_fingerprint", str)
     attempt("rank", lambda value: parse_rank(value) and value)
     attempt("weights", lambda value: checked_weights(value, values.get("sources", value)))
+    attempt("gate", lambda value: one_of("gate", value, ("reject", "warn")))
+    attempt("missing", lambda value: one_of("missing", value, ("error", "zero")))
+    attempt("live", lambda value: Live(**{**value, "overrides": tuple(value.get("overrides") or ())}))
+    attempt("dense", lambda value: Dense(**{**value, "base": path.parent / value["base"]}))
+    attempt("grams", lambda value: read_grams(value, path.parent))
     if problems:
         raise RecipeError("\n".join(f"{path}: {problem}" for problem in problems))
     return Recipe(**values)
@@ -138,17 +162,51 @@ def read_sources(value: Any, root: Path) -> dict[str, list[Source]]:
     for name, chain in value.items():
         chain = chain if isinstance(chain, list) else [chain]
         entries = [entry if isinstance(entry, dict) else {"path": entry} for entry in chain]
-        if not entries or any(not isinstance(e.get("path"), str) or set(e) - {"path", "sha256"} for e in entries):
-            raise RecipeError(f"sources.{name}: expected adapter folders, or {{path, sha256}} each; got {chain!r}")
-        sources[str(name)] = [Source(root / entry["path"], entry.get("sha256")) for entry in entries]
+        allowed = {"path", "sha256", "relative_to", "relative_to_sha256"}
+        if not entries or any(not isinstance(e.get("path"), str) or set(e) - allowed for e in entries):
+            raise RecipeError(
+                f"sources.{name}: expected adapter folders, or {{path, sha256, relative_to}} each; got {chain!r}"
+            )
+        sources[str(name)] = [
+            Source(root / e["path"], e.get("sha256"), root / e["relative_to"] if e.get("relative_to") else None)
+            for e in entries
+        ]
     return sources
 
 
+def read_grams(value: Any, root: Path) -> dict[str, Path]:
+    """Read `name: file` or `name: {path: file, sha256: ...}`."""
+    if not isinstance(value, dict):
+        raise RecipeError(f"grams: expected a mapping of expert names to safetensors files, got {value!r}")
+    return {str(n): root / (entry["path"] if isinstance(entry, dict) else entry) for n, entry in value.items()}
+
+
+def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """Read one of some words."""
+    if value not in allowed:
+        raise RecipeError(f"{key}: expected one of {', '.join(allowed)}; got {value!r}")
+    return value
+
+
 def read_method(value: Any) -> MergeMethod:
-    """Read `{class_path: ..., init_args: {...}}`."""
+    """Read `{class_path: ..., init_args: {...}}`, or the name of a preset."""
+    if isinstance(value, str):
+        value = preset(value)
     if not isinstance(value, dict) or "class_path" not in value or set(value) - {"class_path", "init_args"}:
         raise RecipeError(f"method: expected class_path and init_args, got {value!r}")
     return build_method(value["class_path"], value.get("init_args") or {})
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The settings of a preset: a file of `configs/merge/`.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    if name not in names:
+        raise RecipeError(f"method: no preset {name!r} in configs/merge; there are {', '.join(names)}")
+    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def checked_weights(weights: Mapping[str, float] | None, names: Mapping[str, Any]) -> dict[str, float]:
@@ -168,25 +226,46 @@ def checked_weights(weights: Mapping[str, float] | None, names: Mapping[str, Any
 
 def identity(recipe: Mapping[str, Any]) -> str:
     """A hash of all that decides the result: everything in a written recipe but where things lie."""
-    sources = {name: [entry["sha256"] for entry in chain] for name, chain in recipe["sources"].items()}
-    essence = {key: value for key, value in recipe.items() if key != "out"} | {"sources": sources}
+    sources = {
+        name: [{key: value for key, value in entry.items() if key not in ("path", "relative_to")} for entry in chain]
+        for name, chain in recipe["sources"].items()
+    }
+    grams = {name: entry["sha256"] for name, entry in recipe["grams"].items()}
+    essence = {key: value for key, value in recipe.items() if key != "out"} | {"sources": sources, "grams": grams}
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
 
 
-def written_form(recipe: Recipe, base_fingerprint: str, hashes: Mapping[str, list[str]]) -> dict[str, Any]:
-    """The content of recipe.yaml: every default resolved, every source with its hash, paths relative to it."""
+def written_form(
+    recipe: Recipe, base_fingerprint: str, sources: Mapping[str, list[dict[str, Any]]], grams: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of recipe.yaml: every default resolved, every source with its hash, paths relative to it.
+
+    Args:
+        recipe: what is carried out.
+        base_fingerprint: that the sources agree on.
+        sources: name -> hashes of its chain: `sha256`, and `relative_to_sha256` where something is subtracted.
+        grams: name -> sha256 of the file.
+    """
+
+    def entry(source: Source, hashes: Mapping[str, Any]) -> dict[str, Any]:
+        beneath = {"relative_to": os.path.relpath(source.relative_to, recipe.out)} if source.relative_to else {}
+        return {"path": os.path.relpath(source.path, recipe.out), **beneath, **hashes}
+
     return {
         "format": FORMAT,
         "sources": {
-            name: [
-                {"path": os.path.relpath(source.path, recipe.out), "sha256": sha256}
-                for source, sha256 in zip(recipe.sources[name], hashes[name], strict=True)
-            ]
+            name: [entry(*pair) for pair in zip(recipe.sources[name], sources[name], strict=True)]
             for name in sorted(recipe.sources)
         },
         "method": method_settings(recipe.method),
         "weights": checked_weights(recipe.weights, recipe.sources),
         "rank": recipe.rank,
+        "missing": recipe.missing,
+        "gate": recipe.gate,
+        "grams": {
+            name: {"path": os.path.relpath(recipe.grams[name], recipe.out), "sha256": grams[name]}
+            for name in sorted(grams)
+        },
         "base_fingerprint": base_fingerprint,
         "out": ".",
         "versions": {name: version(name) for name in ("torch", "safetensors")} | {"python": platform.python_version()},

@@ -1,26 +1,47 @@
-"""Merge adapters into one: read, combine, cut, report, write. Nothing is cached by path, everything by content."""
+"""Merge adapters into one: read, combine, cut, report, examine, write. Nothing is cached by path, all by content.
+
+One module is in memory at a time, and the work is done on one thread: sums that are split otherwise round otherwise,
+and the merged agent's bytes shall depend on the recipe alone.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from merge.adapter_files import Adapter, AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
-from merge.conflict import conflict_report, to_json, to_markdown
+from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest, verified, write_adapter_with
+from merge.card import model_card
+from merge.conflict import module_conflict
 from merge.durable import write_text
-from merge.factors import add, check_same_modules
-from merge.methods.interface import MergeMethod
-from merge.peft_layout import CARRIED, adapter_parts, task_vector_of
-from merge.recipe import Recipe, Source, checked_weights, identity, written_form
-from merge.truncation import compress_stream, parse_rank, truncate
+from merge.factors import Factors
+from merge.gates import gates_on_updates, summary
+from merge.methods.interface import Experts, MergeMethod, Update
+from merge.parts import Parts
+from merge.peft_layout import merged_config
+from merge.recipe import Recipe, Source, identity, written_form
+from merge.report import conflict_report, to_json, to_markdown
+from merge.sources import Opened, open_sources
+from merge.tensor_stream import write_tensors
+from merge.truncation import cut, parse_rank
 
-ADAPTER, RECIPE, CONFLICT_JSON, CONFLICT_MD = "adapter", "recipe.yaml", "conflict.json", "conflict.md"
+ADAPTER, RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD = (
+    "adapter",
+    "recipe.yaml",
+    "conflict.json",
+    "conflict.md",
+    "README.md",
+)
+REJECTED = "rejected"
+"""Folder below a merged agent's that keeps what the gates rejected."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class MergeSummary:
     """What a merge did."""
 
     out: Path
+    """Folder that holds the adapter and its reports; below the recipe's `out` where the merge was rejected."""
     sha256: str
     """Of the merged adapter's weights."""
     skipped: bool
@@ -35,7 +57,12 @@ class MergeSummary:
     retained_energy: float
     """Share of the merged update that the chosen rank keeps, in [0, 1]."""
     report: dict[str, Any]
-    """See `merge.conflict.conflict_report`."""
+    """See `merge.report.conflict_report`; `gates` holds what the gates found."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the gates let it through, or were told to."""
+        return self.out.name != REJECTED
 
 
 def merge_adapters(
@@ -46,9 +73,11 @@ def merge_adapters(
     base_fingerprint: str | None,
     rank: int | str = "sum",
     weights: Mapping[str, float] | None = None,
+    gate: str = "reject",
+    grams: Mapping[str, Path] | None = None,
     manifest_extra: Mapping[str, Any] | None = None,
 ) -> MergeSummary:
-    """Merge experts and write out/{adapter/, recipe.yaml, conflict.json, conflict.md}.
+    """Merge experts and write out/{adapter/, recipe.yaml, conflict.json, conflict.md, README.md}.
 
     The result depends on the names and contents of the sources, not on their order or place. Where `out` already holds
     the result of the same recipe, it is verified and left; anything else there is replaced.
@@ -60,6 +89,8 @@ def merge_adapters(
         base_fingerprint: of the base that the agent is for; None takes the one that the sources agree on.
         rank: of the merged adapter: an integer, "sum", "max" or "energy:0.95".
         weights: expert name -> factor; 1 where not given.
+        gate: "reject" keeps a merge that the gates reject apart, in out/rejected/; "warn" lets it through.
+        grams: expert name -> file of Gram matrices, for methods that need them.
         manifest_extra: manifest keys (e.g. experiment, git) for the merged adapter; its `extra` is added to ours.
 
     Returns:
@@ -67,123 +98,182 @@ def merge_adapters(
 
     Raises:
         AdapterError: a source is incomplete, unsafe, of another base, or not the child of its forerunner.
-        ValueError: experts, weights or rank do not fit.
+        ValueError: experts, weights or rank do not fit, or the result is not finite.
         OSError: the disk is full.
     """
     chains = {name: [Source(Path(path)) for path in chain] for name, chain in sources.items()}
-    recipe = Recipe(chains, method, Path(out), base_fingerprint, rank, dict(weights or {}))
+    recipe = Recipe(
+        chains, method, Path(out), base_fingerprint, rank, dict(weights or {}), gate=gate, grams=dict(grams or {})
+    )
     return run_recipe(recipe, manifest_extra=manifest_extra)
 
 
 def run_recipe(recipe: Recipe, *, manifest_extra: Mapping[str, Any] | None = None) -> MergeSummary:
     """Carry out a recipe; see `merge_adapters`."""
+    return run_recipes([recipe], manifest_extra=manifest_extra)[0]
+
+
+def run_recipes(recipes: Sequence[Recipe], *, manifest_extra: Mapping[str, Any] | None = None) -> list[MergeSummary]:
+    """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`."""
+    for recipe in recipes:
+        parse_rank(recipe.rank)
+        same = ("sources", "weights", "grams", "missing", "base_fingerprint")
+        if any(getattr(recipe, key) != getattr(recipes[0], key) for key in same):
+            raise ValueError("recipes that run together must have the same sources, weights and Gram matrices")
+    with one_thread():
+        opened = open_sources(recipes[0])
+        found: dict[int, MergeSummary] = {}
+        jobs: dict[int, Job] = {}
+        for number, recipe in enumerate(recipes):
+            written = written_form(recipe, opened.fingerprint, opened.hashes, opened.gram_hashes)
+            if (earlier := finished_before(recipe.out, identity(written))) is not None:
+                found[number] = earlier
+            else:
+                module = recipe.method.merge(opened.experts)
+                parts = Parts(recipe.out, identity(written), opened.experts.modules)
+                jobs[number] = Job(recipe, written, module, parts)
+        for name in opened.experts.modules:
+            for job in jobs.values():
+                if name not in job.parts.facts:
+                    job.parts.put(name, *merged_module(opened.experts, name, job.module(name), job.recipe.rank))
+        found |= {number: job.write(opened, manifest_extra or {}) for number, job in jobs.items()}
+    return [found[number] for number in range(len(recipes))]
+
+
+def report_of(recipe: Recipe) -> dict[str, Any]:
+    """The conflict report of a recipe, without writing anything."""
     parse_rank(recipe.rank)
-    if not recipe.sources or not all(recipe.sources.values()):
-        raise ValueError(f"every expert needs at least one adapter folder; got {dict(recipe.sources)!r:.500}")
-    chains = read_chains(recipe)
-    everything = [adapter for chain in chains.values() for adapter in chain]
-    fingerprint = everything[0].manifest["base_fingerprint"]
-    hashes = {name: [weights_sha256(adapter) for adapter in chain] for name, chain in chains.items()}
-    written = written_form(recipe, fingerprint, hashes)
-    if (earlier := finished_before(recipe.out, identity(written))) is not None:
-        return earlier
-
-    vectors = {
-        name: add([task_vector_of(a, str(s.path)) for a, s in zip(chain, recipe.sources[name], strict=True)])
-        for name, chain in chains.items()
-    }
-    check_same_modules(list(vectors.values()))
-    weights = list(checked_weights(recipe.weights, vectors).values())
-    result = recipe.method.merge(list(vectors.values()), weights)
-    ranks = {module: [vector[module].rank for vector in vectors.values()] for module in next(iter(vectors.values()))}
-    if result.vector is not None:
-        merged, energy = truncate(result.vector, recipe.rank, ranks)
-    else:
-        merged, energy = compress_stream(result.dense, recipe.rank, ranks)
-    report = conflict_report(vectors, merged, energy) | {"method": result.diagnostics}
-
-    texts = {
-        CONFLICT_JSON: to_json(report),
-        CONFLICT_MD: to_markdown(report),
-        RECIPE: yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
-    }
-    config, tensors = adapter_parts(merged, everything[0].config)
-    manifest = merged_manifest(manifest_extra or {}, fingerprint, identity(written), texts, energy.total)
-    recipe.out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_text(recipe.out / name, text)
-    write_adapter(recipe.out / ADAPTER, config, tensors, manifest)
-    return MergeSummary(recipe.out, adapter_sha256(recipe.out / ADAPTER), False, energy.total, report)
+    with one_thread():
+        experts = open_sources(recipe).experts
+        module = recipe.method.merge(experts)
+        facts = {name: merged_module(experts, name, module(name), recipe.rank)[1] for name in experts.modules}
+    return with_gates(conflict_report(experts.names, facts))
 
 
-def read_chains(recipe: Recipe) -> dict[str, list[Adapter]]:
-    """Load all sources, sorted by name, and check that they belong together.
+def merged_module(experts: Experts, name: str, update: Update, rank: int | str) -> tuple[Factors, dict[str, Any]]:
+    """Cut a merged module to its rank, and collect what the report needs.
 
     Raises:
-        AdapterError: another base, another content than the recipe names, a child without its parent before it in the
-            chain, or settings that cannot be carried into one adapter.
+        ValueError: the result is not finite.
     """
-    fingerprint, chains = recipe.base_fingerprint, {}
-    carried: dict[str, Any] = {}
-    for name in sorted(recipe.sources):
-        chains[name] = []
-        for source in recipe.sources[name]:
-            adapter = read_adapter(source.path, base_fingerprint=fingerprint)
-            fingerprint = adapter.manifest["base_fingerprint"]
-            found = weights_sha256(adapter)
-            if source.sha256 not in (None, found):
-                raise AdapterError(f"{source.path}: weights have sha256 {found}, the recipe names {source.sha256}")
-            parent = (adapter.manifest["parent"] or {}).get("sha256")
-            before = [weights_sha256(earlier) for earlier in chains[name]]
-            if before and parent not in (None, before[-1]):
-                raise AdapterError(
-                    f"{source.path}: grew from the adapter with sha256 {parent}, but follows {before[-1]} in the chain "
-                    f"of {name!r}; only an expert and its own parent may be summed"
-                )
-            settings = {key: adapter.config.get(key) or None for key in CARRIED if key != "base_model_name_or_path"}
-            if carried and settings != carried:
-                raise AdapterError(f"{source.path}: {settings} differs from the other experts' {carried}")
-            carried = settings
-            chains[name].append(adapter)
-    return chains
+    factors = experts.factors(name)
+    merged, kept, whole = cut(update.value, rank, [f.rank for f in factors], torch.cat([f.A for f in factors]).T)
+    facts = module_conflict(experts.names, factors, merged)
+    if not math.isfinite(math.fsum([whole, *facts["mass"], *map(math.fsum, facts["gram"])])):
+        raise ValueError(f"{name}: the merged update holds NaN or infinity; are weights or updates too large for fp32?")
+    survival = None if update.kept is None else list(update.kept)
+    return merged, facts | {"energy": [kept, whole], "rank": merged.rank, "survival": survival}
 
 
-def weights_sha256(adapter: Adapter) -> str:
-    """The hash of an adapter's weights, verified when it was read."""
-    return adapter.manifest["files"]["adapter_model.safetensors"]["sha256"]
+def with_gates(report: dict[str, Any]) -> dict[str, Any]:
+    """The report with what the gates found in it."""
+    return report | {"gates": summary(gates_on_updates(report))}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe at work."""
+
+    recipe: Recipe
+    written: dict[str, Any]
+    """The content of recipe.yaml."""
+    module: Callable[[str], Update]
+    """Module's name -> merged update."""
+    parts: Parts
+
+    def write(self, opened: Opened, given: Mapping[str, Any]) -> MergeSummary:
+        """Write the reports and, last, the adapter; below `rejected/` where the gates say so."""
+        facts = {name: note["facts"] for name, note in sorted(self.parts.facts.items())}
+        report = with_gates(conflict_report(opened.experts.names, facts))
+        rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
+        out = self.recipe.out / REJECTED if rejected else self.recipe.out
+        written = self.written if out == self.recipe.out else moved(self.recipe, out, opened)
+        texts = {
+            CONFLICT_JSON: to_json(report),
+            CONFLICT_MD: to_markdown(report),
+            RECIPE: yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
+            CARD: model_card(written, report),
+        }
+        energy = report["merged"]["retained_energy"]
+        manifest = merged_manifest(given, opened.fingerprint, identity(self.written), texts, report)
+        for name, text in texts.items():
+            write_text(out / name, text)
+        config = merged_config({name: facts[name]["rank"] for name in facts}, opened.template)
+
+        def fill(path: Path) -> None:
+            write_tensors(path, self.parts.plan(), {"format": "pt"})
+
+        write_adapter_with(out / ADAPTER, config, fill, manifest)
+        self.parts.remove()
+        return MergeSummary(out, adapter_sha256(out / ADAPTER), False, energy, report)
+
+
+def moved(recipe: Recipe, out: Path, opened: Opened) -> dict[str, Any]:
+    """The content of recipe.yaml for another folder."""
+    return written_form(replace(recipe, out=out), opened.fingerprint, opened.hashes, opened.gram_hashes)
 
 
 def merged_manifest(
-    given: Mapping[str, Any], fingerprint: str, recipe_sha256: str, texts: Mapping[str, str], energy: float
+    given: Mapping[str, Any],
+    fingerprint: str,
+    recipe_sha256: str,
+    texts: Mapping[str, str],
+    report: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe and reports."""
-    reports = {name: text_sha256(text) for name, text in texts.items()}
+    ours = {
+        "reports": {name: text_sha256(text) for name, text in texts.items()},
+        "gates": report["gates"]["verdict"],
+    }
     return dict(given) | {
         "kind": "merged",
         "base_fingerprint": fingerprint,
         "config_sha256": recipe_sha256,
-        "metrics": dict(given.get("metrics") or {}) | {"retained_energy": energy},
-        "extra": dict(given.get("extra") or {}) | {"reports": reports},
+        "metrics": dict(given.get("metrics") or {}) | {"retained_energy": report["merged"]["retained_energy"]},
+        "extra": dict(given.get("extra") or {}) | ours,
     }
 
 
 def finished_before(out: Path, recipe_sha256: str) -> MergeSummary | None:
     """The summary of an earlier run of the same recipe whose every file is as it was written, or None."""
-    if not is_complete(out / ADAPTER):
-        return None
-    try:
-        manifest = read_adapter(out / ADAPTER, base_fingerprint=None).manifest
-        if manifest["config_sha256"] != recipe_sha256:
-            return None
-        for name, sha256 in manifest["extra"]["reports"].items():
-            if name not in (RECIPE, CONFLICT_JSON, CONFLICT_MD) or text_sha256((out / name).read_text()) != sha256:
+    for folder in (out, out / REJECTED):
+        if is_complete(folder / ADAPTER) and read_manifest(folder / ADAPTER)["config_sha256"] == recipe_sha256:
+            try:
+                return verify_result(folder)
+            except (AdapterError, OSError, KeyError, TypeError, AttributeError, ValueError):
+                # Whatever is wrong with an earlier result, making it anew from verified sources sets it right.
                 return None
-        report = json.loads((out / CONFLICT_JSON).read_text(encoding="utf-8"))
-    except (AdapterError, OSError, KeyError, TypeError, AttributeError, ValueError):
-        # Whatever is wrong with an earlier result, making it anew from verified sources sets it right.
-        return None
+    return None
+
+
+def verify_result(folder: Path) -> MergeSummary:
+    """Check every file of a merged agent against its manifest.
+
+    Raises:
+        AdapterError: a file is missing or changed.
+    """
+    _, manifest = verified(folder / ADAPTER, None)
+    if manifest["kind"] != "merged":
+        raise AdapterError(f"{folder / ADAPTER}: an adapter of kind {manifest['kind']!r}, not a merged one")
+    for name, sha256 in manifest["extra"]["reports"].items():
+        if name not in (RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD) or not (folder / name).is_file():
+            raise AdapterError(f"{folder / name}: missing, or no file of a merged agent")
+        if text_sha256((folder / name).read_text(encoding="utf-8")) != sha256:
+            raise AdapterError(f"{folder / name}: not what the manifest recorded; changed after it was written?")
+    report = json.loads((folder / CONFLICT_JSON).read_text(encoding="utf-8"))
     energy = manifest["metrics"]["retained_energy"]
-    return MergeSummary(out, adapter_sha256(out / ADAPTER), True, energy, report)
+    return MergeSummary(folder, adapter_sha256(folder / ADAPTER), True, energy, report)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, so that no sum is split, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def text_sha256(text: str) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from merge.factors import Factors, TaskVector
-
-RELATIVE_ZERO = 1e-10
-"""Singular values below this share of the largest are rounding noise of fp32 inputs, not directions."""
+from merge.factors import RELATIVE_ZERO, Core, Cores, Factors, orthonormal_basis
 
 
 @dataclass(frozen=True)
@@ -76,55 +73,45 @@ def choose_rank(rank: int | str, singular_values: Tensor, expert_ranks: Sequence
     return max(1, min(wish, present))
 
 
-def singular_triples(factors: Factors) -> tuple[Tensor, Tensor, Tensor]:
-    """The singular value decomposition of B A at the cost of two thin QRs and one small SVD.
-
-        B = Q_B R_B,  A^T = Q_A R_A,  R_B R_A^T = U S V^T   =>   B A = (Q_B U) S (Q_A V)^T
-
-    Returns:
-        U (m, p), S (p,) descending, V (n, p), fp64, p = min(r, m, n).
-
-    Source: merging in the space of the factors, arXiv:2509.17786, section 3.
-    """
-    Q_B, R_B = torch.linalg.qr(factors.B.double())
-    Q_A, R_A = torch.linalg.qr(factors.A.double().T)
-    U, S, Vh = torch.linalg.svd(R_B @ R_A.T, full_matrices=False)
-    return Q_B @ U, S, Q_A @ Vh.T
-
-
 def balanced(U: Tensor, S: Tensor, V: Tensor) -> Factors:
     """U S V^T as factors with sqrt(S) on either side, so that neither under- or overflows in half precision."""
     root = S.sqrt()
     return Factors((V * root).T.float().contiguous(), (U * root).float().contiguous())
 
 
-def truncate(
-    vector: TaskVector, rank: int | str, expert_ranks: dict[str, Sequence[int]] | None = None
-) -> tuple[TaskVector, RetainedEnergy]:
-    """Cut every module to a rank, optimally in the Frobenius norm.
+def cut(
+    update: Factors | Core | Tensor, rank: int | str, expert_ranks: Sequence[int], start: Tensor | None = None
+) -> tuple[Factors, float, float]:
+    """Cut one update to a rank, optimally in the Frobenius norm.
 
     Args:
-        vector: of any rank.
-        rank: an integer, "sum" (all there is, exact), "max", or "energy:x": per module the fewest directions that
-            keep the share x of the squared norm.
-        expert_ranks: ranks of the merged experts per module; None means the vector's own rank.
+        update: factors, a core between orthonormal bases, or a dense (m, n) fp32 matrix.
+        rank: an integer, "sum" (all that the experts span, exact for methods that stay low-rank), "max", or "energy:x":
+            the fewest directions that keep the share x of the squared norm.
+        expert_ranks: ranks of the merged experts in this module, for "sum" and "max".
+        start: (n, R), what the experts read; where a dense update is much larger than R and the rank asked for is at
+            most R / 2, the search for its leading directions starts there instead of looking at all of them.
 
     Returns:
-        The cut task vector, balanced, and the energy it keeps.
+        The factors, balanced, and the squared norms after and before.
 
     Raises:
         ValueError: `rank` has none of the allowed forms.
 
     Source: Eckart and Young, 1936.
     """
-    parse_rank(rank)
-    cut, kept, total = {}, {}, {}
-    for name, factors in vector.items():
-        U, S, V = singular_triples(factors)
-        k = choose_rank(rank, S, expert_ranks[name] if expert_ranks else [factors.rank])
-        cut[name] = balanced(U[:, :k], S[:k], V[:, :k])
-        kept[name], total[name] = S[:k].square().sum().item(), S.square().sum().item()
-    return TaskVector(cut), RetainedEnergy.of(kept, total)
+    if isinstance(update, Tensor):
+        wish = max(expert_ranks) if rank == "max" else rank
+        if start is not None and isinstance(wish, int) and 2 * wish <= start.shape[1] <= min(update.shape) // 4:
+            return compress_from(update, wish, start)
+        return compress(update, rank, expert_ranks)
+    if isinstance(update, Factors):
+        found = Cores.of([update])
+        update = Core(found.left, found.cores[0], found.right)
+    U, S, Vh = torch.linalg.svd(update.core, full_matrices=False)
+    k = choose_rank(rank, S, expert_ranks)
+    factors = balanced(update.left @ U[:, :k], S[:k], update.right @ Vh[:k].T)
+    return factors, S[:k].square().sum().item(), S.square().sum().item()
 
 
 def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tuple[Factors, float, float]:
@@ -132,7 +119,7 @@ def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tup
 
     Args:
         delta: (m, n) fp32.
-        rank: as for `truncate`.
+        rank: as for `cut`.
         expert_ranks: ranks of the merged experts in this module.
 
     Returns:
@@ -159,24 +146,32 @@ def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tup
     return factors, projected.square().sum().item(), dense.square().sum().item()
 
 
-def compress_stream(
-    stream: Iterable[tuple[str, Tensor]], rank: int | str, expert_ranks: dict[str, Sequence[int]]
-) -> tuple[TaskVector, RetainedEnergy]:
-    """Compress dense updates one at a time, so that a single one is in memory.
+def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 2) -> tuple[Factors, float, float]:
+    """Approximate one dense update by factors, looking for its leading directions from a good guess.
+
+        Q = basis(D start),  then `powers` times  Q = basis(D D^T Q),   D ~ Q (Q^T D), cut to the rank
 
     Args:
-        stream: (module name, (m, n) fp32) pairs.
-        rank: as for `truncate`.
-        expert_ranks: ranks of the merged experts per module.
+        delta: (m, n) fp32.
+        rank: k, below the columns of `start`.
+        start: (n, R).
+        powers: each multiplies the spectrum's contrast by its square.
 
     Returns:
-        The task vector and the energy it keeps.
+        The factors, and the squared norms after and before, both exact for the factors returned.
 
-    Raises:
-        ValueError: `rank` has none of the allowed forms.
+    Source: randomised range finding, Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4.
+    Choice: the experts' inputs instead of random numbers as the start: an update made of the experts lies near them,
+        and the same update gives the same bytes.
     """
-    parse_rank(rank)
-    modules, kept, total = {}, {}, {}
-    for name, delta in stream:
-        modules[name], kept[name], total[name] = compress(delta, rank, expert_ranks[name])
-    return TaskVector(modules), RetainedEnergy.of(kept, total)
+    Q = orthonormal_basis(delta @ start)[0].float()
+    for _ in range(powers):
+        Q = orthonormal_basis(delta @ (delta.T @ Q))[0].float()
+    small = (Q.T @ delta).double()  # (R, n)
+    # Left singular vectors from the Gram matrix: the rows kept are projections, their values need no precision.
+    basis = torch.linalg.eigh(small @ small.T)[1].flip(1)[:, :rank]
+    projected = basis.T @ small  # (k, n)
+    norms = projected.norm(dim=1)
+    V = (projected / norms.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(1)).T
+    factors = balanced(Q.double() @ basis, norms, V)
+    return factors, projected.square().sum().item(), delta.double().square().sum().item()

@@ -15,6 +15,7 @@ OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem fo
 ALLOWED = {
     "configs": (),
     "datamodules": (),
+    "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient",),
     "evaluation/lenient.py": (),

@@ -3,79 +3,223 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from typing_extensions import override
 
+from merge.factors import Core, Cores, Factors, gram
 
-class LowRank(Protocol):
-    """One module's update D = B A, the scale folded in."""
-
-    A: Tensor
-    """(r, n) fp32."""
-    B: Tensor
-    """(m, r) fp32."""
-
-
-class Vector(Protocol):
-    """An expert's update of the whole model, kept as factors: module name -> `LowRank`, in the order of the names."""
-
-    def __getitem__(self, name: str) -> LowRank: ...
-
-    def __iter__(self) -> Iterator[str]: ...
-
-    def __mul__(self, weight: float) -> Vector: ...
-
-    def __add__(self, other: Vector) -> Vector: ...
-
-    def delta(self, name: str) -> Tensor:
-        """The dense update of one module: (m, n) fp32."""
-        ...
+BLOCK_ENTRIES = 2**17
+"""Entries handled at once: what is made of a block stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
-class MergeResult:
-    """Either factors, from a method that stays low-rank, or dense matrices one at a time, from one that does not."""
+class Tile:
+    """A block of rows of one module's dense updates."""
 
-    vector: Vector | None = None
-    """The merged update in factors."""
-    dense: Iterator[tuple[str, Tensor]] | None = None
-    """(module name, (m, n) fp32) in the order of the names; each may be dropped before the next is made."""
-    diagnostics: dict[str, Any] = field(default_factory=dict)
-    """What the method can say about itself, in JSON's types; of a stream, complete when it is exhausted."""
-
-    def __post_init__(self) -> None:
-        if (self.vector is None) == (self.dense is None):
-            raise ValueError("a MergeResult holds either `vector` or `dense`, not both and not neither")
+    module: str
+    rows: slice
+    deltas: Tensor
+    """(K, rows, n) fp32."""
 
 
-class MergeMethod(Protocol):
-    """A class with a nested frozen dataclass `Config`, built as `Method(Method.Config(...))`."""
+class Experts:
+    """K named experts over the same modules; the cores of the last module asked for are kept."""
 
-    config: Any
-
-    def merge(self, vectors: Sequence[Vector], weights: Sequence[float]) -> MergeResult:
-        """Merge K experts over the same modules.
+    def __init__(
+        self,
+        vectors: Mapping[str, Mapping[str, Factors]],
+        weights: Sequence[float] | None = None,
+        grams: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> None:
+        """Keep the experts.
 
         Args:
-            vectors: K task vectors.
-            weights: K finite factors.
+            vectors: name -> module -> factors; K names.
+            weights: K factors; None means 1 each.
+            grams: name -> module -> (n, n) Gram matrix of the module's inputs on the expert's own data, per token.
+
+        Raises:
+            ValueError: not one finite weight per expert.
         """
-        ...
+        self.names = list(vectors)
+        self.vectors = vectors
+        self.weights = [1.0] * len(self.names) if weights is None else list(weights)
+        if not self.names or len(self.weights) != len(self.names):
+            raise ValueError(
+                f"got {len(self.weights)} weights for {len(self.names)} experts; "
+                "expected one for each of at least one expert"
+            )
+        if not all(map(math.isfinite, self.weights)):
+            raise ValueError(f"weights must be finite, got {self.weights}")
+        self.grams = grams
+        self.modules = list(next(iter(vectors.values())))
+        self._cores: tuple[str, Cores] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def factors(self, module: str) -> list[Factors]:
+        """The K updates of a module."""
+        return [vector[module] for vector in self.vectors.values()]
+
+    def cores(self, module: str) -> Cores:
+        """The K updates of a module in joint bases."""
+        if self._cores is None or self._cores[0] != module:
+            self._cores = (module, Cores.of(self.factors(module)))
+        return self._cores[1]
+
+    def tiles(self, module: str) -> Iterator[Tile]:
+        """The dense updates of a module by blocks of rows, which together take the place of (K, m, n) in memory.
+
+        The blocks are always the same: other shapes round B A differently, and an entry could cross its threshold
+        between the pass that finds it and the one that applies it.
+        """
+        factors = self.factors(module)
+        for rows in blocks_of(factors[0].shape):
+            yield Tile(module, rows, torch.stack([f.B[rows] @ f.A for f in factors]))
+
+    def squared_norms(self, module: str) -> Tensor:
+        """(K,) fp64."""
+        return gram(self.factors(module)).diagonal()
 
 
-def check_weights(weights: Sequence[float], count: int, *, positive: bool) -> None:
-    """Refuse weights that do not fit.
+@dataclass(frozen=True)
+class Update:
+    """One module's merged update."""
+
+    value: Factors | Core | Tensor
+    """Factors, or a core in orthonormal bases, from a method that stays low-rank, else a dense (m, n) fp32 matrix."""
+    kept: Sequence[float] | None = None
+    """Share of each expert's entries that survived; None for methods that drop none."""
+
+
+class MergeMethod(ABC):
+    """Built as `Method(Method.Config(...))`; `Config` is a nested frozen dataclass."""
+
+    Config: ClassVar[type]
+    needs_grams: ClassVar[bool] = False
+    """Whether `merge` asks for the Gram matrices of the modules' inputs."""
+    positive_weights: ClassVar[bool] = False
+    """Whether weights of 0 and below are refused."""
+
+    def __init__(self, config: Any = None) -> None:
+        """Keep the configuration; None means the defaults."""
+        self.config = config if config is not None else self.Config()
+
+    def merge(self, experts: Experts) -> Callable[[str], Update]:
+        """Prepare the merge of K experts.
+
+        Args:
+            experts: with their weights and, where `needs_grams`, Gram matrices.
+
+        Returns:
+            A function from a module's name to its merged update; modules may be asked for in any order.
+
+        Raises:
+            ValueError: weights that this method cannot use, or no Gram matrices.
+        """
+        if self.positive_weights and min(experts.weights) <= 0:
+            raise ValueError(f"{type(self).__name__}: weights must be above 0, got {experts.weights}")
+        if self.needs_grams and experts.grams is None:
+            raise ValueError(
+                f"{type(self).__name__} needs Gram matrices of the inputs, and none are given; "
+                "run it where the experts' data are at hand, or give `grams`"
+            )
+        return self.prepare(experts)
+
+    @abstractmethod
+    def prepare(self, experts: Experts) -> Callable[[str], Update]:
+        """What `merge` does once the experts are checked."""
+
+
+class CoreMethod(MergeMethod):
+    """A rule on cores: exact in factor space, and of the experts' joint rank at most."""
+
+    @abstractmethod
+    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
+        """(K, p, q) fp64 and (K,) fp64 -> (p, q) fp64."""
+
+    @override
+    def prepare(self, experts: Experts) -> Callable[[str], Update]:
+        weights = torch.tensor(experts.weights, dtype=torch.float64)
+
+        def module(name: str) -> Update:
+            joint = experts.cores(name)
+            return Update(Core(joint.left, self.core(joint.cores, weights), joint.right))
+
+        return module
+
+
+class EntryMethod(MergeMethod):
+    """A rule on entries: sparsify each expert, then fuse. Dense, one matrix in memory at a time."""
+
+    def shared(self, experts: Experts) -> Any:
+        """What all modules need to know, such as thresholds over the whole model; None where nothing."""
+        return None
+
+    def of_module(self, experts: Experts, module: str, shared: Any) -> Any:
+        """What all tiles of a module need to know."""
+        return shared
+
+    @abstractmethod
+    def sparsify(self, experts: Experts, tile: Tile, known: Any) -> Tensor:
+        """(K, rows, n), with zeros where an expert's entry is dropped."""
+
+    @abstractmethod
+    def fuse(self, sparse: Tensor, weights: Tensor, known: Any) -> Tensor:
+        """(K, rows, n) and (K,) -> (rows, n)."""
+
+    @override
+    def prepare(self, experts: Experts) -> Callable[[str], Update]:
+        shared = self.shared(experts)
+
+        def module(name: str) -> Update:
+            known = self.of_module(experts, name, shared)
+            merged = torch.empty(experts.factors(name)[0].shape)
+            kept = torch.zeros(len(experts), dtype=torch.int64)
+            for tile in experts.tiles(name):
+                sparse = self.sparsify(experts, tile, known)
+                kept += sparse.count_nonzero(dim=(1, 2))
+                merged[tile.rows] = self.fuse(sparse, sparse.new_tensor(experts.weights), known)
+            return Update(merged, (kept / merged.numel()).tolist())
+
+        return module
+
+
+def blocks_of(shape: tuple[int, int]) -> list[slice]:
+    """Rows of an (m, n) matrix in blocks of some `BLOCK_ENTRIES`."""
+    step = max(1, BLOCK_ENTRIES // shape[1])
+    return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+
+
+def expert_tiles(vector: Mapping[str, Factors], modules: Sequence[str]) -> Iterator[Tensor]:
+    """One expert's dense updates in the blocks of rows that `Experts.tiles` makes."""
+    for module in modules:
+        f = vector[module]
+        yield from (f.B[rows] @ f.A for rows in blocks_of(f.shape))
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse an option that is none of the allowed words.
 
     Raises:
-        ValueError: not one finite number per expert, or, where `positive`, one that is not above zero.
+        ValueError: names the option, its value and the words.
     """
-    if count < 1 or len(weights) != count:
-        raise ValueError(
-            f"got {len(weights)} weights for {count} experts; expected one for each of at least one expert"
-        )
-    for weight in weights:
-        if not math.isfinite(weight) or (positive and weight <= 0):
-            raise ValueError(f"weight {weight}: expected a finite number{' above 0' if positive else ''}")
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
+    """Refuse an option outside its range.
+
+    Raises:
+        ValueError: names the option, its value and the range.
+    """
+    if not (low <= value <= high and math.isfinite(value)) or (open_low and value == low):
+        raise ValueError(f"{name} must lie in {'(' if open_low else '['}{low}, {high}] and be finite, got {value}")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from merge.methods.interface import MergeResult, Vector, check_weights
+from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number, expert_tiles
 
-BLOCK_ENTRIES = 2**17
-"""Entries handled at once: what is made of a block stays in the processor's cache."""
+Elect = Literal["mass", "frequency", "unit"]
+Disjoint = Literal["weighted", "mean", "sum"]
 
 
 def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> float:
@@ -29,14 +31,10 @@ def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> fl
     Returns:
         The k-th largest magnitude, k = floor(density * entries); infinity for k = 0, and 0 for density 1.
 
-    Raises:
-        ValueError: density lies outside [0, 1].
-
     Source: TIES-Merging, arXiv:2306.01708, section 3 (the released code trims over all of an expert's entries).
     Choice: k as mergekit and PEFT count it; the released code keeps one entry more. Entries equal to the threshold are
         all kept, for nothing tells them apart.
     """
-    check_density(density)
     if density == 1:
         return 0.0
     upper = torch.zeros(2**15, dtype=torch.int64)
@@ -67,55 +65,103 @@ def nth_from_top(counts: Tensor, n: int) -> tuple[int, int]:
     return len(counts) - 1 - position, n - above
 
 
-def trim(task_vectors: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Zero every entry below its expert's threshold: (K, *S) -> (K, *S)."""
-    bounds = task_vectors.new_tensor(thresholds).reshape(-1, *[1] * (task_vectors.dim() - 1))
-    return torch.where(task_vectors.abs() >= bounds, task_vectors, torch.zeros_like(task_vectors))
+def per_expert(values: Tensor, like: Tensor) -> Tensor:
+    """(K,) -> (K, 1, ...), to be multiplied with (K, *S)."""
+    return values.to(like).reshape(-1, *[1] * (like.dim() - 1))
 
 
-def elect_sign(weighted: Tensor, elect: Literal["mass", "frequency"] = "mass") -> Tensor:
+def trim(task_vectors: Tensor, thresholds: Tensor) -> Tensor:
+    """Zero every entry below its expert's threshold: (K, *S) and (K,) -> (K, *S)."""
+    return torch.where(task_vectors.abs() >= per_expert(thresholds, task_vectors), task_vectors, 0.0)
+
+
+def elect_sign(weighted: Tensor, elect: Elect = "mass", norms: Tensor | None = None) -> Tensor:
     """The sign per entry that outweighs the other.
 
     Args:
         weighted: (K, *S), trimmed and weighted.
-        elect: "mass" compares the summed magnitudes, "frequency" the numbers of experts.
+        elect: "mass" compares the summed magnitudes, "frequency" the numbers of experts, "unit" the summed magnitudes
+            of experts scaled to unit norm.
+        norms: (K,) of the whole experts, for "unit".
 
     Returns:
         (*S), +1 or -1; never 0, so that a zero agrees with neither.
 
     Source: TIES-Merging, arXiv:2306.01708, equation (1).
     Choice: a draw elects +1, as mergekit and PEFT; the released code takes the commoner sign of the whole vector.
+        "unit" is ours: by mass, an expert of a tenth of the others' norm hardly ever wins a vote.
     """
-    votes = weighted if elect == "mass" else weighted.sign()
+    votes = weighted
+    if elect == "frequency":
+        votes = weighted.sign()
+    elif elect == "unit" and norms is not None:
+        votes = weighted / per_expert(norms.clamp_min(torch.finfo(torch.float32).tiny), weighted)
     return torch.where(votes.sum(dim=0) >= 0, 1.0, -1.0).to(weighted.dtype)
 
 
-def disjoint_mean(trimmed: Tensor, weights: Tensor, sign: Tensor) -> Tensor:
-    """The weighted mean, per entry, of the values that bear the elected sign; 0 where none does.
+def disjoint_merge(trimmed: Tensor, weights: Tensor, sign: Tensor, disjoint: Disjoint = "weighted") -> Tensor:
+    """Combine, per entry, the values that bear the elected sign; 0 where none does.
+
+        sum_agreeing w_i t_i / z      z = sum_agreeing w_i ("weighted"), the number agreeing ("mean"), or 1 ("sum")
 
     Args:
         trimmed: (K, *S).
         weights: (K,), above 0.
         sign: (*S), +1 or -1.
+        disjoint: the divisor.
 
     Returns:
         (*S).
 
-    Source: TIES-Merging, arXiv:2306.01708, section 3, disjoint merge.
+    Source: TIES-Merging, arXiv:2306.01708, section 3, disjoint merge; "dis-mean" and "dis-sum" of the released code.
     """
-    w = weights.reshape(-1, *[1] * (trimmed.dim() - 1))
-    agrees = trimmed.sign() == sign  # (K, *S)
-    mass = (w * agrees).sum(dim=0)
-    return (w * trimmed * agrees).sum(dim=0) / torch.where(mass > 0, mass, torch.ones_like(mass))
+    agrees = (trimmed.sign() == sign).to(trimmed.dtype)  # (K, *S)
+    total = torch.tensordot(weights, trimmed * agrees, dims=1)
+    if disjoint == "sum":
+        return total
+    mass = agrees.sum(dim=0) if disjoint == "mean" else torch.tensordot(weights, agrees, dims=1)
+    return total / torch.where(mass > 0, mass, 1.0)
+
+
+def elect_and_merge(
+    trimmed: Tensor,
+    weights: Tensor,
+    *,
+    lambda_: float = 1.0,
+    elect: Elect = "mass",
+    disjoint: Disjoint = "weighted",
+    norms: Tensor | None = None,
+) -> Tensor:
+    """The second half of TIES, on entries that were sparsified before: (K, *S) -> (*S)."""
+    sign = elect_sign(trimmed * per_expert(weights, trimmed), elect, norms)
+    return lambda_ * disjoint_merge(trimmed, weights, sign, disjoint)
+
+
+def sum_or_elect(
+    sparse: Tensor, weights: Tensor, lambda_: float, consensus: Literal["sum", "ties"], elect: Elect = "mass"
+) -> Tensor:
+    """What methods that only differ in how they sparsify end with: (K, *S) -> (*S).
+
+    Args:
+        sparse: (K, *S).
+        weights: (K,).
+        lambda_: scale of the result.
+        consensus: "sum" adds the weighted entries; "ties" elects a sign and averages those that agree.
+        elect: see `elect_sign`.
+    """
+    if consensus == "ties":
+        return elect_and_merge(sparse, weights, lambda_=lambda_, elect=elect)
+    return lambda_ * torch.tensordot(weights, sparse, dims=1)
 
 
 def ties(
     task_vectors: Tensor,
+    weights: Tensor,
     *,
     density: float = 0.2,
-    weights: Sequence[float] | None = None,
     lambda_: float = 1.0,
-    elect: Literal["mass", "frequency"] = "mass",
+    elect: Elect = "mass",
+    disjoint: Disjoint = "weighted",
 ) -> Tensor:
     """Merge task vectors by TIES.
 
@@ -123,54 +169,45 @@ def ties(
 
     Args:
         task_vectors: (K, *S) fp32.
+        weights: (K,), above 0; they count in the election and in the mean, where a common factor cancels.
         density: fraction of each expert's entries kept, in [0, 1]; counted over the tensor given, so that a whole
             model laid out flat is trimmed globally.
-        weights: K, above 0; they count in the election and in the mean. None means 1 each. A common factor cancels.
         lambda_: scale of the result.
-        elect: how signs are counted.
+        elect: how signs are elected, see `elect_sign`.
+        disjoint: how agreeing values are combined, see `disjoint_merge`.
 
     Returns:
         (*S).
-
-    Raises:
-        ValueError: weights that are not above 0, or a density outside [0, 1].
 
     Source: TIES-Merging, arXiv:2306.01708, algorithm 1.
     Choice: the paper has no weights. They apply before the election and the mean divides by the agreeing weight, as in
         mergekit. PEFT elects unweighted and divides by the count: values +1, -2 with weights 0.9, 0.1 become -0.2
         there and +1 here. Weights of 0 or below are refused, for the divisor could vanish.
     """
-    weights = [1.0] * len(task_vectors) if weights is None else weights
-    check_weights(weights, len(task_vectors), positive=True)
-    thresholds = [kept_threshold(lambda d=delta: [d], density) for delta in task_vectors]
-    return merge_trimmed(trim(task_vectors, thresholds), weights, lambda_=lambda_, elect=elect)
+    flat = task_vectors.flatten(1)
+    norms = flat.double().norm(dim=1)
+    thresholds = torch.tensor([kept_threshold(lambda d=delta: [d], density) for delta in flat])
+    trimmed = trim(task_vectors, thresholds)
+    return elect_and_merge(trimmed, weights, lambda_=lambda_, elect=elect, disjoint=disjoint, norms=norms)
 
 
-def merge_trimmed(
-    trimmed: Tensor, weights: Sequence[float], *, lambda_: float = 1.0, elect: Literal["mass", "frequency"] = "mass"
-) -> Tensor:
-    """The second half of TIES, on entries that were trimmed before: (K, *S) -> (*S)."""
-    w = trimmed.new_tensor(weights)
-    sign = elect_sign(trimmed * w.reshape(-1, *[1] * (trimmed.dim() - 1)), elect)
-    return lambda_ * disjoint_mean(trimmed, w, sign)
+class Known(NamedTuple):
+    """What a tile's merge needs to know of the experts."""
+
+    thresholds: Tensor
+    """(K,)."""
+    norms: Tensor | None
+    """(K,), for the election by unit norm."""
 
 
-def check_density(density: float) -> None:
-    """Refuse a fraction outside [0, 1].
-
-    Raises:
-        ValueError: names the value.
-    """
-    if not 0 <= density <= 1:
-        raise ValueError(f"density must lie in [0, 1] (the fraction kept), got {density}")
-
-
-class Ties:
+class Ties(EntryMethod):
     """TIES on the dense updates, one matrix in memory at a time.
 
     One expert alone comes back unchanged at density 1, whatever its weight; at density 0.2 it comes back as its
     largest fifth of entries, the others zero: trimming is part of the method, also where there is nothing to merge.
     """
+
+    positive_weights = True
 
     @dataclass(frozen=True)
     class Config:
@@ -182,69 +219,45 @@ class Ties:
         """Scale of the result, above 0."""
         trim: Literal["global", "tensor"] = "global"
         """Count the fraction over the whole expert, as the release does, or over each matrix, as mergekit does."""
-        elect: Literal["mass", "frequency"] = "mass"
-        """Elect a sign by summed magnitude, as the paper does, or by the number of experts."""
+        elect: Literal["mass", "frequency", "unit"] = "mass"
+        """Elect a sign by summed magnitude, as the paper does, by the number of experts, or at unit norm each."""
+        disjoint: Literal["weighted", "mean", "sum"] = "weighted"
+        """Divide the agreeing values' sum by the agreeing weight, by the number agreeing, or not at all."""
 
         def __post_init__(self) -> None:
-            if not 0 <= self.density <= 1:
-                raise ValueError(f"density must lie in [0, 1] (the fraction kept), got {self.density}")
-            if not 0 < self.lambda_ < float("inf"):
-                raise ValueError(f"lambda_ must be above 0 and finite, got {self.lambda_}")
-            if self.trim not in ("global", "tensor") or self.elect not in ("mass", "frequency"):
-                raise ValueError(
-                    f'trim must be "global" or "tensor", elect "mass" or "frequency"; got {self.trim!r}, {self.elect!r}'
-                )
+            check_number("density", self.density, 0, 1)
+            check_number("lambda_", self.lambda_, 0, open_low=True)
+            check_choice("trim", self.trim, ("global", "tensor"))
+            check_choice("elect", self.elect, ("mass", "frequency", "unit"))
+            check_choice("disjoint", self.disjoint, ("weighted", "mean", "sum"))
 
-    def __init__(self, config: Config | None = None) -> None:
-        """Keep the configuration; None means the defaults."""
-        self.config = config if config is not None else self.Config()
+    @override
+    def shared(self, experts: Experts) -> Known | None:
+        return self.known(experts, experts.modules) if self.config.trim == "global" else None
 
-    def merge(self, vectors: Sequence[Vector], weights: Sequence[float]) -> MergeResult:
-        """Merge K experts over the same modules; matrices are made as the stream is read.
+    @override
+    def of_module(self, experts: Experts, module: str, shared: Known | None) -> Known:
+        return shared if shared is not None else self.known(experts, [module])
 
-        Args:
-            vectors: K task vectors.
-            weights: K, above 0.
+    def known(self, experts: Experts, modules: list[str]) -> Known:
+        """Thresholds and norms over some modules."""
+        thresholds = thresholds_over(experts, modules, self.config.density)
+        if self.config.elect != "unit":
+            return Known(thresholds, None)
+        return Known(thresholds, sum(experts.squared_norms(module) for module in modules).sqrt())
 
-        Raises:
-            ValueError: weights do not fit.
-        """
-        check_weights(weights, len(vectors), positive=True)
-        diagnostics: dict[str, Any] = {"thresholds": None, "kept_fraction": {}}
-        return MergeResult(dense=self.stream(vectors, weights, diagnostics), diagnostics=diagnostics)
+    @override
+    def sparsify(self, experts: Experts, tile: Tile, known: Known) -> Tensor:
+        return trim(tile.deltas, known.thresholds)
 
-    def stream(
-        self, vectors: Sequence[Vector], weights: Sequence[float], diagnostics: dict[str, Any]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield the merged matrices by module, and note per module which fraction of each expert was kept."""
-        thresholds = None
-        if self.config.trim == "global":
-            # Whole matrices are multiplied in every pass: other tile shapes round B A differently and could move the
-            # k-th entry across its threshold. Only what follows is done in blocks of rows.
-            thresholds = [kept_threshold(lambda v=v: row_blocks(v), self.config.density) for v in vectors]
-            diagnostics["thresholds"] = [t if math.isfinite(t) else None for t in thresholds]
-        for name in vectors[0]:
-            deltas = [vector.delta(name) for vector in vectors]
-            bounds = thresholds or [
-                kept_threshold(lambda d=d: (d[rows] for rows in blocks_of(d)), self.config.density) for d in deltas
-            ]
-            merged, kept = torch.empty_like(deltas[0]), torch.zeros(len(deltas), dtype=torch.int64)
-            for rows in blocks_of(merged):
-                trimmed = trim(torch.stack([delta[rows] for delta in deltas]), bounds)  # (K, rows, n)
-                kept += trimmed.count_nonzero(dim=(1, 2))
-                merged[rows] = merge_trimmed(trimmed, weights, lambda_=self.config.lambda_, elect=self.config.elect)
-            diagnostics["kept_fraction"][name] = (kept / merged.numel()).tolist()
-            yield name, merged
+    @override
+    def fuse(self, sparse: Tensor, weights: Tensor, known: Known) -> Tensor:
+        c = self.config
+        return elect_and_merge(
+            sparse, weights, lambda_=c.lambda_, elect=c.elect, disjoint=c.disjoint, norms=known.norms
+        )
 
 
-def blocks_of(matrix: Tensor) -> list[slice]:
-    """Rows in blocks of some `BLOCK_ENTRIES`."""
-    step = max(1, BLOCK_ENTRIES // matrix.shape[1])
-    return [slice(start, start + step) for start in range(0, matrix.shape[0], step)]
-
-
-def row_blocks(vector: Vector) -> Iterator[Tensor]:
-    """All dense updates of an expert, in blocks of rows."""
-    for name in vector:
-        delta = vector.delta(name)
-        yield from (delta[rows] for rows in blocks_of(delta))
+def thresholds_over(experts: Experts, modules: list[str], density: float) -> Tensor:
+    """(K,) magnitudes that the largest `density` of each expert's entries in these modules reach."""
+    return torch.tensor([kept_threshold(partial(expert_tiles, v, modules), density) for v in experts.vectors.values()])

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import check
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError, Example, load_image
-from datamodules.check import inside_root, quick_check
+from datamodules.check import inside_root, quick, quick_check
 
 
 class Films(VQADataModule):
@@ -52,7 +51,7 @@ def test_every_bad_picture_is_counted_and_ten_are_named(films):
 
 
 def test_paths_are_checked_beyond_the_pictures_that_are_opened(films, monkeypatch):
-    monkeypatch.setattr(check, "MAX_PICTURES", 0)
+    monkeypatch.setattr(quick, "MAX_PICTURES", 0)
     Image.new("RGB", (9, 9)).save(films.root.parent / "outside.png")
     films.names = lambda i: "../outside.png" if i == 7 else f"{i}.png"
     with pytest.raises(BadExampleError, match="outside the data set's root"):

@@ -7,17 +7,23 @@ import importlib
 import math
 import pkgutil
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import fields
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 import datamodules
 from datamodules.assets import AssetError
 from datamodules.base import SPLITS, VQADataModule
-from datamodules.batch import image_key, load_image
+from datamodules.batch import BadExampleError, image_key, load_image
+from datamodules.released import ReleasedSet
+from tests.datamodules.released_shapes import SHAPES
 
+MADE = tempfile.TemporaryDirectory(prefix="released_sets_")
+"""Goes away with the process."""
 SMALL = {"n_patients": 120, "n_rows": 300}
 """Sizes of the sets that are made on the spot; others are as large as their files."""
 
@@ -36,10 +42,19 @@ def walk() -> dict[str, type[VQADataModule]]:
     return dict(sorted(found.items()))
 
 
+@cache
+def folder(path: str) -> dict:
+    """Options of a released set: a folder made in its shape."""
+    return SHAPES[path](Path(MADE.name) / path)
+
+
 def build(cls: type[VQADataModule]) -> VQADataModule:
-    """The class under small settings, its splits made."""
+    """The class under small settings, its splits made; released sets read folders made in their shape."""
     names = {field.name for field in fields(cls.Config)}
-    module = cls(cls.Config(**{name: value for name, value in SMALL.items() if name in names}), specialty="s")
+    options = {name: value for name, value in SMALL.items() if name in names}
+    if issubclass(cls, ReleasedSet):
+        options |= folder(f"{cls.__module__}.{cls.__name__}")
+    module = cls(cls.Config(**options), specialty="s")
     try:
         module.setup()
     except (AssetError, FileNotFoundError) as error:
@@ -68,6 +83,7 @@ def test_the_walk_finds_phantoms_and_real_sets():
     assert len(walk()) >= 5
     assert "datamodules.phantoms.chest.ChestFilms" in walk()
     assert not {"datamodules.base.VQADataModule", "datamodules.phantoms.base.PhantomDataModule"} & set(walk())
+    assert {path for path, cls in walk().items() if issubclass(cls, ReleasedSet)} == set(SHAPES)
 
 
 def test_a_newcomer_is_found_without_a_list_to_edit(tmp_path, monkeypatch):
@@ -85,19 +101,28 @@ def test_a_newcomer_is_found_without_a_list_to_edit(tmp_path, monkeypatch):
 def test_splits_hold_different_patients_and_every_answer_is_an_option(path):
     module = built(path)
     patients = {name: {e.patient_id for e in module.splits[name]} for name in SPLITS}
-    assert all(patients.values())
+    assert all(patients[name] for name in module.expected_splits())
     assert not patients["train"] & patients["val"]
     assert not patients["train"] & patients["test"]
     assert not patients["val"] & patients["test"]
     ids = [e.question_id for name in SPLITS for e in module.splits[name]]
     assert len(set(ids)) == len(ids)
     assert all(e.options.count(e.answer) == 1 for name in SPLITS for e in module.splits[name])
-    assert module.rows(), "nothing to imitate"
+    if module.TEST_ONLY:
+        for loader in (lambda: module.sft_loader(1), lambda: module.question_loader(1, 1)):
+            with pytest.raises(BadExampleError, match="never a training set"):
+                loader()
+    else:
+        assert len(module.question_loader(2, 3)) == 3
+    if not isinstance(module, ReleasedSet):
+        assert module.rows(), "nothing to imitate"
 
 
 @every_class
 def test_no_letter_is_favoured(path):
     module = built(path)
+    if not module.config.shuffle_options:
+        pytest.skip("keeps the letters of its release")
     by_size: dict[int, Counter] = {}
     for name in SPLITS:
         for e in module.splits[name]:

@@ -55,7 +55,7 @@ def test_ctrl_c_in_every_phase_and_the_same_matrix_in_the_end(lineage, tmp_path,
 
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
     phases = [
-        (run, "quick_check", 1, "data"),
+        (run, "quick_checks", 1, "data"),
         (run, "_fit", 1, "training"),
         (ResumePoint, "on_train_batch_end", 2, "training"),
         (merge_experts, "merge_adapters", 2, "training"),

@@ -30,6 +30,13 @@ def test_value_and_derivatives_are_those_of_the_definition():
         torch.testing.assert_close(a, b)
 
 
+def test_an_update_of_zero_changes_no_bit():
+    x, weight, bias = (drawn(*shape, seed=i).float() for i, shape in enumerate([(50, 24), (40, 24), (40,)]))
+    first = (drawn(16, 24, seed=4).float(), drawn(40, 16, seed=5).float(), 2.0)
+    fresh = (drawn(16, 24, seed=6).float(), torch.zeros(40, 16), 2.0)
+    assert torch.equal(lora_linear(x, weight, bias, [first, fresh]), lora_linear(x, weight, bias, [first]))
+
+
 def test_gradcheck():
     weight = drawn(3, 4, seed=2)
     inputs = (

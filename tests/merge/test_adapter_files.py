@@ -19,11 +19,12 @@ from merge.adapter_files import (
     base_fingerprint,
     file_sha256,
     is_complete,
+    open_adapter,
     read_adapter,
     write_adapter,
 )
 from merge.factors import Factors, TaskVector
-from merge.peft_layout import adapter_parts, task_vector_of
+from merge.peft_layout import merged_config, task_vector_of, tensor_name
 
 A, B = "base_model.model.layer.lora_A.weight", "base_model.model.layer.lora_B.weight"
 CONFIG = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
@@ -32,6 +33,13 @@ MANIFEST = {"kind": "dsa", "base_fingerprint": "f" * 64}
 
 def factors(value=1.0):
     return {A: torch.full((2, 5), value), B: torch.full((3, 2), value)}
+
+
+def refused(folder, match):
+    """Both ways of reading an adapter refuse it with the same words."""
+    for read in (read_adapter, open_adapter):
+        with pytest.raises(AdapterError, match=match):
+            read(folder, base_fingerprint=None)
 
 
 def replace_weights(folder, tensors):
@@ -136,8 +144,7 @@ def test_another_base_is_refused_with_both_fingerprints(folder):
 def test_variants_whose_update_is_not_s_b_a_are_refused_by_name(folder, rewrite, setting, name):
     rewrite(folder / "adapter_config.json", **setting)
     reseal(folder)
-    with pytest.raises(AdapterError, match=name):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, name)
     with pytest.raises(AdapterError, match=name):
         write_adapter(folder.parent / "other", CONFIG | setting, factors(), MANIFEST)
     assert not (folder.parent / "other").exists()
@@ -150,8 +157,7 @@ def test_values_that_are_not_finite_are_refused(folder, value):
     with pytest.raises(AdapterError, match=r"lora_B.*NaN or infinity"):
         write_adapter(folder.parent / "other", CONFIG, tensors, MANIFEST)
     replace_weights(folder, tensors)
-    with pytest.raises(AdapterError, match=r"lora_B.*NaN or infinity"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, r"lora_B.*NaN or infinity")
 
 
 @pytest.mark.parametrize(
@@ -169,8 +175,7 @@ def test_values_that_are_not_finite_are_refused(folder, value):
 )
 def test_tensors_that_are_no_lora_are_refused(folder, tensors, message):
     replace_weights(folder, tensors)
-    with pytest.raises(AdapterError, match=message):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, message)
 
 
 def test_changed_bytes_are_found(folder):
@@ -179,8 +184,7 @@ def test_changed_bytes_are_found(folder):
     content[-1] ^= 1
     path.write_bytes(content)
     assert is_complete(folder)  # sizes only
-    with pytest.raises(AdapterError, match="not what the manifest recorded"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, "not what the manifest recorded")
     path.write_bytes(content[:-1])
     assert not is_complete(folder)
 
@@ -188,8 +192,7 @@ def test_changed_bytes_are_found(folder):
 def test_a_folder_without_manifest_is_half_written(folder):
     (folder / "manifest.json").unlink()
     assert not is_complete(folder)
-    with pytest.raises(AdapterError, match="half-written"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, "half-written")
     with pytest.raises(AdapterError, match="no such adapter folder"):
         read_adapter(folder.parent / "absent", base_fingerprint=None)
 
@@ -197,8 +200,7 @@ def test_a_folder_without_manifest_is_half_written(folder):
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt"])
 def test_pickles_are_refused_unread(folder, name):
     (folder / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(AdapterError, match="pickle"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, "pickle")
     assert not is_complete(folder)
 
 
@@ -217,15 +219,13 @@ def test_pickles_are_refused_unread(folder, name):
 def test_headers_that_lie_about_their_size_are_refused(folder, content):
     (folder / "adapter_model.safetensors").write_bytes(content)
     reseal(folder)
-    with pytest.raises(AdapterError, match="header"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, "header")
 
 
 def test_more_tensors_than_any_adapter_has_are_refused(folder, monkeypatch):
     monkeypatch.setattr(adapter_checks, "MAX_TENSORS", 100)
     replace_weights(folder, {f"t{i}": torch.zeros(0) for i in range(101)})
-    with pytest.raises(AdapterError, match="at most 100 tensors"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, "at most 100 tensors")
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,7 @@ def test_more_tensors_than_any_adapter_has_are_refused(folder, monkeypatch):
 )
 def test_manifests_of_another_form_are_refused(folder, rewrite, changes):
     rewrite(folder / "manifest.json", **changes)
-    with pytest.raises(AdapterError, match=r"manifest\.json"):
-        read_adapter(folder, base_fingerprint=None)
+    refused(folder, r"manifest\.json")
     assert not is_complete(folder)
 
 
@@ -345,15 +344,18 @@ def test_peft_loads_a_merged_adapter_with_mixed_ranks_and_applies_it(tmp_path):
         def forward(self, x):
             return self.other(self.q_proj(self.inner["q_proj"](x)))
 
-    config, tensors = adapter_parts(vector, {"task_type": None})
+    config = merged_config({name: f.rank for name, f in vector.items()}, {"task_type": None})
+    tensors = {tensor_name(name, side): getattr(f, side) for name, f in vector.items() for side in "AB"}
     write_adapter(tmp_path / "adapter", config, tensors, MANIFEST)
     loaded = PeftModel.from_pretrained(Model(), tmp_path / "adapter")
     for name in shapes:
         delta = loaded.base_model.model.get_submodule(name).get_delta_weight("default")
         torch.testing.assert_close(delta, vector.delta(name))
-    ours = task_vector_of(read_adapter(tmp_path / "adapter", base_fingerprint=None))
-    for name in shapes:
-        torch.testing.assert_close(ours.delta(name), vector.delta(name))
+    for read in (read_adapter, open_adapter):
+        ours = task_vector_of(read(tmp_path / "adapter", base_fingerprint=None))
+        assert list(ours) == sorted(shapes)
+        for name in shapes:
+            torch.testing.assert_close(ours.delta(name), vector.delta(name))
 
 
 def test_an_adapter_that_peft_trained_keeps_its_output(tmp_path):

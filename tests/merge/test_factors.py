@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from merge.factors import Factors, TaskVector, add, gram
+from merge.factors import Cores, Factors, LazyVector, TaskVector, add, gram, orthonormal_basis
 
 
 def rotated(vector, seed):
@@ -15,13 +15,64 @@ def rotated(vector, seed):
     return TaskVector(modules)
 
 
+def of_module(vectors, name="model.layers.1.down_proj"):
+    return [vector[name] for vector in vectors]
+
+
 def test_gram_equals_dense_inner_products(vector):
     vectors = [vector(1, rank=2), vector(2, rank=7), vector(3, rank=3)]
-    flat = torch.stack([torch.cat([v.delta(n).double().flatten() for n in v]) for v in vectors])
-    torch.testing.assert_close(gram(vectors), flat @ flat.T, rtol=1e-5, atol=1e-4)
-    name = "model.layers.1.down_proj"
-    one = torch.stack([v.delta(name).double().flatten() for v in vectors])
-    torch.testing.assert_close(gram(vectors, name), one @ one.T, rtol=1e-5, atol=1e-4)
+    for name in vectors[0]:
+        flat = torch.stack([v.delta(name).double().flatten() for v in vectors])
+        torch.testing.assert_close(gram(of_module(vectors, name)), flat @ flat.T, rtol=1e-5, atol=1e-4)
+
+
+def random(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        random(1, 50, 8),  # far from dependent
+        random(2, 8, 50),  # more columns than rows
+        torch.cat([random(3, 50, 4), random(3, 50, 4)], dim=1),  # each column twice
+        random(4, 50, 8) * 10.0 ** -torch.arange(8),  # badly scaled
+        torch.zeros(9, 3),
+    ],
+)
+def test_a_basis_is_orthonormal_reveals_the_rank_and_holds_the_columns(stack):
+    Q, R = orthonormal_basis(stack)
+    assert Q.shape[1] == R.shape[0] == max(1, torch.linalg.matrix_rank(stack.double(), rtol=1e-9).item())
+    torch.testing.assert_close(Q.T @ Q, torch.eye(Q.shape[1], dtype=Q.dtype), rtol=0, atol=1e-9)
+    torch.testing.assert_close(Q @ R, stack.double(), rtol=1e-9, atol=1e-12)
+
+
+def test_cores_between_their_bases_are_the_updates(vector):
+    vectors = [vector(1, rank=2), vector(2, rank=7), vector(2, rank=7), vector(3) * 0.0]
+    v_in = {name: f.shape[1] for name, f in vectors[0].items()}
+    for name in vectors[0]:
+        joint = Cores.of(of_module(vectors, name))
+        # 2 + 7 directions; the copy adds none, the zero writes nowhere though it reads 4 more
+        assert joint.cores.shape[1:] == (9, min(13, v_in[name]))
+        for core, v in zip(joint.cores, vectors, strict=True):
+            expected = v[name].B.double() @ v[name].A.double()
+            torch.testing.assert_close(joint.left @ core @ joint.right.T, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_a_lazy_vector_makes_a_module_when_it_is_asked_for(vector):
+    whole, asked = vector(1), []
+
+    def make(name):
+        asked.append(name)
+        return whole[name]
+
+    lazy = LazyVector(reversed(list(whole)), make)
+    assert (list(lazy), asked) == (list(whole), [])
+    total = add([lazy, whole])
+    assert total["model.layers.1.down_proj"].rank == 8
+    assert asked.count("model.layers.0.q_proj") == 1  # for its shape alone
+    with pytest.raises(KeyError):
+        lazy["model.layers.9"]
 
 
 def test_sum_is_exact_for_mixed_ranks(vector):
@@ -42,8 +93,9 @@ def test_operators_are_the_sum(vector):
 def test_rotating_the_factors_changes_nothing(vector):
     vectors = [vector(1), vector(2, rank=6)]
     turned = [rotated(v, seed) for seed, v in enumerate(vectors)]
-    torch.testing.assert_close(gram(turned), gram(vectors), rtol=1e-5, atol=1e-4)
     for name in vectors[0]:
+        a, b = gram(of_module(turned, name)), gram(of_module(vectors, name))
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(add(turned).delta(name), add(vectors).delta(name), rtol=1e-4, atol=1e-4)
 
 
@@ -57,7 +109,10 @@ def test_padding_a_rank_with_zeros_changes_nothing(vector):
             for name, f in a.items()
         }
     )
-    torch.testing.assert_close(gram([a, padded])[0, 0], gram([a, padded])[0, 1])
+    for name in a:
+        G = gram([a[name], padded[name]])
+        torch.testing.assert_close(G[0, 0], G[0, 1])
+        assert Cores.of([padded[name]]).cores.shape == (1, 4, 4)
 
 
 def test_order_of_the_modules_does_not_matter(vector):

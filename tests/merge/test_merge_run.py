@@ -3,20 +3,26 @@ import errno
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from merge.__main__ import main
-from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter
+from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
+from merge.factors import Factors
+from merge.grams import StoredGrams, metadata_of, write_grams
+from merge.methods.regmean import RegMean, regmean
 from merge.methods.task_arithmetic import TaskArithmetic
 from merge.methods.ties import Ties, ties
+from merge.parts import Parts
 from merge.peft_layout import task_vector_of
-from merge.recipe import RecipeError, build_method, load_recipe
-from merge.run import merge_adapters, run_recipe
+from merge.recipe import Recipe, RecipeError, Source, build_method, load_recipe, read_method
+from merge.run import merge_adapters, merged_module, run_recipe, run_recipes
 
 BASE = "b" * 64
 
@@ -52,7 +58,13 @@ def test_task_arithmetic_end_to_end_with_mixed_ranks_and_scales(sources, tmp_pat
     assert summary.retained_energy == 1.0
     assert not summary.skipped
     assert summary.sha256 == adapter_sha256(tmp_path / "out/adapter")
-    assert sorted(os.listdir(tmp_path / "out")) == ["adapter", "conflict.json", "conflict.md", "recipe.yaml"]
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "README.md",
+        "adapter",
+        "conflict.json",
+        "conflict.md",
+        "recipe.yaml",
+    ]
 
 
 def test_ties_end_to_end_at_full_rank(sources, tmp_path):
@@ -60,11 +72,13 @@ def test_ties_end_to_end_at_full_rank(sources, tmp_path):
     vectors = [vector_in(sources[name][0]) for name in sorted(sources)]
     merged = vector_in(tmp_path / "out/adapter")
     for module in merged:
-        expected = ties(torch.stack([v.delta(module) for v in vectors]), density=0.4)
+        expected = ties(torch.stack([v.delta(module) for v in vectors]), torch.ones(3), density=0.4)
         torch.testing.assert_close(merged.delta(module), expected, rtol=1e-4, atol=1e-4)
     assert summary.retained_energy == pytest.approx(1)
-    kept = summary.report["method"]["kept_fraction"]["model.layers.0.q_proj"]
-    assert kept == [pytest.approx(0.4, abs=0.01)] * 3
+    survival = summary.report["modules"]["model.layers.0.q_proj"]["survival"]
+    assert survival == dict.fromkeys(("adult", "brain", "pediatrics"), pytest.approx(0.4, abs=0.01))
+    by_model = merge(sources, tmp_path / "global", Ties(Ties.Config(density=0.4)), rank=30).report["experts"]
+    assert [e["survival"] for e in by_model.values()] == [pytest.approx(0.4, abs=0.002)] * 3
 
 
 def test_ties_cut_to_the_rank_of_the_experts_reports_what_it_loses(sources, tmp_path):
@@ -129,7 +143,9 @@ def test_the_same_recipe_is_verified_and_skipped(sources, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
 
 
-@pytest.mark.parametrize("damage", ["adapter/adapter_model.safetensors", "conflict.json", "conflict.md", "recipe.yaml"])
+@pytest.mark.parametrize(
+    "damage", ["adapter/adapter_model.safetensors", "conflict.json", "conflict.md", "recipe.yaml", "README.md"]
+)
 def test_a_result_that_was_damaged_is_made_again(sources, tmp_path, damage):
     merge(sources, tmp_path / "out")
     before = contents(tmp_path / "out")
@@ -167,6 +183,7 @@ def test_moving_the_experiment_does_not_undo_the_merge(sources, expert, tmp_path
 
 
 def test_a_full_disk_leaves_nothing_that_counts_as_complete(sources, tmp_path, monkeypatch):
+    merge(sources, tmp_path / "whole")
     real, calls, limit = os.fsync, [], 1
 
     def full(descriptor):
@@ -176,16 +193,196 @@ def test_a_full_disk_leaves_nothing_that_counts_as_complete(sources, tmp_path, m
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    # Three texts take two flushes each (file, folder), the adapter four before it stands.
-    for limit in range(1, 11):  # noqa: B007 (read by `full`)
+    # Parts, their notes, the texts, the adapter: whichever of the flushes fails, up to the rename of the whole.
+    refused = 0
+    while True:
         calls.clear()
-        with pytest.raises(OSError, match="No space"):
-            merge(sources, tmp_path / "out")
-        assert not is_complete(tmp_path / "out/adapter")
-        assert not [p for p in tmp_path.rglob("*.tmp")]
+        out = tmp_path / f"out{limit}"
+        try:
+            merge(sources, out)
+        except OSError:
+            limit, refused = limit + 1, refused + (not is_complete(out / "adapter"))
+            assert not [p for p in out.glob("*.tmp")]
+        else:
+            break
+    assert refused >= limit - 2 > 15  # only after the last flush but one does the adapter stand
     monkeypatch.undo()
-    assert not merge(sources, tmp_path / "out").skipped
-    assert merge(sources, tmp_path / "out").skipped
+    for number in (1, 5, 10):  # each goes on from where it stood
+        assert not merge(sources, tmp_path / f"out{number}").skipped
+        assert contents(tmp_path / f"out{number}") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("method", [TaskArithmetic(), Ties()])
+def test_a_merge_that_was_killed_goes_on_and_gives_the_same_bytes(sources, tmp_path, monkeypatch, method):
+    merge(sources, tmp_path / "whole", method)
+    child = os.fork()
+    if not child:
+        put, count = Parts.put, []
+
+        def killed(self, *args):
+            if count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count.append(put(self, *args))
+
+        Parts.put = killed
+        merge(sources, tmp_path / "out", method)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (folder,) = (tmp_path / "out").glob(".parts-*")
+    assert sorted(p.suffix for p in folder.iterdir()) == [".json", ".safetensors"]
+    computed = []
+    monkeypatch.setattr("merge.run.merged_module", lambda *a: computed.append(a[1]) or merged_module(*a))
+    merge(sources, tmp_path / "out", method)
+    assert computed == ["model.layers.1.down_proj"]
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_damaged_part_is_computed_again_and_parts_of_another_recipe_are_dropped(sources, tmp_path):
+    merge(sources, tmp_path / "whole")
+    parts = Parts(tmp_path / "out", "0" * 64, ["model.layers.0.q_proj"])
+    parts.put("model.layers.0.q_proj", Factors(torch.ones(1, 3), torch.ones(2, 1)), {"rank": 1})
+    assert set(Parts(tmp_path / "out", "0" * 64, ["model.layers.0.q_proj"]).facts) == {"model.layers.0.q_proj"}
+    (parts.folder / "00000.safetensors").write_bytes(b"damaged")
+    assert Parts(tmp_path / "out", "0" * 64, ["model.layers.0.q_proj"]).facts == {}
+    merge(sources, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "swudi", "tsv_m"])
+def test_the_number_of_threads_does_not_change_a_byte(expert, tmp_path, method):
+    sources = {name: [expert(name, seed=seed)] for seed, name in enumerate("abc")}
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            merge(sources, tmp_path / f"out{threads}", read_method(method))
+            assert torch.get_num_threads() == threads
+            results.append(contents(tmp_path / f"out{threads}"))
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1] == results[2]
+
+
+def test_recipes_that_run_together_give_what_each_gives_alone(sources, tmp_path):
+    chains = {name: [Source(path) for path in chain] for name, chain in sources.items()}
+    methods = {name: read_method(name) for name in ("mean", "ties", "swudi", "tsv_m", "iso_c")}
+    together = run_recipes([Recipe(chains, m, tmp_path / "together" / name) for name, m in methods.items()])
+    for (name, method), summary in zip(methods.items(), together, strict=True):
+        alone = merge(sources, tmp_path / "alone" / name, method)
+        assert alone.sha256 == summary.sha256
+        assert alone.report == summary.report
+    with pytest.raises(ValueError, match="same sources"):
+        run_recipes(
+            [Recipe(chains, method, tmp_path / "x"), Recipe({"adult": chains["adult"]}, method, tmp_path / "y")]
+        )
+
+
+@pytest.fixture
+def weak(expert):
+    """The paper's setting: four SFT experts and an RL vector of a tenth of their norm."""
+    return {f"sft{i}": [expert(f"sft{i}", seed=i)] for i in range(4)} | {"rl": [expert("rl", seed=9, scale=0.1)]}
+
+
+def test_a_planted_weak_expert_fails_the_papers_ties_and_passes_the_default(weak, tmp_path):
+    rejected = merge(weak, tmp_path / "ties", read_method("caci"))
+    assert not rejected.accepted
+    assert rejected.report["gates"]["verdict"] == "reject"
+    assert "retention of rl is -" in rejected.report["gates"]["gates"][0]["text"]
+    assert os.listdir(tmp_path / "ties") == ["rejected"]
+    assert is_complete(tmp_path / "ties/rejected/adapter")
+    again = merge(weak, tmp_path / "ties", read_method("caci"))
+    assert (again.skipped, again.out) == (True, rejected.out)
+    for name in ("default", "ties_unit"):
+        passed = merge(weak, tmp_path / name, read_method(name))
+        assert passed.accepted
+        assert passed.report["gates"]["verdict"] in ("accept", "warn")
+        assert passed.report["experts"]["rl"]["retention"] > 0.3
+
+
+def test_a_rejected_merge_does_not_touch_the_result_that_stands(weak, tmp_path):
+    merge(weak, tmp_path / "out", read_method("default"))
+    before = contents(tmp_path / "out")
+    merge(weak, tmp_path / "out", read_method("caci"))
+    after = contents(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert all(name.parts[0] == "rejected" for name in set(after) - set(before))
+
+
+def test_a_gate_that_only_warns_lets_it_through_and_says_so(weak, tmp_path):
+    summary = merge(weak, tmp_path / "out", read_method("caci"), gate="warn")
+    assert summary.accepted
+    manifest = read_adapter(tmp_path / "out/adapter", base_fingerprint=BASE).manifest
+    assert manifest["extra"]["gates"] == "reject"
+    assert yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())["gate"] == "warn"
+    assert "Gates: **reject**" in (tmp_path / "out/README.md").read_text()
+
+
+def test_an_expert_relative_to_its_parent_is_what_training_added(expert, tmp_path):
+    sft = expert("sft", seed=1)
+    grown = {"parent": {"sha256": adapter_sha256(sft), "specialty": "sft"}, "kind": "gba"}
+    rl = expert("rl", seed=2, ranks=(2, 6), manifest=grown)
+    recipe = Recipe({"rl": [Source(rl, relative_to=sft)]}, TaskArithmetic(), tmp_path / "out")
+    run_recipe(recipe)
+    merged = vector_in(tmp_path / "out/adapter")
+    for module in merged:
+        expected = vector_in(rl).delta(module) - vector_in(sft).delta(module)
+        torch.testing.assert_close(merged.delta(module), expected, rtol=1e-4, atol=1e-4)
+    assert run_recipe(load_recipe(tmp_path / "out/recipe.yaml")).skipped
+    stranger = expert("stranger", seed=3)
+    with pytest.raises(AdapterError, match="only its own parent may be subtracted"):
+        run_recipe(Recipe({"rl": [Source(rl, relative_to=stranger)]}, TaskArithmetic(), tmp_path / "out"))
+
+
+def test_a_module_that_only_some_experts_have_is_refused_or_taken_as_unchanged(expert, tmp_path):
+    a, b = expert("a", seed=1), expert("b", seed=2)
+    adapter = read_adapter(b, base_fingerprint=BASE)
+    tensors = {name: t for name, t in adapter.tensors.items() if "q_proj" in name}
+    write_adapter(b, adapter.config, tensors, {"kind": "dsa", "base_fingerprint": BASE})
+    recipe = Recipe({"a": [Source(a)], "b": [Source(b)]}, TaskArithmetic(), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"differ in 1 modules, e\.g\. \['model\.layers\.1\.down_proj'\]"):
+        run_recipe(recipe)
+    run_recipe(replace(recipe, missing="zero"))
+    merged = vector_in(tmp_path / "out/adapter")
+    both = vector_in(a).delta("model.layers.0.q_proj") + vector_in(b).delta("model.layers.0.q_proj")
+    torch.testing.assert_close(merged.delta("model.layers.0.q_proj"), both, rtol=1e-4, atol=1e-4)
+    alone = vector_in(a).delta("model.layers.1.down_proj")
+    torch.testing.assert_close(merged.delta("model.layers.1.down_proj"), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_experts_that_cannot_be_represented_are_refused(expert, tmp_path):
+    huge = {name: [expert(name, seed=seed, scale=3e37)] for seed, name in enumerate("ab")}
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        merge(huge, tmp_path / "out")
+    assert not is_complete(tmp_path / "out/adapter")
+
+
+def test_gram_matrices_are_read_from_files_and_bind_the_recipe(sources, tmp_path):
+    grams = {}
+    for seed, (name, chain) in enumerate(sources.items()):
+        inputs = {
+            module: torch.randn(50, f.shape[1], generator=torch.Generator().manual_seed(seed))
+            for module, f in vector_in(chain[0]).items()
+        }
+        matrices = {module: x.T @ x / 50 for module, x in inputs.items()}
+        grams[name] = write_grams(tmp_path / "grams" / name, matrices, {"rows": "50"})
+        assert metadata_of(grams[name]) == {"rows": "50"}
+    first = merge(sources, tmp_path / "out", RegMean(), grams=grams)
+    names = sorted(sources)
+    for module, merged in vector_in(tmp_path / "out/adapter").items():
+        expected = regmean(
+            [vector_in(sources[n][0])[module] for n in names], [StoredGrams(grams[n])[module] for n in names], [1.0] * 3
+        )
+        torch.testing.assert_close(merged.B @ merged.A, expected.B @ expected.A, rtol=1e-4, atol=1e-4)
+    assert run_recipe(load_recipe(tmp_path / "out/recipe.yaml")).skipped
+    write_grams(tmp_path / "grams/adult", {m: 2 * G + torch.eye(len(G)) for m, G in matrices.items()}, {})
+    second = merge(sources, tmp_path / "out", RegMean(), grams=grams)
+    assert second.sha256 != first.sha256
+    with pytest.raises(ValueError, match="needs Gram matrices"):
+        merge(sources, tmp_path / "out", RegMean())
+    (tmp_path / "bad").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match="cannot be read as Gram matrices"):
+        merge(sources, tmp_path / "out", RegMean(), grams=grams | {"adult": tmp_path / "bad"})
 
 
 def test_experts_of_another_base_are_refused(sources, expert, tmp_path):
@@ -208,7 +405,7 @@ def test_the_manifest_ties_the_agent_to_its_recipe(sources, tmp_path):
     assert (manifest["kind"], manifest["experiment"], manifest["git"]) == ("merged", "demo", "abc")
     assert manifest["metrics"] == {"accuracy": 0.5, "retained_energy": 1.0}
     assert manifest["extra"]["note"] == 1
-    assert set(manifest["extra"]["reports"]) == {"recipe.yaml", "conflict.json", "conflict.md"}
+    assert set(manifest["extra"]["reports"]) == {"recipe.yaml", "conflict.json", "conflict.md", "README.md"}
     recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())
     assert recipe["method"]["init_args"] == {"lambda_": 1.0}
     assert recipe["sources"]["adult"][0]["sha256"] == adapter_sha256(sources["adult"][0])
@@ -247,16 +444,54 @@ def test_the_command_line_does_what_the_function_does(sources, tmp_path, capsys)
         "out": "by_command",
     }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    result = command("--config", tmp_path / "recipe.yaml")
+    result = command("run", "--config", tmp_path / "recipe.yaml")
     assert result.returncode == 0, result.stderr
     assert "# Conflict report" in result.stdout
     assert f"sha256 {summary.sha256}" in result.stdout
     # The two folders are siblings, so that even the relative paths in the recipes agree.
     assert contents(tmp_path / "by_command") == contents(tmp_path / "out")
-    assert main(["--config", str(tmp_path / "by_command/recipe.yaml")]) == 0
+    assert main(["run", "--config", str(tmp_path / "by_command/recipe.yaml")]) == 0
     assert "unchanged" in capsys.readouterr().out
-    assert main(["--config", str(tmp_path / "absent.yaml")]) == 2
+    assert main(["run", "--config", str(tmp_path / "absent.yaml")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_report_alone_writes_nothing_but_where_it_is_told(sources, tmp_path, capsys):
+    summary = merge(sources, tmp_path / "out", Ties(), rank=5)
+    recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text()) | {"out": "../other"}
+    (tmp_path / "out/copy.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["report", "--config", str(tmp_path / "out/copy.yaml"), "--json", str(tmp_path / "r.json")]) == 0
+    assert capsys.readouterr().out.strip() == (tmp_path / "out/conflict.md").read_text().strip()
+    assert json.loads((tmp_path / "r.json").read_text()) == json.loads(json.dumps(summary.report))
+    assert not (tmp_path / "other").exists()
+
+
+def test_verify_finds_what_was_changed_and_what_cannot_be_made_again(sources, tmp_path, capsys):
+    merge(sources, tmp_path / "out")
+    verify = ["verify", "--config", str(tmp_path / "out/recipe.yaml")]
+    before = contents(tmp_path)
+    assert main(verify) == 0
+    assert "the same bytes" in capsys.readouterr().out
+    assert contents(tmp_path) == before
+    text = (tmp_path / "out/README.md").read_text()
+    (tmp_path / "out/README.md").write_text(text + "more")
+    assert main(verify) == 2
+    assert "README.md: not what the manifest recorded" in capsys.readouterr().err
+    (tmp_path / "out/README.md").write_text(text)
+    # An adapter that is whole, but not what its recipe makes.
+    adapter = read_adapter(tmp_path / "out/adapter", base_fingerprint=BASE)
+    tensors = {name: 2 * tensor for name, tensor in adapter.tensors.items()}
+    manifest = {k: v for k, v in adapter.manifest.items() if k not in ("files", "format")}
+    write_adapter(tmp_path / "out/adapter", adapter.config, tensors, manifest)
+    assert main(verify) == 2
+    assert "makes another adapter" in capsys.readouterr().err
+
+
+def test_a_rejected_merge_ends_the_command_with_code_3(weak, tmp_path, capsys):
+    recipe = {"sources": {name: f"{name}/adapter" for name in weak}, "method": "caci", "out": "out"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 3
+    assert "rejected" in capsys.readouterr().out
 
 
 def test_a_written_recipe_refuses_sources_that_changed(sources, expert, tmp_path):
@@ -268,15 +503,17 @@ def test_a_written_recipe_refuses_sources_that_changed(sources, expert, tmp_path
 
 def test_every_problem_of_a_recipe_is_reported_at_once(tmp_path):
     (tmp_path / "r.yaml").write_text(
-        "surces: {}\nsources: {a: 3}\nmethod: {class_path: merge.methods.ties.Ties, init_args: {densty: 0.2}}\n"
+        "surces: {}\ngate: maybe\nsources: {a: 3}\n"
+        "method: {class_path: merge.methods.ties.Ties, init_args: {densty: 0.2}}\n"
         "rank: half\nweights: {b: 1}\n"
     )
     with pytest.raises(RecipeError) as caught:
         load_recipe(tmp_path / "r.yaml")
     text = str(caught.value)
-    for part in ("'surces'", "'out' is missing", "sources.a", "Did you mean: 'density'", "Ties accepts", "rank='half'"):
+    expected = ["'surces'", "'out' is missing", "sources.a", "Did you mean: 'density'", "Ties accepts", "rank='half'"]
+    for part in [*expected, "gate: expected one of reject, warn"]:
         assert part in text
-    assert len(text.splitlines()) == 5
+    assert len(text.splitlines()) == 6
 
 
 @pytest.mark.parametrize(

@@ -6,31 +6,40 @@ from torch import nn
 
 from merge.adapter_files import Adapter
 from merge.factors import add
+from merge.methods.cat import Cat
+from merge.methods.interface import Experts
+from merge.methods.mean import Mean
 from merge.methods.task_arithmetic import TaskArithmetic, task_arithmetic
 from merge.peft_layout import task_vector_of
+
+
+def merged(method, vectors, weights):
+    module = method.merge(Experts(dict(enumerate(vectors)), weights))
+    found = {}
+    for name in vectors[0]:
+        value = module(name).value
+        f = value if isinstance(method, Cat) else value.factors()
+        found[name] = f.B @ f.A
+    return found
 
 
 def test_by_hand():
     # 0.5 * (2 * [1, 2] - 1 * [3, 0]) = [-0.5, 2]
     vectors = torch.tensor([[1.0, 2], [3, 0]])
-    torch.testing.assert_close(task_arithmetic(vectors, weights=[2, -1], lambda_=0.5), torch.tensor([-0.5, 2.0]))
+    result = task_arithmetic(vectors, torch.tensor([2.0, -1]), lambda_=0.5)
+    torch.testing.assert_close(result, torch.tensor([-0.5, 2.0]))
 
 
 def test_factors_give_what_dense_matrices_give(vector):
     vectors = [vector(1, rank=2), vector(2, rank=5), vector(3, rank=3)]
     weights = [0.5, -1.0, 2.0]
-    merged = TaskArithmetic(TaskArithmetic.Config(lambda_=0.7)).merge(vectors, weights).vector
-    for name in merged:
-        stack = torch.stack([v.delta(name) for v in vectors])
-        torch.testing.assert_close(merged.delta(name), task_arithmetic(stack, weights=weights, lambda_=0.7))
-        assert merged[name].rank == 10
-
-
-def test_one_expert_alone_comes_back(vector):
-    alone = vector(4)
-    merged = TaskArithmetic().merge([alone], [1.0]).vector
-    for name in alone:
-        assert torch.equal(merged.delta(name), alone.delta(name))
+    for method, scale in ((TaskArithmetic(TaskArithmetic.Config(lambda_=0.7)), 0.7), (Cat(), 1.0)):
+        for name, result in merged(method, vectors, weights).items():
+            expected = sum(scale * w * v.delta(name).double() for w, v in zip(weights, vectors, strict=True))
+            torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+    for name, result in merged(Mean(), vectors, [1.0, 2.0, 5.0]).items():
+        expected = sum(w * v.delta(name).double() / 8 for w, v in zip([1, 2, 5], vectors, strict=True))
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def peft_model(settings):
@@ -60,10 +69,10 @@ def test_equals_peft_cat_with_unequal_ranks_and_alphas():
     weights = [0.5, 1.5, 1.0]
     names = ["e0", "e1", "e2"]
     model.add_weighted_adapter(names, weights, "cat", combination_type="cat")
-    ours = TaskArithmetic().merge([task_vector_from(model, name) for name in names], weights).vector
-    for name in ours:
-        layer = model.base_model.model.get_submodule(name)
-        torch.testing.assert_close(ours.delta(name), layer.get_delta_weight("cat"), rtol=1e-5, atol=1e-5)
+    for method in (TaskArithmetic(), Cat()):
+        for name, ours in merged(method, [task_vector_from(model, n) for n in names], weights).items():
+            layer = model.base_model.model.get_submodule(name)
+            torch.testing.assert_close(ours, layer.get_delta_weight("cat"), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +90,3 @@ def test_scale_of_each_module_is_the_one_peft_applies(options):
     for name in ours:
         expected = model.base_model.model.get_submodule(name).get_delta_weight("e0")
         torch.testing.assert_close(ours.delta(name), expected, rtol=1e-6, atol=1e-6)
-
-
-def test_infinite_settings_are_refused(vector):
-    with pytest.raises(ValueError, match="lambda_"):
-        TaskArithmetic.Config(lambda_=float("nan"))
-    with pytest.raises(ValueError, match="weight"):
-        TaskArithmetic().merge([vector(1)], [float("inf")])

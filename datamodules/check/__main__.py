@@ -1,0 +1,146 @@
+"""Check data before training: one set by its class, or every set of configuration files.
+
+    python -m datamodules.check datamodules.medxpertqa.MedXpertQA root=DIR --json out.json --html out.html
+    python -m datamodules.check --config rl_gba.yaml --config data/benchmarks.yaml
+
+Several sets are also compared: what one trains on may stand in no test split of any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.build import build
+from configs.components import check_component
+from configs.load import find, read_file
+from configs.problems import ConfigError, Problem
+from configs.resolve import Resolver
+from configs.schema import Component
+from configs.tree import COMMAND_LINE, Branch, merge_trees, plain, read_overrides
+from datamodules.base import VQADataModule
+from datamodules.batch import Example
+from datamodules.check.audit import audit
+from datamodules.check.overlap import overlaps
+from datamodules.check.report import as_html, as_json, as_lines, may_start
+from datamodules.prompts import question_text
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check and report.
+
+    Returns:
+        0 when training may start, 1 when it may not, 2 for a wrong command or configuration.
+    """
+    parser = argparse.ArgumentParser(prog="python -m datamodules.check", description=__doc__.partition("\n")[0])
+    parser.add_argument("words", nargs="*", metavar="class.path | key=value", help="a DataModule, and its options")
+    parser.add_argument("--config", action="append", default=[], help="a YAML file with specialties; may be repeated")
+    parser.add_argument("--json", type=Path, help="write everything that was found")
+    parser.add_argument("--html", type=Path, help="write a page with a sheet of samples")
+    parser.add_argument("--pictures", type=int, help="open at most so many picture files per set; default all")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json, or the folder of a model that has one")
+    parser.add_argument("--max-tokens", type=int, default=2048, help="longer prompts with traces count as cut off")
+    parser.add_argument("--image-tokens", type=int, default=0, help="tokens that a picture adds to a prompt")
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        components, model_folder = asked_for(options.words, options.config)
+        tokens = counter(options.tokenizer or model_folder, options.image_tokens)
+        sets: list[VQADataModule] = [build(one, specialty=name) for name, one in components.items()]
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    audits = [audit(one, limit=options.pictures, tokens=tokens, max_tokens=options.max_tokens) for one in sets]
+    found = overlaps(audits)
+    if options.json:
+        write(options.json, json.dumps(as_json(audits, found), indent=1, ensure_ascii=False) + "\n")
+    if options.html:
+        write(options.html, as_html(audits, found))
+    print("\n".join(as_lines(audits, found)))
+    return 0 if may_start(audits, found) else 1
+
+
+def asked_for(words: Sequence[str], configs: Sequence[str]) -> tuple[dict[str, Component], Path | None]:
+    """The sets by name, and the folder of the model where a configuration names a local one.
+
+    Raises:
+        ConfigError: everything that is wrong with the command or the files.
+    """
+    problems: list[Problem] = []
+    paths, overrides = [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    if bool(configs) == bool(paths) or len(paths) > 1:
+        message = f"expected one DataModule's class path or --config, got {[*paths, *configs]}"
+        raise ConfigError([Problem(COMMAND_LINE, "", None, message)])
+    found: dict[str, Component] = {}
+    model: Path | None = None
+    given = read_overrides(overrides, problems)
+    if paths:
+        component = {"class_path": paths[0], "init_args": plain(given)}
+        checked = check_component(component, paths[0].rpartition(".")[2], lambda *fault: note(problems, *fault))
+        found[paths[0].rpartition(".")[2]] = checked or Component("")
+    for name in configs:
+        path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
+        tree = read_file(path, (), problems) if path else None
+        if tree is not None:
+            sets, folder = specialties(merge_trees(tree, given), problems)
+            found.update({key if key not in found else f"{path.stem}.{key}": one for key, one in sets.items()})
+            model = model or folder
+    if problems or not found:
+        raise ConfigError(problems or [Problem(COMMAND_LINE, "--config", None, "no specialty is named there")])
+    return found, model
+
+
+def note(problems: list[Problem], key: str, value: Any, message: str, suggestion: str = "") -> None:
+    """Take a fault of the command line."""
+    problems.append(Problem(COMMAND_LINE, key, value, message, suggestion))
+
+
+def specialties(tree: Branch, problems: list[Problem]) -> tuple[dict[str, Component], Path | None]:
+    """The sets that a file names under `specialties`, with the options that `data` shares, and its local model."""
+    given = plain(tree)
+    resolver = Resolver(tree, problems)
+    shared, own = resolver.section(given, "data"), resolver.specialties(given)
+    model = given.get("model")
+    path = (model.get("init_args") or {}).get("path") if isinstance(model, dict) else None
+    folder = Path(path) if isinstance(path, str) and (Path(path) / "tokenizer.json").is_file() else None
+    return {name: Component(one.class_path, {**shared, **one.init_args}) for name, one in own.items()}, folder
+
+
+def counter(path: Path | None, image_tokens: int) -> Callable[[Example], int] | None:
+    """A function that counts the tokens of an example's prompt and longest trace; None without a tokenizer.
+
+    Raises:
+        ConfigError: the file is missing or is no tokenizer.
+    """
+    if path is None:
+        return None
+    file = path / "tokenizer.json" if path.is_dir() else path
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the package raises plain Exception
+        raise ConfigError(
+            [Problem(COMMAND_LINE, "--tokenizer", str(path), f"{file}: no tokenizer: {error}")]
+        ) from error
+
+    def length(example: Example) -> int:
+        traces: Mapping[str, str] = example.reasoning
+        texts = [question_text(example), *(example.trace(name) for name in traces)]
+        lengths = [len(one.ids) for one in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return lengths[0] + max(lengths[1:], default=0) + image_tokens * len(example.images)
+
+    return length
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report, its folder made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may hold any byte
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,284 @@
+"""One set under the magnifier: its counts per split, every row and picture that cannot be used, and what it holds."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from datamodules.base import SPLITS, VQADataModule
+from datamodules.batch import BadExampleError, Example, ImageSource, PictureError, image_key, load_image
+from datamodules.pictures import difference_hash, inside_root
+from datamodules.prompts import question_text
+from datamodules.released import ReleasedSet
+from datamodules.rows import Fault
+
+TROUBLES = ("missing", "broken", "over_limits", "outside")
+MANY_VALUES = 40
+"""A tag with more values than this (an id, a free text) is not counted by value."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of one picture.
+
+    Attributes:
+        key: hash of its pixels, or of what it is read from where it was not opened; equal pictures have equal keys.
+        trouble: why it cannot be used, one of `TROUBLES`; empty where nothing is known against it.
+        reason: the same in words.
+        opened: whether its pixels were looked at.
+        look: (4,) uint64 difference hash; None where it was not opened.
+    """
+
+    key: str
+    trouble: str = ""
+    reason: str = ""
+    opened: bool = False
+    look: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """An example with the place of its row (`Fault` says how it counts) and its pictures."""
+
+    example: Example
+    file: str
+    row: int
+    pictures: tuple[Picture, ...]
+
+    @property
+    def text(self) -> str:
+        """The question and its options in any order, without case, accents' form, spaces and punctuation."""
+        return " | ".join([normal_text(self.example.question), *sorted(map(normal_text, self.example.options))])
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result for one set.
+
+    Attributes:
+        name: the specialty.
+        items: split -> its questions.
+        splits: split -> counts.
+        problems: what cannot be used.
+        tolerated: whether the set's own settings leave bad rows out.
+        notes: what a table of results should state about the set.
+    """
+
+    name: str
+    items: Mapping[str, Sequence[Item]]
+    splits: Mapping[str, dict[str, Any]]
+    problems: Sequence[Fault]
+    tolerated: bool = False
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run may use the set as it is configured."""
+        empty = any(problem.row == 0 for problem in self.problems)
+        return not self.problems or (self.tolerated and not empty)
+
+
+def normal_text(text: str) -> str:
+    """Letters and digits in lower case, single spaces between words.
+
+    Examples:
+        >>> normal_text("Is the  heart ENLARGED?") == normal_text("is the heart enlarged")
+        True
+    """
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def audit(
+    data: VQADataModule,
+    *,
+    limit: int | None = None,
+    draw: bool = True,
+    looks: bool = True,
+    as_used: bool = False,
+    tokens: Callable[[Example], int] | None = None,
+    max_tokens: int = 0,
+) -> Audit:
+    """Read a set and look at everything in it; nothing that is wrong with a row or a picture is raised.
+
+    Args:
+        data: the set; bad rows are listed whatever its `on_bad_row` says.
+        limit: picture files to open, in the order of their names; None opens all.
+        draw: also look at pictures that are made when they are looked at.
+        looks: also hash what is opened.
+        as_used: take the splits as a run would get them, and let them raise; without it every bad row is listed.
+        tokens: length of an example's prompt and longest trace; None counts no tokens.
+        max_tokens: lengths above it are counted as cut off; 0 sets no limit.
+    """
+    examples, faults, places, notes = used(data) if as_used else read(data)
+    pictures = look_at([e for held in examples.values() for e in held], data.root, limit, draw, looks)
+    problems, items = list(faults), {}
+    for split in SPLITS:
+        items[split] = []
+        for example in examples.get(split, ()):
+            held = tuple(pictures[source_key(source)] for source in example.images)
+            file, row = places.get(example.question_id, (data.config.root or type(data).__name__, 0))
+            items[split].append(Item(example, file, row, held))
+            where = "" if row else f"{example.question_id}: "
+            problems += [Fault(file, row, where + picture.reason) for picture in held if picture.trouble]
+    splits = {split: counts(held, tokens, max_tokens) for split, held in items.items()}
+    for split, number in bad_rows(data).items():
+        splits[split]["bad_rows"] = number
+    tolerated = getattr(data.config, "on_bad_row", "fail") == "skip"
+    return Audit(data.specialty, items, splits, tuple(problems), tolerated, notes)
+
+
+Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Mapping[str, tuple[str, int]], dict[str, Any]]
+"""Examples by split, bad rows, places of the rows, and what to state about the set."""
+
+
+def used(data: VQADataModule) -> Contents:
+    """A set as a run gets it.
+
+    Raises:
+        BadExampleError: it cannot be used.
+    """
+    return data.splits, [], data.scan.places if isinstance(data, ReleasedSet) else {}, {}
+
+
+def read(data: VQADataModule) -> Contents:
+    """A set with every bad row listed."""
+    whole = f"{data.config.root or type(data).__name__}"
+    try:
+        if not isinstance(data, ReleasedSet):
+            return used(data)
+        lenient = type(data)(replace(data.config, on_bad_row="fail"), specialty=data.specialty, seed=data.seed)
+        scan, show = lenient.scan, lenient.shuffled if data.config.shuffle_options else lambda example: example
+        examples = {split: tuple(map(show, held)) for split, held in scan.examples.items()}
+        faults = list(scan.faults)
+        for split in lenient.expected_splits():
+            if not examples[split]:
+                faults.append(Fault(", ".join(scan.files.get(split, [whole])), 0, f"the {split} split is empty"))
+        return examples, faults, scan.places, {**lenient.statement, "left_out": dict(scan.left_out)}
+    except (BadExampleError, OSError) as error:
+        return {}, [Fault(whole, 0, str(error))], {}, {}
+
+
+def bad_rows(data: VQADataModule) -> Counter[str]:
+    """Bad rows by the split of their file; a file that serves several splits counts for the first."""
+    try:
+        scan = data.scan if isinstance(data, ReleasedSet) else None
+    except (BadExampleError, OSError):  # no row was read at all, which `read` lists
+        scan = None
+    if scan is None:
+        return Counter()
+    split_of = {name: split for split, names in reversed(scan.files.items()) for name in names}
+    return Counter(split_of[fault.file] for fault in scan.faults if fault.row)
+
+
+def source_key(source: ImageSource) -> Any:
+    """Tells sources apart: a path by its name, what knows its bytes by them, anything else by identity."""
+    return str(source) if isinstance(source, Path) else getattr(source, "sha256", None) or id(source)
+
+
+def look_at(examples: Sequence[Example], root: Path, limit: int | None, draw: bool, looks: bool) -> dict[Any, Picture]:
+    """Every distinct picture of the examples, by `source_key`."""
+    sources = {source_key(source): source for example in examples for source in example.images}
+    files = sorted((source, key) for key, source in sources.items() if isinstance(source, Path))
+    opened = len(files) if limit is None else limit
+    found = {key: look(path, root, number < opened, looks) for number, (path, key) in enumerate(files)}
+    for key, source in sources.items():
+        if not isinstance(source, Path):
+            found[key] = look(source, root, draw, looks) if draw else Picture(str(key))
+    return found
+
+
+def look(source: ImageSource, root: Path, opened: bool, looks: bool) -> Picture:
+    """One picture; where it is not opened, only whether a file is there and lies below the root."""
+    key = str(source_key(source))
+    try:
+        if isinstance(source, Path):
+            inside_root(source, root)
+            if not opened and not source.is_file():
+                raise PictureError("missing", f"{source}: no such image file")
+        if not opened:
+            return Picture(key)
+        image = load_image(source)
+    except BadExampleError as error:
+        return Picture(key, getattr(error, "trouble", "outside"), str(error))
+    except (OSError, ValueError) as error:
+        return Picture(key, "broken", f"{key}: {error}")
+    return Picture(image_key(image), opened=True, look=difference_hash(image)) if looks else Picture(key, opened=True)
+
+
+def counts(
+    items: Sequence[Item], tokens: Callable[[Example], int] | None = None, max_tokens: int = 0
+) -> dict[str, Any]:
+    """What a split holds.
+
+    `letters` are shares of the closed questions, `majority_guess` the accuracy of always answering the most frequent
+    letter, `random_guess` that of a fair draw. `images` counts distinct pictures, whether or not they can be used.
+    """
+    closed = [item.example for item in items if item.example.options]
+    letters = Counter(example.letter for example in closed)
+    n = max(1, len(closed))
+    sources = {
+        source_key(source): picture
+        for item in items
+        for source, picture in zip(item.example.images, item.pictures, strict=True)
+    }
+    troubles = Counter(picture.trouble for picture in sources.values())
+    sound = [picture.key for picture in sources.values() if picture.opened]
+    repeated = duplicates(items)
+    found = {
+        "examples": len(items),
+        "bad_rows": 0,
+        "open_questions": len(items) - len(closed),
+        "patients": len({item.example.patient_id for item in items}),
+        "with_traces": sum(bool(item.example.reasoning) for item in items),
+        "images": len(sources),
+        "images_found": len(sources) - troubles["missing"],
+        **{f"images_{trouble}": troubles[trouble] for trouble in TROUBLES},
+        "images_opened": len(sound) + troubles["broken"] + troubles["over_limits"],
+        "images_per_question": {str(k): v for k, v in sorted(Counter(len(item.pictures) for item in items).items())},
+        "duplicate_images": len(sound) - len(set(sound)),
+        "duplicate_questions": sum(len(group) - 1 for group in repeated),
+        "contradictions": sum(len({normal_text(item.example.answer) for item in group}) > 1 for group in repeated),
+        "options": {str(k): v for k, v in sorted(Counter(len(example.options) for example in closed).items())},
+        "letters": {letter: round(count / n, 3) for letter, count in sorted(letters.items())},
+        "letter_counts": dict(sorted(letters.items())),
+        "majority_guess": round(max(letters.values(), default=0) / n, 3),
+        "random_guess": round(sum(1 / len(example.options) for example in closed) / n, 3),
+        "tags": tag_counts(items),
+        "characters": spread([len(question_text(item.example)) for item in items]),
+    }
+    if tokens is not None:
+        lengths = [tokens(item.example) for item in items]
+        cut = sum(length > max_tokens for length in lengths) if max_tokens else 0
+        found["tokens"] = {**spread(lengths), "limit": max_tokens, "cut_off": cut}
+    return found
+
+
+def duplicates(items: Sequence[Item]) -> list[list[Item]]:
+    """Groups of questions that are the same: text, options and pictures."""
+    groups: dict[tuple, list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.text, tuple(picture.key for picture in item.pictures)), []).append(item)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def tag_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
+    """Tag -> value -> questions, most frequent first."""
+    found: dict[str, Counter[str]] = {}
+    for item in items:
+        for name, value in item.example.tags.items():
+            found.setdefault(name, Counter())[value] += 1
+    return {name: dict(values.most_common()) for name, values in found.items() if len(values) <= MANY_VALUES}
+
+
+def spread(lengths: Sequence[int]) -> dict[str, float]:
+    """Median, 95th percentile and maximum; zeros where there is nothing."""
+    ordered = sorted(lengths) or [0]
+    return {"median": median(ordered), "p95": ordered[int(0.95 * (len(ordered) - 1))], "max": ordered[-1]}

@@ -1,0 +1,155 @@
+"""What training would see of an examination: the same question, the same picture, or one that looks the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datamodules.check.audit import Audit, Item
+from datamodules.pictures import bit_count
+
+NEAR = 10
+"""Bits of 256 by which two difference hashes may differ and still count as looking the same.
+
+Measured on 150 patients of each phantom specialty: pictures of two patients differ in at least 11 bits; the same
+picture as a JPEG of quality 50 differs in 4 to 7 at the median and at most 13, enlarged twice in 3 to 5 and at most 15.
+"""
+FLAT = 16
+"""A picture with fewer set bits has too little structure for its look to say anything."""
+LONG = 20
+"""Words of a stem from which an equal text is the same question; shorter ones may be templates ("What modality is
+this?")."""
+BLOCK = 2**22
+"""Comparisons of looks held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training questions that meet questions of one examined split.
+
+    Attributes:
+        kind: "image" (equal pixels), "text" (equal question and options), "short_text" (the same of
+            stems below `LONG` words without pictures), or "look".
+        train: specialty/split that is trained on.
+        examined: specialty/split that is examined.
+        questions: examined questions concerned.
+        pairs: (training question id, examined question id), the first ten.
+    """
+
+    kind: str
+    train: str
+    examined: str
+    questions: int
+    pairs: tuple[tuple[str, str], ...]
+
+    @property
+    def forbids(self) -> bool:
+        """Whether training may not start.
+
+        Looks alike may be two patients, short texts may be a template, and a validation split is not the score.
+        """
+        return self.kind in ("image", "text") and self.examined.endswith("/test")
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        what = {"image": "a picture of", "text": "the text of", "short_text": "the short text of"}
+        shown = what.get(self.kind, "a picture that looks like one of")
+        first = " and ".join(self.pairs[0])
+        return f"{self.train} holds {shown} {self.questions} questions of {self.examined}, such as {first}"
+
+
+def overlaps(audits: Sequence[Audit]) -> list[Overlap]:
+    """Every overlap between a training split and any set's test or validation split, its own included."""
+    found = []
+    for trained in audits:
+        train = trained.items.get("train", ())
+        if not train:
+            continue
+        with_picture, with_text = by_picture(train), by_text(train)
+        for other in audits:
+            for split in ("test", "val"):
+                examined = other.items.get(split, ())
+                same_text = [(with_text[text], b) for text, b in by_text(examined).items() if text in with_text]
+                pairs = {
+                    "image": [(with_picture[p.key], b) for b in examined for p in b.pictures if p.key in with_picture],
+                    "text": [(a, b) for a, b in same_text if is_long(b)],
+                    "short_text": [(a, b) for a, b in same_text if not is_long(b)],
+                    "look": list(alike(train, examined)),
+                }
+                names = (f"{trained.name}/train", f"{other.name}/{split}")
+                found += [summary(kind, *names, held) for kind, held in pairs.items() if held]
+    return found
+
+
+def summary(kind: str, train: str, examined: str, pairs: Sequence[tuple[Item, Item]]) -> Overlap:
+    """Pairs of questions as one finding."""
+    ids = [(a.example.question_id, b.example.question_id) for a, b in pairs]
+    return Overlap(kind, train, examined, len({b for _, b in ids}), tuple(dict.fromkeys(ids))[:10])
+
+
+def by_picture(items: Sequence[Item]) -> dict[str, Item]:
+    """Key of each usable picture -> the first question about it."""
+    found: dict[str, Item] = {}
+    for item in items:
+        for picture in item.pictures:
+            if not picture.trouble:
+                found.setdefault(picture.key, item)
+    return found
+
+
+def by_text(items: Sequence[Item]) -> dict[str, Item]:
+    """Text -> its first question, for texts whose recurrence means the same question.
+
+    Those are texts of questions without pictures; and long ones that are asked about one picture (or set of pictures)
+    only, since a text that recurs with other pictures is a template.
+    """
+    found: dict[str, Item] = {}
+    asked_about: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for item in items:
+        if not item.pictures or is_long(item):
+            asked_about[item.text].add(tuple(picture.key for picture in item.pictures))
+            found.setdefault(item.text, item)
+    return {text: item for text, item in found.items() if len(asked_about[text]) == 1}
+
+
+def is_long(item: Item) -> bool:
+    """Whether the stem is too long for a template."""
+    return len(item.example.question.split()) >= LONG
+
+
+def alike(train: Sequence[Item], examined: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
+    """Pairs of questions with pictures that look the same without being equal; one pair per examined picture."""
+    ours, theirs = looks(train), looks(examined)
+    if not ours or not theirs:
+        return
+    held = np.stack([look for _, _, look in ours])
+    step = max(1, BLOCK // len(held))
+    for first in range(0, len(theirs), step):
+        block = theirs[first : first + step]
+        distance = bit_count(held[None] ^ np.stack([look for _, _, look in block])[:, None])
+        for row, (key, item, _) in enumerate(block):
+            near = [ours[i] for i in np.flatnonzero(distance[row] <= NEAR)]
+            if near and not any(other == key for other, _, _ in near):
+                yield near[0][1], item
+
+
+def looks(items: Sequence[Item]) -> list[tuple[str, Item, np.ndarray]]:
+    """(key, a question, look) of every distinct picture with enough structure."""
+    found: dict[str, tuple[str, Item, np.ndarray]] = {}
+    for item in items:
+        for picture in item.pictures:
+            if picture.look is not None and picture.key not in found and bit_count(picture.look) >= FLAT:
+                found[picture.key] = (picture.key, item, picture.look)
+    return list(found.values())
+
+
+def shared_patients(items: Mapping[str, Sequence[Item]]) -> list[tuple[str, str, str]]:
+    """(patient, split, split) of patients in two splits of one set."""
+    where: dict[str, set[str]] = defaultdict(set)
+    for split, held in items.items():
+        for item in held:
+            where[item.example.patient_id].add(split)
+    return [(patient, *sorted(splits)[:2]) for patient, splits in sorted(where.items()) if len(splits) > 1]

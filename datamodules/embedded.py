@@ -1,0 +1,148 @@
+"""Rows that carry their pictures: Parquet files, and a hub's data sets. Both need packages that nothing else needs."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from PIL import Image
+
+from datamodules.batch import MAX_PIXELS, BadExampleError, PictureError, as_rgb
+from datamodules.rows import Fault, Record
+
+
+@dataclass(frozen=True)
+class EmbeddedPicture:
+    """A picture inside a Parquet file, read when it is looked at.
+
+    Attributes:
+        path: the file.
+        group: row group.
+        index: row within it.
+        column: name of the picture column.
+        sha256: of its bytes, so that equal pictures are known without decoding them.
+    """
+
+    path: Path
+    group: int
+    index: int
+    column: str
+    sha256: str
+
+    def __call__(self) -> Image.Image:
+        """Decode it."""
+        held = picture_column(self.path, self.group, self.column)[self.index]
+        return decoded(held["bytes"], f"{self.path}: row {self.index + 1} of group {self.group}, {self.column}")
+
+
+@dataclass(frozen=True)
+class HubPicture:
+    """A picture of a hub's data set, read when it is looked at; equal where its bytes are."""
+
+    sha256: str
+    dataset: Any = field(compare=False, repr=False)
+    index: int = field(compare=False)
+    column: str = field(compare=False)
+
+    def __call__(self) -> Image.Image:
+        """Decode it."""
+        return decoded(self.dataset[self.index][self.column]["bytes"], f"{self.column} of row {self.index + 1}")
+
+
+def decoded(content: bytes, name: str) -> Image.Image:
+    """A picture from its file's bytes.
+
+    Raises:
+        PictureError: they are none, or of a kind that `load_image` refuses.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return as_rgb(image, name, MAX_PIXELS)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, PictureError):
+            raise
+        raise PictureError("broken", f"{name}: cannot be read as an image ({error})") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError("over_limits", f"{name}: is over the limit of {MAX_PIXELS} pixels ({error})") from error
+
+
+@lru_cache(maxsize=2)
+def picture_column(path: Path, group: int, column: str) -> list[dict[str, Any]]:
+    """The picture cells of one row group."""
+    return parquet_reader().ParquetFile(path).read_row_group(group, columns=[column])[column].to_pylist()
+
+
+def parquet_reader() -> ModuleType:
+    """The package that reads Parquet; nothing else here needs it.
+
+    Raises:
+        BadExampleError: it is not installed.
+    """
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise BadExampleError("Parquet files need the package pyarrow: pip install pyarrow") from error
+
+
+def parquet_rows(path: Path, name: str) -> Iterator[Record | Fault]:
+    """Rows of every row group; picture cells become `EmbeddedPicture`s."""
+    try:
+        source = parquet_reader().ParquetFile(path)
+    except ValueError as error:
+        if isinstance(error, BadExampleError):
+            raise
+        yield Fault(name, 0, f"is not Parquet ({error}); was it downloaded whole?")
+        return
+    row = 0
+    for group in range(source.num_row_groups):
+        for index, fields in enumerate(source.read_row_group(group).to_pylist()):
+            row += 1
+            yield Record(name, row, {key: cell(path, group, index, key, value) for key, value in fields.items()})
+
+
+def cell(path: Path, group: int, index: int, column: str, value: Any) -> Any:
+    """A cell's value; the bytes of a picture are left in the file."""
+    if not is_picture(value):
+        return value
+    return EmbeddedPicture(path, group, index, column, hashlib.sha256(value["bytes"]).hexdigest())
+
+
+def hub_rows(hub: str, split: str, part: str | None = None) -> Iterator[Record]:
+    """Rows of a hub's data set through the package `datasets`, which nothing else here needs.
+
+    Args:
+        hub: id such as "flaviagiammarino/vqa-rad", or a folder in the hub's layout.
+        split: as the hub calls it.
+        part: name of the configuration, where there are several.
+
+    Raises:
+        BadExampleError: the package is not installed.
+    """
+    try:
+        datasets = importlib.import_module("datasets")
+    except ImportError as error:
+        raise BadExampleError(
+            f"hub={hub!r} needs the package datasets (pip install datasets); a local folder under root needs nothing"
+        ) from error
+    dataset = datasets.load_dataset(hub, part, split=split)
+    for column in [name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)]:
+        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+    for index, fields in enumerate(dataset):
+        pictures = {
+            name: HubPicture(hashlib.sha256(value["bytes"]).hexdigest(), dataset, index, name)
+            for name, value in fields.items()
+            if is_picture(value)
+        }
+        yield Record(f"{hub}:{part}/{split}" if part else f"{hub}:{split}", index + 1, {**fields, **pictures})
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a cell holds the bytes of a picture."""
+    return isinstance(value, dict) and isinstance(value.get("bytes"), bytes)

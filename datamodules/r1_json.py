@@ -1,0 +1,113 @@
+"""The JSON files of MedVLM-R1 and Med-R1: splits of OmniMedVQA for reinforcement learning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from typing_extensions import override
+
+from datamodules.batch import LETTERS, BadExampleError, Example
+from datamodules.modalities import modality_name
+from datamodules.options import chosen, lettered
+from datamodules.released import ReleasedSet
+from datamodules.rows import Record, shortened
+
+LETTERED = re.compile(r"(?:^|\s)([A-J])[).:]\s+")
+SPLIT = re.compile(r"(?<![a-z])(train|val|test)")
+TAGGED = re.compile(r"\s*<answer>\s*([A-Ja-j])\s*</answer>\s*")
+
+
+class R1Json(ReleasedSet):
+    """Questions with a letter to be rewarded.
+
+    Layout: any .json or .jsonl files, each a list of objects with image, problem and solution; a file whose path says
+    train or val is of that split, every other one is of the test split. Pictures lie below the root, or images/.
+
+    MedVLM-R1 has image as a list of names, problem with the options as "A) …" lines, solution as a letter, and also
+    question, options, answer (a text), dataset and subset (a modality). Med-R1 has image as one name, problem with the
+    options inside, and solution as "<answer> B </answer>".
+
+    Source: MedVLM-R1, arXiv:2502.19634 (300 questions each of MR, CT and X-ray); Med-R1, arXiv:2503.13939.
+    """
+
+    IMAGE_FOLDERS: ClassVar[Sequence[str]] = ("", "images")
+
+    @dataclass(frozen=True)
+    class Config(ReleasedSet.Config):
+        """Which files."""
+
+        files: str = "**/*.json*"
+        """Pattern of the files below the root; narrow it where other JSON lies there."""
+
+    @override
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
+        for path in sorted(self.root.glob(self.config.files)):
+            if path.suffix in (".json", ".jsonl"):
+                named = SPLIT.search(path.relative_to(self.root).as_posix().lower())
+                found[named.group(1) if named else "test"].append(path)
+        return found
+
+    @override
+    def example(self, record: Record) -> Example:
+        names = record.texts("image")
+        if not names:
+            raise BadExampleError(f"image is missing; the row has {sorted(record.fields)}")
+        if record.get("options") is not None:
+            question, options = record.text("question"), lettered(record.get("options"))
+        else:
+            question, options = stem_and_options(record.text("problem"))
+        answer = chosen(letter_of(record.text("solution")), options)
+        stated = record.text("answer", default=answer)
+        if stated not in (answer, *LETTERS):
+            raise BadExampleError(f"the solution's option is {shortened(answer)} but the answer is {shortened(stated)}")
+        return Example(
+            patient_id=names[0],
+            images=tuple(map(self.file, names)),
+            question=question,
+            options=tuple(options.values()),
+            answer=answer,
+            question_id=record.text("question_id", "id", default=f"{record.file}:{record.row}"),
+            tags={
+                "dataset": record.text("dataset", default="OmniMedVQA"),
+                "modality": modality_name(record.text("subset", "modality", "modality_type", default="unknown")),
+            },
+        )
+
+
+def letter_of(solution: str) -> str:
+    """The letter of a solution, bare or in answer tags.
+
+    Raises:
+        BadExampleError: it is neither.
+    """
+    match = TAGGED.fullmatch(solution)
+    letter = match.group(1) if match else solution
+    if len(letter) != 1:
+        raise BadExampleError(f"solution is {shortened(solution)}, expected a letter or <answer> letter </answer>")
+    return letter
+
+
+def stem_and_options(problem: str) -> tuple[str, dict[str, str]]:
+    """Cut "stem A) one B) two" into stem and options.
+
+    Raises:
+        BadExampleError: there are no letters A, B, … in this order.
+
+    Examples:
+        >>> stem_and_options("What is shown? A) lung B) liver, part A) of it")
+        ('What is shown?', {'A': 'lung', 'B': 'liver, part A) of it'})
+    """
+    marks = []
+    for match in LETTERED.finditer(problem):
+        if len(marks) < len(LETTERS) and match.group(1) == LETTERS[len(marks)]:
+            marks.append(match)
+    ends = [match.start() for match in marks[1:]] + [len(problem)]
+    texts = [problem[match.end() : end].strip() for match, end in zip(marks, ends, strict=True)]
+    if len(texts) < 2:
+        raise BadExampleError(f"problem is {shortened(problem)}, expected options as A) …, B) …")
+    return problem[: marks[0].start()].strip(), dict(zip(LETTERS, texts, strict=False))

@@ -1,0 +1,92 @@
+"""A row of a data file, the place it stands at, and why it cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.batch import BadExampleError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot be used.
+
+    Attributes:
+        file: relative to the data set's root.
+        row: counts from 1: the line of JSON lines, the entry of a list, the record under a CSV's header; 0 is the file.
+        reason: names the value and what was expected.
+    """
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        """`MM/test.jsonl, row 7: label is 'F', expected …`."""
+        return f"{self.file}, row {self.row}: {self.reason}" if self.row else f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row as it was read; `file` and `row` are those of `Fault`."""
+
+    file: str
+    row: int
+    fields: Mapping[str, Any]
+
+    def get(self, *names: str) -> Any:
+        """The first of the fields that is there and not empty, else None; several names are spellings of one field."""
+        held = (self.fields.get(name) for name in names)
+        return next((value for value in held if value is not None and value != ""), None)
+
+    def text(self, *names: str, default: str | None = None) -> str:
+        """A text field without surrounding space; a whole number counts as text.
+
+        Raises:
+            BadExampleError: it is missing (and there is no default), is no text, or holds half a surrogate pair, which
+                no tokenizer and no file takes.
+        """
+        value = self.get(*names)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise BadExampleError(f"{' or '.join(names)} is missing or empty; the row has {sorted(self.fields)}")
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise BadExampleError(f"{names[0]} is {shortened(value)}, expected text")
+        return clean_text(str(value), names[0])
+
+    def texts(self, *names: str) -> list[str]:
+        """A list of texts; one text counts as a list of one, a missing field as none.
+
+        Raises:
+            BadExampleError: something else stands there.
+        """
+        value = self.get(*names)
+        held = [] if value is None else [value] if isinstance(value, str) else value
+        if not isinstance(held, list) or not all(isinstance(item, str) for item in held):
+            raise BadExampleError(f"{names[0]} is {shortened(value)}, expected a list of texts")
+        return [clean_text(item, names[0]) for item in held]
+
+
+def clean_text(text: str, name: str) -> str:
+    """The text without surrounding space.
+
+    Raises:
+        BadExampleError: it cannot be written as UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadExampleError(f"{name} holds half a surrogate pair: {shortened(text)}") from error
+    return text.strip()
+
+
+def shortened(value: Any, length: int = 80) -> str:
+    """A value for a message: never a whole record."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deeply"
+    return text if len(text) <= length else f"{text[:length]}…"

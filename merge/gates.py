@@ -1,0 +1,122 @@
+"""When a merge is accepted, accepted with a warning, or rejected: a rejected one never becomes the result."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from merge.report import NORM_RATIO, WEAK_RETENTION
+
+Verdict = Literal["accept", "warn", "reject"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One check that a merge did not simply pass."""
+
+    verdict: Verdict
+    text: str
+    """What was found, with figures."""
+
+
+def summary(gates: Sequence[Gate]) -> dict[str, Any]:
+    """The worst verdict and all findings, in JSON's types."""
+    order = ("accept", "warn", "reject")
+    worst = max((order.index(gate.verdict) for gate in gates), default=0)
+    return {"verdict": order[worst], "gates": [asdict(gate) for gate in gates]}
+
+
+def gates_on_updates(report: Mapping[str, Any]) -> list[Gate]:
+    """What the weights alone tell: experts that were lost, norms out of proportion.
+
+    Args:
+        report: see `merge.report.conflict_report`.
+
+    Source: retention as a criterion is ours: TIES reverses an expert of a tenth of the others' norm.
+    """
+    found, experts = [], report["experts"]
+    for name, e in experts.items():
+        if e["retention"] is None:
+            found.append(Gate("warn", f"{name} is zero; it adds nothing"))
+        elif e["retention"] <= 0:
+            found.append(Gate("reject", f"retention of {name} is {e['retention']:.3f}: the agent moves against it"))
+        elif e["retention"] < WEAK_RETENTION:
+            found.append(Gate("warn", f"retention of {name} is {e['retention']:.3f}, below {WEAK_RETENTION}"))
+    norms = sorted(e["norm"] for e in experts.values() if e["norm"] > 0)
+    if norms and norms[-1] > NORM_RATIO * norms[0]:
+        text = f"norms differ by a factor of {norms[-1] / norms[0]:.1f}; elect at unit norm, or weigh by norm"
+        found.append(Gate("warn", text))
+    size = report["merged"]["norm_over_largest_expert"]
+    if size is None or size == 0:
+        found.append(Gate("reject", "the merged update is zero"))
+    elif not 0.1 <= size <= 3:
+        found.append(Gate("warn", f"the merged update has {size:.2f} times the largest expert's norm (0.1 to 3)"))
+    return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Right or wrong, question by question, on one specialty; the same questions for all three."""
+
+    base: Sequence[bool]
+    expert: Sequence[bool]
+    merged: Sequence[bool]
+
+    def __post_init__(self) -> None:
+        if not len(self.base) == len(self.expert) == len(self.merged) or not self.base:
+            counts = (len(self.base), len(self.expert), len(self.merged))
+            raise ValueError(f"base, expert and merged answered {counts} questions; expected the same ones, at least 1")
+
+
+def share(answers: Sequence[bool]) -> float:
+    """Accuracy, 0 to 1."""
+    return sum(answers) / len(answers)
+
+
+def bootstrap_interval(
+    a: Sequence[bool], b: Sequence[bool], factor: float = 1.0, *, draws: int = 2000, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of share(a) - factor share(b) over questions drawn with replacement, the same for both.
+
+    Args:
+        a: (n,) answers.
+        b: (n,) answers to the same questions.
+        factor: on b's share.
+        draws: resamples; seeded, so that the same answers give the same interval.
+        confidence: coverage.
+
+    Source: paired bootstrap, Efron 1979, percentile interval.
+    """
+    generator, n = random.Random(0), len(a)
+    gains = [x - factor * y for x, y in zip(a, b, strict=True)]
+    means = sorted(sum(generator.choices(gains, k=n)) / n for _ in range(draws))
+    edge = int(draws * (1 - confidence) / 2)
+    return means[edge], means[-1 - edge]
+
+
+def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> list[Gate]:
+    """What examinations tell: every specialty must stay at or above the base, and near its expert.
+
+    Args:
+        answers: specialty -> who was right where.
+        epsilon: share of the expert's accuracy that may be lost, in [0, 1).
+
+    Returns:
+        A rejection where a specialty is below the base and its interval excludes equality; a warning where it is below
+        the base within the interval, or below (1 - epsilon) of the expert.
+    """
+    found = []
+    for specialty, a in answers.items():
+        merged, base, expert = share(a.merged), share(a.base), share(a.expert)
+        if merged < base:
+            low, high = bootstrap_interval(a.merged, a.base)
+            verdict: Verdict = "reject" if high < 0 else "warn"
+            text = f"{specialty}: {merged:.3f} is below the base's {base:.3f}, difference {low:+.3f} to {high:+.3f}"
+            found.append(Gate(verdict, f"{text} (95 %, n = {len(a.base)})"))
+        if merged < (1 - epsilon) * expert:
+            low, high = bootstrap_interval(a.merged, a.expert)
+            text = f"{specialty}: {merged:.3f} is below {1 - epsilon:.2f} of the expert's {expert:.3f}"
+            found.append(Gate("warn", f"{text}, difference {low:+.3f} to {high:+.3f} (95 %, n = {len(a.base)})"))
+    return found

@@ -1,0 +1,35 @@
+"""The live model that a merge from the command line may ask; named by class path, so that merges import no model."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Live:
+    """Where a merge from the command line finds a model to ask: for Gram matrices, and for `auto`."""
+
+    config: str
+    """Experiment file whose base and data are used; experts are named after its specialties."""
+    overrides: tuple[str, ...] = ()
+    """Dotted `key=value` arguments, as on the command line of `train.py`."""
+    rows: int = 96
+    """Training questions per specialty on which Gram matrices are collected."""
+    n: int = 60
+    """Questions per specialty on which candidates are chosen, and the winner confirmed; 0 takes all."""
+    max_new_tokens: int = 96
+    """Limit of an answer in tokens."""
+    factory: str = "experiment.live_model.live_model"
+    """Dotted path of the function that builds the model."""
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.n < 0 or self.max_new_tokens < 1:
+            raise ValueError("live.rows and live.max_new_tokens must be at least 1, live.n at least 0")
+
+    def model(self) -> Any:
+        """Load it: an object with `grams`, `examine` and `protocol`, see `callbacks.merge_model.MergeModel`."""
+        module, _, name = self.factory.rpartition(".")
+        build = getattr(importlib.import_module(module), name)
+        return build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)

@@ -1,0 +1,73 @@
+"""Core TIES: trim, elect and average in the experts' joint singular basis instead of on the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from merge.methods.interface import CoreMethod, check_choice, check_number
+from merge.methods.ties import Disjoint, Elect, ties
+
+
+def in_singular_bases(cores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Turn cores into the singular bases of all experts together.
+
+    Args:
+        cores: (K, p, q) fp64.
+
+    Returns:
+        U (p, p), the turned cores (K, p, q), V (q, q): cores_i = U turned_i V^T.
+
+    Choice: the bases of [D_1 ... D_K] and [D_1; ...; D_K], so that the result depends on the updates alone; bases of
+        the stacked B and A, as published, depend on how an update is split into factors.
+    """
+    U = torch.linalg.svd(torch.cat(list(cores), dim=1), full_matrices=False)[0]
+    V = torch.linalg.svd(torch.cat(list(cores), dim=0), full_matrices=False)[2].T
+    return U, U.T @ cores @ V, V
+
+
+class CoreTies(CoreMethod):
+    """TIES on the entries of the cores: of the experts' joint rank at most, where TIES on the weights is not low-rank.
+
+    Source: merging in core space, arXiv:2509.17786, section 3; TIES-Merging, arXiv:2306.01708.
+    """
+
+    positive_weights = True
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of TIES, counted over the entries of a module's core."""
+
+        density: float = 0.2
+        """Fraction of an expert's core entries that is kept, in [0, 1]."""
+        lambda_: float = 1.0
+        """Scale of the result, above 0."""
+        elect: Literal["mass", "frequency", "unit"] = "mass"
+        """Elect a sign by summed magnitude, by the number of experts, or at unit norm each."""
+        disjoint: Literal["weighted", "mean", "sum"] = "weighted"
+        """Divide the agreeing values' sum by the agreeing weight, by the number agreeing, or not at all."""
+
+        def __post_init__(self) -> None:
+            check_number("density", self.density, 0, 1)
+            check_number("lambda_", self.lambda_, 0, open_low=True)
+            check_choice("elect", self.elect, ("mass", "frequency", "unit"))
+            check_choice("disjoint", self.disjoint, ("weighted", "mean", "sum"))
+
+    @override
+    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
+        c = self.config
+        return core_ties(cores, weights, density=c.density, lambda_=c.lambda_, elect=c.elect, disjoint=c.disjoint)
+
+
+def core_ties(
+    cores: Tensor, weights: Tensor, *, density: float, lambda_: float, elect: Elect, disjoint: Disjoint
+) -> Tensor:
+    """TIES in the joint singular bases: (K, p, q) and (K,) -> (p, q); options as for `ties`."""
+    U, turned, V = in_singular_bases(cores)
+    # fp32, in which magnitudes are ordered and counted exactly.
+    merged = ties(turned.float(), weights.float(), density=density, lambda_=lambda_, elect=elect, disjoint=disjoint)
+    return U @ merged.double() @ V.T

@@ -1,0 +1,71 @@
+"""KnOTS: align the experts by one singular value decomposition of all of them, then merge the aligned parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from merge.factors import Cores, Factors
+from merge.methods.interface import Experts, MergeMethod, Update, check_choice, check_number
+from merge.methods.task_arithmetic import task_arithmetic
+from merge.methods.ties import ties
+
+
+def aligned(joint: Cores) -> tuple[Tensor, Tensor]:
+    """Express the experts in one output basis.
+
+        [D_1 ... D_K] = U S [V_1 ... V_K]^T,   D_i = U (S V_i^T)
+
+    Args:
+        joint: the experts in common bases.
+
+    Returns:
+        U (m, p) and the parts S V_i^T (K, p, n), fp64.
+
+    Source: KnOTS, arXiv:2410.19735.
+    """
+    K, _, q = joint.cores.shape
+    U, S, Vh = torch.linalg.svd(torch.cat(list(joint.cores), dim=1), full_matrices=False)
+    parts = (S[:, None] * Vh).unflatten(1, (K, q)).transpose(0, 1)  # (K, p, q)
+    return joint.left @ U, parts @ joint.right.T
+
+
+class Knots(MergeMethod):
+    """KnOTS with TIES, or with the weighted sum, on the aligned parts; one expert alone is only trimmed."""
+
+    positive_weights = True
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of KnOTS."""
+
+        consensus: Literal["ties", "sum"] = "ties"
+        """How the aligned parts are merged; "sum" equals task arithmetic."""
+        density: float = 0.2
+        """Fraction of an expert's aligned entries kept before TIES, per module, in [0, 1]."""
+        lambda_: float = 1.0
+        """Scale of the result, above 0."""
+
+        def __post_init__(self) -> None:
+            check_choice("consensus", self.consensus, ("ties", "sum"))
+            check_number("density", self.density, 0, 1)
+            check_number("lambda_", self.lambda_, 0, open_low=True)
+
+    @override
+    def prepare(self, experts: Experts) -> Callable[[str], Update]:
+        weights, c = torch.tensor(experts.weights), self.config
+
+        def module(name: str) -> Update:
+            U, parts = aligned(experts.cores(name))
+            if c.consensus == "sum":
+                merged = task_arithmetic(parts.float(), weights, c.lambda_)
+            else:
+                merged = ties(parts.float(), weights, density=c.density, lambda_=c.lambda_)
+            return Update(Factors(merged, U.float()))
+
+        return module

@@ -1,0 +1,76 @@
+"""TSV-M: each expert's leading singular directions, made orthogonal to the other experts'."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from merge.methods.interface import CoreMethod, check_number
+
+RELATIVE_RANK = 1e-6
+"""Singular values below this share of the largest are rounding noise of fp32 factors."""
+
+
+def polar(stack: Tensor) -> Tensor:
+    """The nearest matrix whose nonzero singular values are all 1: (p, r) -> (p, r).
+
+    Choice: directions that occur twice leave singular values of 0 behind, whose vectors are arbitrary; they stay 0.
+    """
+    P, S, Qh = torch.linalg.svd(stack, full_matrices=False)
+    kept = S > RELATIVE_RANK * S[0]
+    return P[:, kept] @ Qh[kept]
+
+
+def tsv_m(cores: Tensor, weights: Tensor, *, share: float = 0.0, lambda_: float = 1.0) -> Tensor:
+    """Orthogonalise the experts' singular vectors and put their singular values back.
+
+        M = lambda U S V^T,   U = polar([U_1 ... U_K]),  S = diag(w_1 S_1, ..., w_K S_K),  V = polar([V_1 ... V_K])
+
+    Args:
+        cores: (K, p, q) fp64, the experts in common bases (or dense).
+        weights: (K,) fp64.
+        share: of each expert's directions that is kept, in (0, 1]; 0 means 1 / K.
+        lambda_: scale of the result.
+
+    Returns:
+        (p, q).
+
+    Source: TSV-Merge, arXiv:2412.00081.
+    Choice: the paper keeps 1 / K of min(m, n) directions, which for a LoRA would be all or zeros; 1 / K of its own
+        rank is counted here.
+    """
+    U, S, V = [], [], []
+    for core, weight in zip(cores, weights, strict=True):
+        u, s, vh = torch.linalg.svd(core, full_matrices=False)
+        rank = int((s > RELATIVE_RANK * s[0]).sum())
+        k = max(1, math.ceil(rank * (share or 1 / len(cores)) - 1e-9))
+        U.append(u[:, :k])
+        S.append(weight * s[:k])
+        V.append(vh[:k].T)
+    left, right = polar(torch.cat(U, dim=1)), polar(torch.cat(V, dim=1))
+    return lambda_ * (left * torch.cat(S)) @ right.T
+
+
+class TsvM(CoreMethod):
+    """TSV-M, exact in factor space."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of TSV-M."""
+
+        share: float = 0.0
+        """Share of each expert's singular directions that is kept, in [0, 1]; 0 means 1 / K, as the paper."""
+        lambda_: float = 1.0
+        """Scale of the result, above 0."""
+
+        def __post_init__(self) -> None:
+            check_number("share", self.share, 0, 1)
+            check_number("lambda_", self.lambda_, 0, open_low=True)
+
+    @override
+    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
+        return tsv_m(cores, weights, share=self.config.share, lambda_=self.config.lambda_)

@@ -1,0 +1,83 @@
+"""Finished modules of an unfinished merge: what was computed before an interruption is verified and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from merge.adapter_files import file_sha256
+from merge.durable import write_text
+from merge.factors import Factors
+from merge.peft_layout import tensor_name
+from merge.tensor_stream import Planned, planned, write_tensors
+
+PREFIX = ".parts-"
+
+
+class Parts:
+    """One module's factors per file, beside a note of its hash and of what the report needs."""
+
+    def __init__(self, out: Path, identity: str, modules: Sequence[str]) -> None:
+        """Take up the parts of the same recipe; those of other recipes are removed.
+
+        Args:
+            out: folder of the merged agent.
+            identity: of the recipe.
+            modules: all that there will be.
+        """
+        self.folder = out / f"{PREFIX}{identity[:16]}"
+        self.places = {module: self.folder / f"{number:05d}" for number, module in enumerate(modules)}
+        for other in out.glob(f"{PREFIX}*"):
+            if other != self.folder:
+                shutil.rmtree(other)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.facts: dict[str, dict[str, Any]] = {}
+        for module, place in self.places.items():
+            if (found := whole(place)) is not None:
+                self.facts[module] = found
+
+    def put(self, module: str, factors: Factors, facts: dict[str, Any]) -> None:
+        """Keep a module; it counts from the moment its note stands."""
+        place = self.places[module]
+        aside = place.with_suffix(f".{os.getpid()}.tmp")
+        shapes = {side: list(getattr(factors, side).shape) for side in "AB"}
+        write_tensors(aside, [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"], {})
+        os.replace(aside, place.with_suffix(".safetensors"))
+        sha256 = file_sha256(place.with_suffix(".safetensors"))
+        note = {"sha256": sha256, "shapes": shapes, "facts": facts}
+        write_text(place.with_suffix(".json"), json.dumps(note, sort_keys=True, allow_nan=False))
+        self.facts[module] = note
+
+    def plan(self) -> list[Planned]:
+        """The merged adapter's tensors, to be read one at a time."""
+
+        def tensor(module: str, side: str) -> Tensor:
+            with safe_open(self.places[module].with_suffix(".safetensors"), framework="pt") as file:
+                return file.get_tensor(side)
+
+        return [
+            planned(tensor_name(module, side), note["shapes"][side], lambda m=module, s=side: tensor(m, s))
+            for module, note in self.facts.items()
+            for side in "AB"
+        ]
+
+    def remove(self) -> None:
+        """Drop all parts: the merge is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def whole(place: Path) -> dict[str, Any] | None:
+    """The note of a part whose file is as it was written, or None."""
+    try:
+        note = json.loads(place.with_suffix(".json").read_text(encoding="utf-8"))
+        return note if file_sha256(place.with_suffix(".safetensors")) == note["sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        # Whatever is wrong with a part, computing it again sets it right.
+        return None

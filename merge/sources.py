@@ -1,0 +1,136 @@
+"""The experts of a recipe: opened, verified, and bound to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from merge.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
+from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
+from merge.grams import StoredGrams
+from merge.methods.interface import Experts
+from merge.peft_layout import CARRIED, task_vector_of
+from merge.recipe import Recipe, Source, checked_weights
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The sources of a recipe, on disk, verified."""
+
+    experts: Experts
+    fingerprint: str
+    """Of the base that all of them belong to."""
+    hashes: dict[str, list[dict[str, Any]]]
+    """Name -> per link of the chain `sha256`, and `relative_to_sha256` where something is subtracted."""
+    gram_hashes: dict[str, str]
+    """Name -> sha256 of the Gram matrices' file."""
+    template: dict[str, Any]
+    """PEFT configuration of one of them, for the settings that the merged adapter keeps."""
+
+
+def open_sources(recipe: Recipe) -> Opened:
+    """Open all sources, sorted by name, and check that they belong together.
+
+    Raises:
+        AdapterError: another base, another content than the recipe names, a child without its parent before it in the
+            chain, or settings that cannot be carried into one adapter.
+        ValueError: modules or weights do not fit.
+    """
+    if not recipe.sources or not all(recipe.sources.values()):
+        raise ValueError(f"every expert needs at least one adapter folder; got {dict(recipe.sources)!r:.500}")
+    links: list[tuple[Source, StoredAdapter]] = []
+    vectors: dict[str, TaskVector] = {}
+    hashes: dict[str, list[dict[str, Any]]] = {}
+    for name in sorted(recipe.sources):
+        chain: list[StoredAdapter] = []
+        terms: list[TaskVector] = []
+        signs: list[float] = []
+        hashes[name] = []
+        for source in recipe.sources[name]:
+            fingerprint = links[0][1].manifest["base_fingerprint"] if links else recipe.base_fingerprint
+            adapter = opened(source, fingerprint)
+            check_parent(name, source, adapter, chain)
+            chain.append(adapter)
+            links.append((source, adapter))
+            terms.append(task_vector_of(adapter, str(source.path)))
+            signs.append(1.0)
+            hashes[name].append({"sha256": adapter.sha256})
+            if source.relative_to is not None:
+                parent = beneath(source, adapter)
+                terms.append(task_vector_of(parent, str(source.relative_to)))
+                signs.append(-1.0)
+                hashes[name][-1]["relative_to_sha256"] = parent.sha256
+        vectors[name] = terms[0] if len(terms) == 1 else add(terms, signs)
+    check_carried(links)
+    if recipe.missing == "zero":
+        vectors = filled(vectors)
+    check_same_modules(list(vectors.values()))
+    weights = list(checked_weights(recipe.weights, vectors).values())
+    grams = {name: StoredGrams(path) for name, path in sorted(recipe.grams.items())} or None
+    return Opened(
+        Experts(vectors, weights, grams),
+        links[0][1].manifest["base_fingerprint"],
+        hashes,
+        {name: file_sha256(path) for name, path in sorted(recipe.grams.items())},
+        links[0][1].config,
+    )
+
+
+def filled(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
+    """The same experts over all modules that any of them has; a module that one lacks is a zero update."""
+    shapes = {module: vector[module].shape for vector in vectors.values() for module in vector}
+
+    def factors(vector: TaskVector, module: str) -> Factors:
+        m, n = shapes[module]
+        return vector[module] if module in set(vector) else Factors(torch.zeros(1, n), torch.zeros(m, 1))
+
+    return {name: LazyVector(shapes, partial(factors, vector)) for name, vector in vectors.items()}
+
+
+def opened(source: Source, fingerprint: str | None) -> StoredAdapter:
+    """One adapter, of the base and with the content that are asked for."""
+    adapter = open_adapter(source.path, base_fingerprint=fingerprint)
+    if source.sha256 not in (None, adapter.sha256):
+        raise AdapterError(f"{source.path}: weights have sha256 {adapter.sha256}, the recipe names {source.sha256}")
+    return adapter
+
+
+def parent_of(adapter: StoredAdapter) -> str | None:
+    """The hash of the adapter that this one grew from, as its manifest records it."""
+    return (adapter.manifest["parent"] or {}).get("sha256")
+
+
+def check_parent(name: str, source: Source, adapter: StoredAdapter, before: list[StoredAdapter]) -> None:
+    """Refuse a link of a chain that did not grow from the one before it."""
+    if before and parent_of(adapter) not in (None, before[-1].sha256):
+        raise AdapterError(
+            f"{source.path}: grew from the adapter with sha256 {parent_of(adapter)}, but follows {before[-1].sha256} "
+            f"in the chain of {name!r}; only an expert and its own parent may be summed"
+        )
+
+
+def beneath(source: Source, adapter: StoredAdapter) -> StoredAdapter:
+    """The adapter that a source is relative to: its own parent."""
+    parent = open_adapter(source.relative_to, base_fingerprint=adapter.manifest["base_fingerprint"])
+    if parent_of(adapter) not in (None, parent.sha256):
+        raise AdapterError(
+            f"{source.path}: grew from the adapter with sha256 {parent_of(adapter)}, but relative_to names "
+            f"{source.relative_to} with {parent.sha256}; only its own parent may be subtracted"
+        )
+    return parent
+
+
+def check_carried(links: list[tuple[Source, StoredAdapter]]) -> None:
+    """Refuse settings that differ and cannot both be carried into one adapter."""
+
+    def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: config.get(key) or None for key in CARRIED if key != "base_model_name_or_path"}
+
+    first = settings(links[0][1].config)
+    for source, adapter in links[1:]:
+        if settings(adapter.config) != first:
+            raise AdapterError(f"{source.path}: {settings(adapter.config)} differs from the other experts' {first}")
