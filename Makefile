@@ -15,7 +15,7 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
 STAMP := $(VENV)/.requirements-installed
 RUN := $(VENV)/bin/python
-PIP := $(RUN) -m pip --disable-pip-version-check install
+PIP := $(RUN) -m pip --disable-pip-version-check install --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-all check bench board clean
