@@ -48,8 +48,11 @@ class Parts:
         place = self.places[module]
         aside = place.with_suffix(f".{os.getpid()}.tmp")
         shapes = {side: list(getattr(factors, side).shape) for side in "AB"}
-        write_tensors(aside, [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"], {})
-        os.replace(aside, place.with_suffix(".safetensors"))
+        try:
+            write_tensors(aside, [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"], {})
+            os.replace(aside, place.with_suffix(".safetensors"))
+        finally:
+            aside.unlink(missing_ok=True)
         sha256 = file_sha256(place.with_suffix(".safetensors"))
         note = {"sha256": sha256, "shapes": shapes, "facts": facts}
         write_text(place.with_suffix(".json"), json.dumps(note, sort_keys=True, allow_nan=False))
