@@ -1,162 +1,217 @@
 """The matrix: base, every expert and every merged agent, on every specialty's test questions.
 
-One cell (model, specialty) is one file, named by a hash of all that its numbers depend on: adapters, base, questions
-and protocol. A cell that exists is not computed again, whichever experiment under the same `runs_dir` made it.
+One cell (model, specialty, way of asking, guideline) is one file, named by a hash of all that its numbers depend on:
+adapters, base, questions and protocol. A cell that exists is not computed again, whichever experiment under the same
+`runs_dir` made it. docs/evaluation.md says what the numbers mean.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
+import math
+import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
+from callbacks.evaluation_board import write_board
+from callbacks.examination import Cell, Decoding, Examination, read_cell
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
-from datamodules.prompts import NEUTRAL, VERSION
-from evaluation.scoring import Prediction, matrix, matrix_csv, matrix_figure, matrix_text, score
+from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
+from evaluation.predictions import Prediction, by_variant
+from evaluation.scoring import matrix, matrix_csv, matrix_text, score
+from evaluation.tables import parts_of, report, telling_tags
+from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
 from experiment.folders import locked
 from experiment.interrupts import deferred
 from experiment.provenance import data_sha256
-from lightning_modules.policy import Policy, Prompt
-from lightning_modules.rollout import sample
-from merge.adapter_files import adapter_sha256, read_adapter
+from lightning_modules.rewards.guidelines import load_guidelines
+from merge.adapter_files import adapter_sha256
 from merge.durable import write_text
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One model on one specialty, not yet computed.
-
-    Attributes:
-        model: row name.
-        adapters: folders of the adapters that act together.
-        specialty: column name.
-        path: where its predictions go.
-    """
-
-    model: str
-    adapters: tuple[Path, ...]
-    specialty: str
-    path: Path
+DEFAULT_TOKENS = 96
+Official = Literal["official:medxpertqa", "official:omnimedvqa", "official:medevalkit"]
 
 
 class EvaluateExperts(ExperimentCallback):
-    """Greedy answers to the neutral prompt, scored strictly; lenient accuracy and parse rate stand beside it."""
+    """Raw answers, scored strictly; lenient accuracy, parse rate, votes and variants stand beside it."""
 
     @dataclass(frozen=True)
     class Config:
-        """Protocol of the matrix."""
+        """Protocol of the matrix; every key but `rows_at_once` and `scorers` is part of what a result depends on."""
 
         n: int = 300
         """Test questions per specialty, the first in hash order; 0 takes all."""
         split: str = "test"
         """Which split is examined: test, or val while choosing settings."""
-        max_new_tokens: int = 96
-        """Limit of an answer in tokens."""
+        max_new_tokens: int = DEFAULT_TOKENS
+        """Limit of an answer in tokens; at least 1."""
+        guidelines: tuple[str, ...] = (NEUTRAL,)
+        """Names or paths of guidelines: each question is asked under each of them alone; several also vote."""
+        samples: int = 1
+        """k, answers drawn per question and guideline; at least 1, and above 1 only with a temperature."""
+        temperature: float = 0.0
+        """Of the answers; 0 takes the most likely token (greedy), above 0 draws."""
+        image: tuple[ImageAblation, ...] = ("shown",)
+        """Pictures: `shown`, `none` (no picture and no picture tokens), `blank` (mid-grey of the same size), `swapped`
+        (of a question about another patient). The first is the main way, which the matrix shows; each further one is
+        asked for questions with pictures and reported beside it."""
+        shuffle_options: int = 0
+        """r, further orders of the options in which each question is asked; 0 to 9, of which m options have m - 1."""
+        paraphrase: int = 0
+        """Further wordings in which each question is asked, the first of `datamodules.prompts.WORDINGS`; 0 to 4."""
+        scorers: tuple[Official, ...] = ()
+        """Scores of others that the report shows beside our strict and lenient ones."""
         rows_at_once: int = 150
-        """Answers decoded together; changes no result beyond rounding."""
+        """Answers decoded together, and written to disk together; changes no result beyond rounding."""
 
         def __post_init__(self) -> None:
             if self.n < 0 or self.max_new_tokens < 1 or self.rows_at_once < 1:
                 raise ValueError("n must be at least 0, max_new_tokens and rows_at_once at least 1")
             if self.split not in ("test", "val"):
                 raise ValueError(f"split must be 'test' or 'val', got {self.split!r}")
+            for name, values in (("guidelines", self.guidelines), ("image", self.image)):
+                if not values or len(set(values)) != len(values):
+                    raise ValueError(f"{name} must name at least one and none twice, got {list(values)}")
+            if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+                raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
+            if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
+                raise ValueError(
+                    f"samples must be at least 1, and 1 at temperature 0, where all are the same; got {self.samples} "
+                    f"at temperature {self.temperature}"
+                )
+            if not 0 <= self.shuffle_options <= MOST_ORDERS or not 0 <= self.paraphrase <= len(WORDINGS):
+                raise ValueError(
+                    f"shuffle_options must be 0 to {MOST_ORDERS} and paraphrase 0 to {len(WORDINGS)}, got "
+                    f"{self.shuffle_options} and {self.paraphrase}"
+                )
+
+    def __init__(self, config: Config | None = None, *, experiment: ExperimentContext) -> None:
+        """Read the guidelines; arguments as of `ExperimentCallback`.
+
+        Raises:
+            ValueError: a guideline is unknown.
+        """
+        super().__init__(config, experiment=experiment)
+        c = self.config
+        self.guidelines = {g.name: g.instruction for g in load_guidelines(c.guidelines).values()}
+        self.variants = variants(c.image, c.shuffle_options, c.paraphrase)
+        self.data_sha256 = cache(lambda specialty: data_sha256(experiment.data(specialty), c.split))
+        self.asked = cache(self._asked)
 
     @override
     def finish(self) -> None:
         folder = self.experiment.folder.evaluation
         with locked(folder, "the evaluation"):
             predictions = self.predictions()
-            table = matrix(predictions)
+            main = by_variant(predictions)[""]
+            table = matrix(main)
             texts = {
                 "predictions.jsonl": "".join(prediction.to_json() + "\n" for prediction in predictions),
-                "scores.json": json.dumps(self.scores(predictions), indent=2) + "\n",
+                "scores.json": json.dumps(self.scores(main), indent=2) + "\n",
+                "report.md": report(predictions, self.config.scorers, telling_tags(predictions)) + "\n",
                 "matrix.csv": matrix_csv(table),
             }
             if any(not (folder / n).exists() or (folder / n).read_text("utf-8") != text for n, text in texts.items()):
                 with deferred():  # its writer has a thread of its own
-                    self.to_tensorboard(folder, table)
+                    write_board(folder, table, predictions)
                 for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
                     write_text(folder / name, text)
         print("\n" + matrix_text(table) + "\n", flush=True)
 
-    def models(self) -> dict[str, list[Path]]:
-        """Row name -> the adapter folders that act together; the bare base has none."""
-        rows: dict[str, list[Path]] = {"base": []}
-        for context in self.experiment.lineage:
-            if context.stage_class.provides == "expert":
-                for specialty in context.specialties:
-                    rows[f"{context.experiment.name}/{specialty}"] = [
-                        path for _, path in context.expert_chain(specialty)
-                    ]
-            for merged in sorted(context.folder.path.glob("merged/*/adapter")):
-                rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
-        return rows
+    # -- which questions in which way ----------------------------------------------------------------------------
 
-    def predictions(self) -> list[Prediction]:
-        """Every cell's predictions, computed or found."""
-        found: list[Prediction] = []
-        todo: list[Cell] = []
-        for model, adapters in self.models().items():
-            for specialty in self.experiment.specialties:
-                path = self.cell_path(adapters, specialty)
-                if path.exists():
-                    found += self.read_cell(path, model)
-                else:
-                    todo.append(Cell(model, tuple(adapters), specialty, path))
-        if todo:
-            found += self.compute(todo)
-        order = {model: i for i, model in enumerate(self.models())}
-        return sorted(found, key=lambda p: (order[p.model], p.specialty, p.question_id))
+    @property
+    def specialties(self) -> list[str]:
+        """The columns: all specialties, or where nothing is trained those of `only`."""
+        only = self.experiment.experiment.only if self.experiment.provides == "nothing" else ()
+        return list(only) or self.experiment.specialties
 
-    def questions(self, specialty: str) -> Sequence[Example]:
-        """The test questions of a specialty."""
+    def cells(self) -> list[Cell]:
+        """Every cell in the order of the file of predictions: the main way of all models first."""
+        models = self.experiment.examined
+        return [
+            self.cell(model, tuple(adapters), specialty, variant, guideline)
+            for variant in self.variants
+            for model, adapters in models.items()
+            for specialty in sorted(self.specialties)
+            for guideline in self.guidelines
+            if variant == self.variants[0] or self.asked(specialty, variant)
+        ]
+
+    def questions(self, cell: Cell) -> Sequence[Example]:
+        """The questions of a cell as they are put."""
+        return self.asked(cell.specialty, cell.variant)
+
+    def _asked(self, specialty: str, variant: Variant) -> Sequence[Example]:
         held = self.experiment.data(specialty).splits[self.config.split]
-        return held[: self.config.n] if self.config.n else held
+        chosen = held[: self.config.n] if self.config.n else held
+        return tuple(asked(chosen, variant, self.variants[0], held))
 
-    def cell_path(self, adapters: Sequence[Path], specialty: str) -> Path:
-        """The file of a cell: the same cell of any experiment under `runs_dir`, else a new one of this experiment."""
+    def cell(self, model: str, adapters: tuple[Path, ...], specialty: str, variant: Variant, guideline: str) -> Cell:
+        """A cell and its file: the same cell of any experiment under `runs_dir`, else a new one of this experiment."""
         parts = [
-            self.base_key(),
-            *(adapter_sha256(path) for path in adapters),
-            data_sha256(self.experiment.data(specialty), self.config.split),
-            str(len(self.questions(specialty))),
+            self.experiment.base_key,
+            *map(adapter_sha256, adapters),
+            self.data_sha256(specialty),
+            str(len(self.asked(specialty, variant))),
             str(self.config.max_new_tokens),
             VERSION,
         ]
+        if special := self.special(variant, guideline):
+            parts.append(json.dumps(special, sort_keys=True))
         name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32] + ".jsonl"
         found = Path(self.experiment.experiment.runs_dir).glob(f"*/evaluation/cells/{name}")
-        return next(iter(sorted(found)), self.experiment.folder.evaluation / "cells" / name)
+        path = next(iter(sorted(found)), self.experiment.folder.evaluation / "cells" / name)
+        return Cell(model, adapters, specialty, variant, guideline, self.protocol(variant), path)
 
-    def base_key(self) -> str:
-        """Identifies the base without loading it: the trained weights' manifest, and the model's settings."""
-        base = self.experiment.base_folder
-        manifest = (base / "manifest.json").read_text() if base else ""
-        return hashlib.sha256(
-            (manifest + json.dumps(self.experiment.resolved["model"], sort_keys=True)).encode()
-        ).hexdigest()
+    def protocol(self, variant: Variant) -> dict[str, str]:
+        """What differs from the default protocol, for `Prediction.protocol`."""
+        c = self.config
+        given = {"temperature": f"{c.temperature:g}"} if c.temperature else {}
+        given |= {"max_new_tokens": str(c.max_new_tokens)} if c.max_new_tokens != DEFAULT_TOKENS else {}
+        return given | variant.protocol
 
-    @staticmethod
-    def read_cell(cell: Path, model: str) -> list[Prediction]:
-        """Predictions of a stored cell, under the row's name in this experiment."""
-        lines = cell.read_text("utf-8").split("\n")[:-1]  # splitlines() would cut at U+2028 too
-        return [replace(Prediction.from_json(line, str(cell)), model=model) for line in lines]
+    def special(self, variant: Variant, guideline: str) -> dict[str, Any]:
+        """All that answers depend on besides greedy decoding of the plain question under the neutral prompt."""
+        c = self.config
+        found: dict[str, Any] = dict(variant.protocol)
+        if variant.wording:
+            found["frame"] = WORDINGS[variant.wording - 1]
+        if self.guidelines[guideline]:
+            found |= {"guideline": guideline, "instruction": self.guidelines[guideline]}
+        if c.temperature:
+            found |= {"temperature": c.temperature, "samples": c.samples, "seed": self.experiment.experiment.seed}
+        return found
 
-    def compute(self, todo: Sequence[Cell]) -> list[Prediction]:
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def predictions(self) -> list[Prediction]:
+        """Every cell's predictions, computed or found."""
+        cells = self.cells()
+        todo = {cell.path: cell for cell in reversed(cells) if not cell.path.exists()}
+        if todo:
+            self.compute(list(reversed(todo.values())))
+        self.forget_pieces()
+        blocks: dict[tuple, list[Prediction]] = {}
+        for cell in cells:
+            blocks.setdefault((cell.variant, cell.model, cell.specialty), []).extend(read_cell(cell))
+        return [item for block in blocks.values() for item in sorted(block, key=lambda item: item.question_id)]
+
+    def compute(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells, in worker processes if the experiment has several."""
         workers = min(self.experiment.experiment.workers, len(todo))
         if workers > 1:
@@ -166,85 +221,26 @@ class EvaluateExperts(ExperimentCallback):
                     finished.result()
         else:
             self.compute_here(todo)
-        return [prediction for cell in todo for prediction in self.read_cell(cell.path, cell.model)]
 
     def compute_here(self, todo: Sequence[Cell]) -> None:
-        """Answer the questions of missing cells; each cell is on disk as soon as it is done."""
-        policy, fingerprint = self.experiment.policy()
-        on_gpu = torch.cuda.is_available() and self.experiment.experiment.trainer.get("accelerator") != "cpu"
-        policy.to("cuda" if on_gpu else "cpu")
-        loaded: dict[Path, str] = {}
-        prompts = {
-            specialty: [policy.prompt(example, "") for example in self.questions(specialty)]
-            for specialty in dict.fromkeys(cell.specialty for cell in todo)
-        }
-        begin = time.monotonic()
-        for done, cell in enumerate(todo):
-            for path in [path for path in loaded if path not in cell.adapters]:
-                policy.remove_adapter(loaded.pop(path))
-            for path in cell.adapters:
-                if path not in loaded:
-                    adapter = read_adapter(path, base_fingerprint=fingerprint)
-                    loaded[path] = f"m{adapter_sha256(path)[:12]}"
-                    policy.load_adapter(loaded[path], adapter.config, adapter.tensors)
-            policy.activate([loaded[path] for path in cell.adapters])
-            with policy.folded():
-                predictions = self.answer(policy, cell, prompts[cell.specialty])
-            write_text(cell.path, "".join(prediction.to_json() + "\n" for prediction in predictions))
-            left = (time.monotonic() - begin) / (done + 1) * (len(todo) - done - 1)
-            result = score(predictions)
-            print(
-                f"evaluated {cell.model} on {cell.specialty}: {100 * result.accuracy:.1f} % of {result.n}"
-                f"  ({done + 1}/{len(todo)}, {left:.0f} s left)",
-                flush=True,
-            )
+        """Answer the questions of missing cells in this process; each piece is on disk as soon as it is done."""
+        c = self.config
+        decoding = Decoding(c.max_new_tokens, c.temperature, c.samples, self.experiment.experiment.seed, c.rows_at_once)
+        Examination(self.experiment, self.questions, self.guidelines, decoding).run(todo)
 
-    def answer(self, policy: Policy, cell: Cell, prompts: Sequence[Prompt]) -> list[Prediction]:
-        """Greedy answers of the policy as it stands to one specialty's questions."""
-        completions = sample(
-            policy,
-            prompts,
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=0.0,
-            rows_at_once=self.config.rows_at_once,
-        )
-        return [
-            Prediction(
-                model=cell.model,
-                specialty=cell.specialty,
-                question_id=example.question_id,
-                patient_id=example.patient_id,
-                guideline=NEUTRAL,
-                options=example.options,
-                answer_letter=example.letter,
-                completion=completion.text,
-                tags=dict(example.tags),
-                n_tokens=len(completion.ids),
-                truncated=completion.truncated,
-            )
-            for example, completion in zip(self.questions(cell.specialty), completions, strict=True)
-        ]
+    def forget_pieces(self) -> None:
+        """Remove what a kill left of cells that are complete."""
+        for parts in (self.experiment.folder.evaluation / "cells").glob("*.parts"):
+            if parts.with_suffix(".jsonl").exists():
+                shutil.rmtree(parts)
 
     @staticmethod
     def scores(predictions: Sequence[Prediction]) -> dict:
         """Model -> specialty -> every figure of `evaluation.scoring.Score`."""
-        cells: dict[str, dict[str, list[Prediction]]] = {}
-        for prediction in predictions:
-            cells.setdefault(prediction.model, {}).setdefault(prediction.specialty, []).append(prediction)
         return {
             model: {specialty: asdict(score(rows)) for specialty, rows in columns.items()}
-            for model, columns in cells.items()
+            for model, columns in parts_of(predictions).items()
         }
-
-    def to_tensorboard(self, folder: Path, table) -> None:
-        """The matrix as a figure, and each cell as a scalar; an earlier matrix's events make room."""
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()
-        with SummaryWriter(str(folder)) as writer:
-            writer.add_figure("evaluation/matrix", matrix_figure(table))
-            for row in table:
-                for specialty, cell in row.cells.items():
-                    writer.add_scalar(f"test/accuracy/{specialty}/{row.model.replace('/', '.')}", cell.accuracy, 0)
 
 
 def compute_part(config: EvaluateExperts.Config, experiment: ExperimentContext, todo: Sequence[Cell]) -> None:

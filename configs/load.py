@@ -16,13 +16,16 @@ from configs.problems import ConfigError, Problem, did_you_mean
 from configs.resolve import Resolver, origins, resolved
 from configs.schema import Experiment
 from configs.show import changed_settings, format_resolved
-from configs.tree import Branch, Leaf, TreeReader, merge_trees, plain, read_overrides, shown
+from configs.tree import COMMAND_LINE, Branch, Leaf, TreeReader, merge_trees, place_of, plain, read_overrides, shown
 
 __all__ = ["Loaded", "changed_settings", "format_resolved", "handed_on", "load"]
 
 CONFIGS = Path(__file__).resolve().parent
 OWN = ("name", "description")
 """Keys that a file does not hand down through `extends`."""
+GROUPS = {"model": ("model",), "data": ("specialties", "data")}
+"""Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
+the experiment says there."""
 HANDED_ON = ("seed", "runs_dir", "workers", "threads", "budget", "feature_cache")
 """Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
 
@@ -52,7 +55,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Args:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
-            (`module.init_args.beta=0`). Those named in `HANDED_ON` reach required experiments too; the seed only where
+            (`module.init_args.beta=0`). `model=NAME` and `data=NAME` choose a file of configs/model/ or configs/data/,
+            or any other by its path. Those named in `HANDED_ON` reach required experiments too; the seed only where
             they do not state their own.
 
     Raises:
@@ -82,12 +86,16 @@ def load_one(
     if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
         overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
     named = Branch({"name": Leaf(path.stem, "file name")}, below.place)
-    tree = merge_trees(merge_trees(named, below), read_overrides(overrides, problems))
+    chosen, others = choices(overrides)
+    for group, choice in chosen.items():
+        below = with_choice(below, group, choice, problems)
+    tree = merge_trees(merge_trees(named, below), read_overrides(others, problems))
     resolver = Resolver(tree, problems)
     experiment = resolver.experiment()
     required = load_required(tree, path, overrides, (*chain, path), problems)
     if experiment is None or len(problems) > before:
         return None
+    check_models(experiment, required, tree, problems)
     whole = resolved(experiment)
     return Loaded(experiment, whole, origins(whole, tree), path, required)
 
@@ -100,6 +108,56 @@ def handed_on(overrides: Sequence[str]) -> list[str]:
         ['runs_dir=/tmp/runs', 'seed=3', 'budget=0.1']
     """
     return [argument for argument in overrides if argument.partition("=")[0].strip() in HANDED_ON]
+
+
+def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The files that overrides choose per group, and the other overrides.
+
+    Examples:
+        >>> choices(["data=real", "data.root=films", "model={class_path: a.B}"])
+        ({'data': 'real'}, ['data.root=films', 'model={class_path: a.B}'])
+    """
+    chosen: dict[str, str] = {}
+    others = []
+    for argument in overrides:
+        key, _, text = argument.partition("=")
+        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in GROUPS else None
+        if isinstance(value, str) and value:
+            chosen[key.strip()] = value
+        else:
+            others.append(argument)
+    return chosen, others
+
+
+def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
+    """An experiment's tree with the sections of a group taken from one file, and from it alone."""
+    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
+    path = next((place.resolve() for place in places if place.is_file()), None)
+    if path is None:
+        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path"
+        problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
+    layer = read_file(path, (), problems) if path else None
+    if layer is None:
+        return below
+    taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
+    if not taken:
+        message = f"{shown(path)} says nothing about {' or '.join(GROUPS[group])}"
+        problems.append(Problem(COMMAND_LINE, group, name, message))
+    kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
+    return Branch({**kept, **taken}, below.place)
+
+
+def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branch, problems: list[Problem]) -> None:
+    """Note required experiments whose weights belong to another kind of model."""
+    for parent in required:
+        own, other = (one.model.class_path for one in (experiment, parent.experiment))
+        if own != other:
+            message = (
+                f"{own} cannot start from {parent.experiment.name}, which is of {other}; name another experiment in "
+                "requires, or requires=[] to take the model's weights as they are published"
+            )
+            problems.append(Problem(place_of(tree, "model"), "model", own, message))
 
 
 def load_required(

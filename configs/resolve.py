@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from configs.annotations import field_types
 from configs.check import check
 from configs.components import check_component, with_defaults
 from configs.construct import as_plain
-from configs.problems import Problem, Report, unknown_key
+from configs.problems import Problem, Report, did_you_mean, unknown_key
 from configs.ranges import range_faults
 from configs.schema import Component, Experiment
 from configs.signature import signature
@@ -19,9 +20,15 @@ from configs.tree import Branch, place_of, plain
 TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 OURS = {"callbacks": "name them in the section `callbacks`", "default_root_dir": "set runs_dir and name instead"}
 """Trainer arguments that the experiment itself sets."""
+MANIFEST = "manifest.json"
 UNNAMED = "unnamed"
 """Stands in for a name that is wrong, so that the rest is checked too."""
 SECTIONS = ("model", "module", "specialties", "data", "callbacks", "trainer")
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder, or the folder `adapter` in it, has an adapter's manifest."""
+    return any((folder / inner / MANIFEST).is_file() for inner in ("", "adapter"))
 
 
 class Resolver:
@@ -48,12 +55,13 @@ class Resolver:
         values = self.scalars(given, types)
         sections = {
             "model": self.component(given, "model"),
-            "module": self.component(given, "module"),
+            "module": self.component(given, "module") if given.get("module") is not None else None,
             "specialties": self.specialties(given),
             "data": self.section(given, "data"),
             "callbacks": self.components(given, "callbacks"),
             "trainer": self.trainer(given),
         }
+        self.adapters(values.get("adapters", []))
         for name, message in range_faults(Experiment, {**sections, **values}, stand_ins={"name": UNNAMED}):
             self.report(name, given.get(name), message)
         return Experiment(**sections, **values) if len(self.problems) == before else None
@@ -67,6 +75,14 @@ class Resolver:
             if len(self.problems) == before:
                 good[name] = value
         return good
+
+    def adapters(self, folders: Sequence[str]) -> None:
+        """Note every folder that holds no adapter, before anything is computed for the others."""
+        for index, name in enumerate(folders):
+            if not is_adapter(Path(name)):
+                beside = [str(path) for path in sorted(Path(name).parent.glob("*")) if is_adapter(path)]
+                message = f"{name!r} is no adapter folder: neither it nor an `adapter` in it holds {MANIFEST}"
+                self.report(f"adapters[{index}]", name, message, did_you_mean(name, beside))
 
     def section(self, given: Mapping[str, Any], key: str) -> dict[str, Any]:
         """A mapping of the top level; an empty one (`callbacks:`) counts as no entries."""
@@ -133,7 +149,8 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain data with every default filled in: what `config.resolved.json` holds."""
     whole = as_plain(experiment)
     for key in ("model", "module"):
-        whole[key] = with_defaults(getattr(experiment, key))
+        if (component := getattr(experiment, key)) is not None:
+            whole[key] = with_defaults(component)
     for key in ("specialties", "callbacks"):
         whole[key] = {name: with_defaults(component) for name, component in getattr(experiment, key).items()}
     return whole

@@ -55,14 +55,17 @@ class Experiment:
     name; it is never inherited through `extends`, so that two files never share a folder by accident."""
     model: Component
     """The vision-language family."""
-    module: Component
-    """The LightningModule: the training objective."""
     specialties: dict[str, Component]
     """Specialty name -> DataModule; at least one. `null` removes an inherited one."""
+    module: Component | None = None
+    """The LightningModule: the training objective. Without one nothing is trained, and the callbacks examine."""
     data: dict[str, Any] = field(default_factory=dict)
     """DataModule options that every specialty shares; a specialty's own init_args win."""
     requires: list[str] = field(default_factory=list)
     """Experiment files whose experts this one starts from; run first unless finished."""
+    adapters: list[str] = field(default_factory=list)
+    """Folders of adapters that are examined beside what the lineage left: `runs/x/pediatrics`, or any folder written by
+    a merge, with or without its inner `adapter`. What an adapter grew from is found by its manifest."""
     callbacks: dict[str, Component] = field(default_factory=dict)
     """Free name -> callback. `null` removes an inherited one."""
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +90,25 @@ class Experiment:
     """One sentence for readers; not inherited through `extends`."""
 
     def __post_init__(self) -> None:
+        self._check_names()
+        if self.module is None and ("max_steps" in self.trainer or not self.callbacks):
+            raise ValueError(
+                "module is missing: without one nothing is trained, so that trainer.max_steps must be absent and "
+                "callbacks must name what examines, such as callbacks.evaluate_experts.EvaluateExperts"
+            )
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {self.seed}")
+        if not self.runs_dir:
+            raise ValueError("runs_dir must not be empty; '.' is the working folder")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if not (self.budget > 0 and math.isfinite(self.budget)):
+            raise ValueError(f"budget must be above 0 and finite, got {self.budget}")
+
+    def _check_names(self) -> None:
+        """Refuse names that cannot be folders or dotted keys, and specialties that are not there."""
         check_name("name", self.name)
         if not self.specialties:
             raise ValueError("specialties must name at least one specialty and its DataModule")
@@ -101,13 +123,3 @@ class Experiment:
             raise ValueError(
                 f"only names {unknown[0]!r}, which is not a specialty here ({', '.join(self.specialties)})"
             )
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {self.seed}")
-        if not self.runs_dir:
-            raise ValueError("runs_dir must not be empty; '.' is the working folder")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
-        if not (self.budget > 0 and math.isfinite(self.budget)):
-            raise ValueError(f"budget must be above 0 and finite, got {self.budget}")

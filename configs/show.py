@@ -12,7 +12,7 @@ from configs.resolve import flattened
 if TYPE_CHECKING:
     from configs.load import Loaded
 
-FREE_TO_CHANGE = ("only", "workers", "overwrite", "runs_dir", "description", "callbacks", "feature_cache")
+FREE_TO_CHANGE = ("only", "workers", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters")
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
 which is kept by content and made anew where it differs. None of them changes an expert."""
 

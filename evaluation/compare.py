@@ -3,6 +3,7 @@
     python -m evaluation.compare runs/seed0/rl_gba                       every model of one experiment with its first
     python -m evaluation.compare runs/a runs/b                           models of the same name, b against a
     python -m evaluation.compare runs/a runs/b --models '*/merged/*' --baseline base --out compared
+    python -m evaluation.compare runs/a --models base 'base@*' --vary image          with its picture and without
 
 Answers are scored again from `predictions.jsonl`. Different questions and different protocols are refused.
 """
@@ -23,7 +24,7 @@ import numpy as np
 from evaluation.clustered import cluster_index, clustered_se, clustered_wilson
 from evaluation.comparison_report import Comparison, Verdict, write_reports
 from evaluation.paired import macro_difference, paired_difference
-from evaluation.predictions import Prediction, read_predictions
+from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import SCORERS, scorer_named
 from evaluation.statistics import holm
 
@@ -54,7 +55,8 @@ def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: 
 
     Args:
         paths: experiment folders or files of predictions.
-        models: patterns of row names, as in a shell; a model that fits one of them is taken.
+        models: patterns of row names, as in a shell; a model that fits one of them is taken. Answers to other variants
+            of the questions go by names such as base@image=none, and are taken only by patterns with an @.
         scorer: a name of `evaluation.scorers.SCORERS`.
 
     Raises:
@@ -66,17 +68,19 @@ def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: 
     seen: set[str] = set()
     for folder, path in enumerate(paths):
         rows: dict[str, dict[tuple, Prediction]] = {}
-        for item in read_predictions(path):
-            seen.add(item.model)
-            if not any(fnmatchcase(item.model, pattern) for pattern in models):
-                continue
-            items = rows.setdefault(item.model, {})
-            if item.key in items:
-                raise ValueError(
-                    f"{path}: model {item.model!r} answers {item.key} (specialty, question, guideline, sample) twice; "
-                    "were two evaluations appended to one file?"
-                )
-            items[item.key] = item
+        for label, predictions in by_variant(read_predictions(path)).items():
+            for item in predictions:
+                name = f"{item.model}@{label}" if label else item.model
+                seen.add(name)
+                if not any(fnmatchcase(name, pattern) for pattern in models if not label or "@" in pattern):
+                    continue
+                items = rows.setdefault(name, {})
+                if item.key in items:
+                    raise ValueError(
+                        f"{path}: model {name!r} answers {item.key} (specialty, question, guideline, sample) twice; "
+                        "were two evaluations appended to one file?"
+                    )
+                items[item.key] = item
         found += [(folder, model, items) for model, items in rows.items()]
     if not found:
         raise ValueError(f"no model fits {' '.join(models)}; the experiments have {', '.join(sorted(seen)) or 'none'}")

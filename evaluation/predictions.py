@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -115,6 +115,24 @@ class Prediction:
             raise ValueError(f"{where}: {error}") from error
 
 
+def by_variant(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]:
+    """Predictions by how the question was put, next to the main way, which is that of each model's first prediction.
+
+    Returns:
+        "" -> those of the main protocol, then for example "image=blank" -> those without the picture; each in order.
+    """
+    main: dict[str, dict[str, str]] = {}
+    found: dict[str, list[Prediction]] = {"": []}
+    for item in predictions:
+        protocol = main.setdefault(item.model, dict(item.protocol))
+        names = [name for name in VARIED if item.protocol.get(name) != protocol.get(name)]
+        label = ", ".join(f"{name}={item.protocol.get(name, 'default')}" for name in names)
+        found.setdefault(label, []).append(item)
+    return found
+
+
+VARIED = ("image", "shuffle", "wording")
+"""Keys of a protocol that say how a question was put: the attributes of `evaluation.variants.Variant`."""
 SPARSE = ("answer", "sample", "protocol", "turns", "option_losses")
 KINDS: dict[str, tuple[type, type | None]] = {
     **{item.name: (str, None) for item in fields(Prediction)},

@@ -37,6 +37,22 @@ def by_reading(prediction: Prediction, mode: Mode) -> Outcome:
     return Outcome(right, short.text, short.reason)
 
 
+def answered_text(prediction: Prediction, outcome: Outcome) -> str | None:
+    """What was answered, as it compares between orders of the options: the option's text, or the normalised free text.
+
+    None where nothing was read.
+    """
+    said = outcome.answered
+    if said is None:
+        return None
+    return prediction.options[LETTERS.index(said)] if prediction.options else normal_answer(said)
+
+
+def right_text(prediction: Prediction) -> str:
+    """The right answer in the form of `answered_text`."""
+    return prediction.gold if prediction.options else normal_answer(prediction.gold)
+
+
 def strict(prediction: Prediction) -> Outcome:
     """The main score."""
     return by_reading(prediction, "strict")
@@ -96,6 +112,10 @@ SCORERS: dict[str, Callable[[Prediction], Outcome]] = {
     "official:omnimedvqa_prefix": official_omnimedvqa_prefix,
     "official:medevalkit": official_medevalkit,
 }
+
+
+NEEDS_OPTIONS = ("official:medxpertqa", "official:omnimedvqa", "official:omnimedvqa_prefix")
+"""Scorers that cannot read open questions."""
 
 
 def scorer_named(name: str) -> Callable[[Prediction], Outcome]:

@@ -19,7 +19,7 @@ from evaluation.statistics import wilson
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "2"
+VERSION = "3"
 """Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
 
 
@@ -28,10 +28,10 @@ class Score:
     """Results of one model on one set of questions. Fractions are of n and lie in [0, 1].
 
     Attributes:
-        n: questions.
+        n: completions: one per question, unless several guidelines or samples were asked for.
         correct_strict: right by the strict reading.
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
-        low: lower end of its 95 % Wilson interval.
+        low: lower end of its 95 % Wilson interval; several completions of a question count together.
         high: upper end.
         low_clustered: lower end where the questions of one patient count together; equal to `low` if each has one.
         high_clustered: upper end.
@@ -82,6 +82,8 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
     right = [outcome.right for outcome in strictly]
     patients = [(item.specialty, item.patient_id) for item in predictions]
     bounds = clustered_wilson(right, patients, confidence)
+    questions = [(item.specialty, item.question_id) for item in predictions]
+    single = len(set(questions)) == n
     given = Counter(outcome.answered for outcome in strictly)
     gold = Counter(item.answer_letter for item in predictions)
     shown = LETTERS[: max(len(item.options) for item in predictions)]
@@ -89,7 +91,7 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
         n,
         sum(right),
         sum(right) / n,
-        *wilson(sum(right), n, confidence),
+        *(wilson(sum(right), n, confidence) if single else clustered_wilson(right, questions, confidence)),
         *bounds,
         len(set(patients)),
         accuracy_lenient=sum(outcome.right for outcome in leniently) / n,

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.open_answers import normal_answer
+from datamodules.prompts import NEUTRAL
 from evaluation.predictions import Prediction
-from evaluation.scorers import strict
+from evaluation.scorers import answered_text, right_text, strict
 from evaluation.votes import maj_at_k, pass_at_k, vote
 
 
@@ -21,7 +21,8 @@ class Several:
         n: questions.
         completions: per question.
         by_guideline: guideline -> accuracy of its completions, in order of first appearance.
-        vote: accuracy of the majority letter; among equals the one named first.
+        vote: accuracy of the majority answer; among equals the one named first. Where several guidelines and the
+            neutral prompt were asked, the guidelines alone vote.
         pass_at: k -> chance that one of k is right.
         maj_at: k -> chance that the majority of k is right, ties shared.
     """
@@ -66,9 +67,9 @@ def several(predictions: Sequence[Prediction]) -> Several:
         outcomes = [strict(item) for item in items]
         for item, outcome in zip(items, outcomes, strict=True):
             by_guideline.setdefault(item.guideline, []).append(outcome.right)
-        answers = [_comparable(item, outcome.answered) for item, outcome in zip(items, outcomes, strict=True)]
-        gold = _comparable(items[0], items[0].answer_letter or items[0].gold)
-        votes += vote(answers) == gold
+        answers = [answered_text(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]
+        gold = right_text(items[0])
+        votes += vote(voters(items, answers)) == gold
         counts = Counter(answers)
         for k in ks:
             passed[k] += pass_at_k(k_max, counts[gold], k)
@@ -77,8 +78,7 @@ def several(predictions: Sequence[Prediction]) -> Several:
     return Several(n, k_max, means, votes / n, {k: passed[k] / n for k in ks}, {k: won[k] / n for k in ks})
 
 
-def _comparable(item: Prediction, answered: str | None) -> str | None:
-    """A letter as it is; a free text as it is compared. Options shown in another order are told apart by their text."""
-    if answered is None or not item.options:
-        return None if answered is None else normal_answer(answered)
-    return item.options["ABCDEFGHIJ".index(answered)]
+def voters(items: Sequence[Prediction], answers: Sequence[str | None]) -> list[str | None]:
+    """The answers that vote: those under named guidelines if there are at least two of these, else all."""
+    named = {item.guideline for item in items} - {NEUTRAL}
+    return [a for item, a in zip(items, answers, strict=True) if len(named) < 2 or item.guideline in named]

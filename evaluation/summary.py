@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.paired import paired_difference
-from evaluation.predictions import Prediction, read_predictions
+from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import strict
 from evaluation.scoring import Row, columns_of, matrix
 from evaluation.statistics import mean_sd
@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders; several are taken as seeds")
     folders = parser.parse_args().experiments
-    predictions = [read_predictions(folder) for folder in folders]
+    predictions = [by_variant(read_predictions(folder))[""] for folder in folders]
     tables = [matrix(found) for found in predictions]
     if len(tables) > 1:
         print(seeds_markdown(tables) + "\n")

@@ -60,6 +60,7 @@ def where(context: ExperimentContext) -> None:
         lines.append(f"  matrix and answers   {folder.evaluation}/matrix.csv, predictions.jsonl, scores.json")
     if (folder.path / "merged").exists():
         lines.append(f"  merged agents        {folder.path}/merged/<method>/adapter, with recipe and conflict report")
-    lines.append(f"  experts              {folder.path}/<specialty>/adapter, samples.jsonl, provenance.json")
+    if context.provides != "nothing":
+        lines.append(f"  experts              {folder.path}/<specialty>/adapter, samples.jsonl, provenance.json")
     lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")
     print("\n".join(lines), flush=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from configs.build import build, import_class
 from configs.schema import Component, Experiment
 from datamodules.base import VQADataModule
+from experiment.adapters import named_chains
 from experiment.base_files import is_base_complete
 from experiment.folders import ExperimentFolder
 from lightning_modules.feature_cache import FeatureCache
@@ -43,8 +46,13 @@ class ExperimentContext:
 
     @property
     def stage_class(self) -> type[Stage]:
-        """The LightningModule's class."""
+        """The LightningModule's class; only for experiments that have one."""
         return import_class(self.experiment.module.class_path)
+
+    @property
+    def provides(self) -> Literal["base", "expert", "nothing"]:
+        """What a finished run leaves; nothing where the experiment only examines."""
+        return self.stage_class.provides if self.experiment.module else "nothing"
 
     @property
     def specialties(self) -> list[str]:
@@ -62,15 +70,30 @@ class ExperimentContext:
     @property
     def base_folder(self) -> Path | None:
         """Weights of the base that the lineage trained, or None where the model is used as it is published."""
-        bases = [c for c in self.lineage if c is not self and c.stage_class.provides == "base"]
+        bases = [c for c in self.lineage if c is not self and c.provides == "base"]
         return bases[-1].folder.run(bases[-1].specialties[0]).base if bases else None
+
+    @property
+    def base_key(self) -> str:
+        """Identifies the base without reading its weights: the trained weights' manifest, and the model's settings."""
+        base = self.base_folder
+        manifest = (base / "manifest.json").read_text() if base else ""
+        model = json.dumps(self.resolved["model"], sort_keys=True)
+        return hashlib.sha256((manifest + model + ("" if base else self._published())).encode()).hexdigest()
+
+    def _published(self) -> str:
+        """Names, sizes and times of the files of a model that is used as published, where its settings name folders."""
+        named = [value for value in self.resolved["model"]["init_args"].values() if isinstance(value, str)]
+        files = [file for value in named if value and Path(value).is_dir() for file in sorted(Path(value).iterdir())]
+        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        return json.dumps(stamps) if stamps else ""
 
     def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
         """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
         return [
             (c.stage_class.adapter, c.folder.run(specialty).adapter)
             for c in self.lineage[:-1]
-            if c.stage_class.provides == "expert" and specialty in c.specialties
+            if c.provides == "expert" and specialty in c.specialties
         ]
 
     def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
@@ -78,9 +101,11 @@ class ExperimentContext:
         return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
 
     def is_run_complete(self, specialty: str) -> bool:
-        """Whether a specialty's run has left its result."""
+        """Whether a specialty's run has left its result; where nothing is trained none is awaited."""
         run = self.folder.run(specialty)
-        return is_complete(run.adapter) if self.stage_class.provides == "expert" else is_base_complete(run.base)
+        if self.provides == "base":
+            return is_base_complete(run.base)
+        return self.provides == "nothing" or is_complete(run.adapter)
 
     def is_complete(self) -> bool:
         """Whether every expected run has."""
@@ -93,6 +118,23 @@ class ExperimentContext:
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
             self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
         return self._data[specialty]
+
+    @property
+    def examined(self) -> dict[str, list[Path]]:
+        """Row name -> the adapter folders that act together, of everything that this experiment examines.
+
+        Raises:
+            AdapterError: one of `adapters` is none, or its parent is not found.
+        """
+        rows: dict[str, list[Path]] = {"base": []}
+        for context in self.lineage:
+            if context.provides == "expert":
+                for specialty in context.specialties:
+                    chain = [path for _, path in context.expert_chain(specialty)]
+                    rows[f"{context.experiment.name}/{specialty}"] = chain
+            for merged in sorted(context.folder.path.glob("merged/*/adapter")):
+                rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
+        return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))
 
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""

@@ -30,18 +30,24 @@ def dry_run_report(context: ExperimentContext) -> str:
 def experiment_lines(context: ExperimentContext) -> list[str]:
     """One experiment's part of the report."""
     experiment = context.experiment
-    steps = max(1, round(experiment.trainer["max_steps"] * experiment.budget))
     wanted = list(experiment.only) or context.specialties
-    lines = [f"{experiment.name}: {experiment.module.class_path}, {steps} steps each on {', '.join(wanted)}"]
+    training = context.provides != "nothing"
+    if training:
+        steps = max(1, round(experiment.trainer["max_steps"] * experiment.budget))
+        lines = [f"{experiment.name}: {experiment.module.class_path}, {steps} steps each on {', '.join(wanted)}"]
+    else:
+        lines = [f"{experiment.name}: examines {', '.join(context.examined)} on {', '.join(wanted)}"]
     for specialty in wanted:
         state = "finished" if context.is_run_complete(specialty) else "to do"
-        lines.append(f"  {specialty} ({state})")
-        for name, report in quick_check(context.data(specialty)).items():
+        lines.append(f"  {specialty} ({state})" if training else f"  {specialty}")
+        for name, report in quick_check(context.data(specialty), training=training).items():
             letters = " ".join(f"{letter} {share:.0%}" for letter, share in report["letters"].items())
             lines.append(
                 f"    {name:5} {report['examples']:6} questions of {report['patients']:5} patients, "
                 f"{report['with_traces']} with traces; chance {report['random_guess']:.1%}; letters {letters}"
             )
+    if not training:
+        return lines
     if context.base_folder is None or context.base_folder.exists():
         lines += parameter_lines(context, wanted)
     else:

@@ -58,19 +58,16 @@ def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None
     wanted = list(experiment.only) or context.specialties
     claim_folder(context)
     with phase(context, "data"):
-        if unfinished(context, wanted):  # before hours of training what is required, not after
-            quick_checks({specialty: context.data(specialty) for specialty in wanted})
+        training = context.provides != "nothing"
+        if not training:
+            _ = context.examined  # a folder that is no adapter is told now
+        if not training or unfinished(context, wanted):  # before hours of training what is required, not after
+            quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
     for parent in context.required:
         run_required(parent, wanted, handed_on(overrides))
-    with phase(context, "training"):
-        torch.set_num_threads(experiment.threads)
-        check_parents(context, wanted)
-        todo = unfinished(context, wanted)
-        if experiment.workers > 1 and len(todo) > 1:
-            run_side_by_side(context, todo, overrides)
-        else:
-            for specialty in todo:
-                train(context, specialty)
+    torch.set_num_threads(experiment.threads)
+    if training:
+        train_all(context, wanted, overrides)
     missing = unfinished(context, context.specialties)
     if missing:
         print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
@@ -78,9 +75,23 @@ def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None
     for callback in context.callbacks():
         with phase(context, type(callback).__name__):
             callback.finish()
-    for folder in (context.folder.path, *(context.folder.run(specialty).path for specialty in wanted)):
+    runs = [context.folder.run(specialty).path for specialty in wanted] if training else []
+    for folder in (context.folder.path, *runs):
         if read_state(folder) != "finished":  # also where a run was interrupted after it had left its result
             write_status(folder, "finished")
+
+
+def train_all(context: ExperimentContext, wanted: Sequence[str], overrides: Sequence[str]) -> None:
+    """Train the wanted specialties that have not left their result; arguments and errors as of `run_experiment`."""
+    experiment = context.experiment
+    with phase(context, "training"):
+        check_parents(context, wanted)
+        todo = unfinished(context, wanted)
+        if experiment.workers > 1 and len(todo) > 1:
+            run_side_by_side(context, todo, overrides)
+        else:
+            for specialty in todo:
+                train(context, specialty)
 
 
 def unfinished(context: ExperimentContext, specialties: Sequence[str]) -> list[str]:
@@ -126,7 +137,7 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
 
 def run_required(parent: ExperimentContext, wanted: Sequence[str], overrides: Sequence[str]) -> None:
     """Finish the part of a required experiment that the wanted specialties need."""
-    if parent.stage_class.provides == "expert":
+    if parent.provides == "expert":
         needed = [specialty for specialty in parent.specialties if specialty in wanted]
         if not needed:
             return

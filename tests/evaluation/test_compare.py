@@ -119,7 +119,7 @@ def test_several_experiments_pair_models_of_one_name(tmp_path):
         ({"answer_letter": "B"}, (), "another right answer"),
         ({"patient_id": "p7"}, (), "another patient"),
         ({"protocol": {"temperature": "0.7"}}, (), "protocols differ: temperature 'not stated' and '0.7'"),
-        ({"protocol": {"image": "none", "prompt": "2"}}, ("image",), "protocols differ: prompt 'not stated' and '2'"),
+        ({"protocol": {"prompt": "2"}}, ("image",), "protocols differ: prompt 'not stated' and '2'"),
     ],
 )
 def test_what_is_not_alike_is_refused(tmp_path, change, vary, message):

@@ -50,7 +50,7 @@ def status(folder: Path) -> dict:
 
 
 def test_ctrl_c_in_every_phase_and_the_same_matrix_in_the_end(lineage, tmp_path, monkeypatch, capsys):
-    from callbacks import evaluate_experts, merge_experts
+    from callbacks import evaluate_experts, examination, merge_experts
     from experiment import run
 
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
@@ -59,7 +59,7 @@ def test_ctrl_c_in_every_phase_and_the_same_matrix_in_the_end(lineage, tmp_path,
         (run, "_fit", 1, "training"),
         (ResumePoint, "on_train_batch_end", 2, "training"),
         (merge_experts, "merge_adapters", 2, "training"),
-        (evaluate_experts, "score", 4, "EvaluateExperts"),
+        (examination, "score", 4, "EvaluateExperts"),
         (evaluate_experts, "matrix", 1, "EvaluateExperts"),
         (evaluate_experts, "write_text", 2, "EvaluateExperts"),
     ]

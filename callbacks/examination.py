@@ -1,0 +1,221 @@
+"""Asking a model the questions of a matrix's cells, piece by piece: a kill costs at most the piece in work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from callbacks.progress import Countdown
+from datamodules.batch import Example
+from evaluation.predictions import Prediction
+from evaluation.scoring import score
+from evaluation.variants import Variant
+from lightning_modules.feature_cache import Recent
+from lightning_modules.policy import Policy, Prompt
+from lightning_modules.rollout import sample, stream_seed
+from merge.adapter_files import adapter_sha256, read_adapter, verified
+from merge.durable import write_text
+
+if TYPE_CHECKING:
+    from experiment.context import ExperimentContext
+
+HELD_PROMPTS = 2**28
+"""Bytes of prompts, pictures included, that are kept for the next model."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one specialty, asked in one way under one guideline.
+
+    Attributes:
+        model: row name.
+        adapters: folders of the adapters that act together.
+        specialty: column name.
+        variant: how the questions are put.
+        guideline: whose instruction the prompts carry.
+        protocol: what differs from the default protocol.
+        path: where its predictions go.
+    """
+
+    model: str
+    adapters: tuple[Path, ...]
+    specialty: str
+    variant: Variant
+    guideline: str
+    protocol: Mapping[str, str]
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """For a line of progress."""
+        ways = [f"{key}={value}" for key, value in self.variant.protocol.items()]
+        return " ".join(
+            [self.model, "on", self.specialty, *([self.guideline] if self.guideline != "neutral" else ()), *ways]
+        )
+
+
+def read_cell(cell: Cell) -> list[Prediction]:
+    """Predictions of a stored cell, under this experiment's names and in its words."""
+    lines = cell.path.read_text("utf-8").split("\n")[:-1]  # splitlines() would cut at U+2028 too
+    names = {"model": cell.model, "specialty": cell.specialty, "protocol": dict(cell.protocol)}
+    return [replace(Prediction.from_json(line, str(cell.path)), **names) for line in lines]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are drawn.
+
+    Attributes:
+        max_new_tokens: limit of an answer in tokens.
+        temperature: 0 takes the most likely token.
+        samples: answers per question and guideline.
+        seed: of the draws.
+        rows_at_once: answers decoded together.
+    """
+
+    max_new_tokens: int
+    temperature: float
+    samples: int
+    seed: int
+    rows_at_once: int
+
+
+class Examination:
+    """Works through missing cells with one model in memory; what is done is on disk."""
+
+    def __init__(
+        self,
+        experiment: ExperimentContext,
+        questions: Callable[[Cell], Sequence[Example]],
+        instructions: Mapping[str, str],
+        decoding: Decoding,
+    ) -> None:
+        """Keep what to ask; nothing is loaded yet.
+
+        Args:
+            experiment: knows the base.
+            questions: of a cell, in order, as its variant puts them.
+            instructions: guideline -> what its prompts end with.
+            decoding: how answers are drawn.
+        """
+        self.experiment, self.questions, self.instructions, self.decoding = (
+            experiment,
+            questions,
+            instructions,
+            decoding,
+        )
+        self.prompts: Recent[Prompt] = Recent(HELD_PROMPTS)
+        self.loaded: dict[Path, str] = {}
+
+    def run(self, todo: Sequence[Cell]) -> None:
+        """Fill the cells.
+
+        Raises:
+            AdapterError: an adapter is damaged or of another base; told before the first question.
+        """
+        policy, fingerprint = self.experiment.policy()
+        for path in dict.fromkeys(path for cell in todo for path in cell.adapters):
+            verified(path, fingerprint)
+        on_gpu = torch.cuda.is_available() and self.experiment.experiment.trainer.get("accelerator") != "cpu"
+        policy.to("cuda" if on_gpu else "cpu")
+        total = sum(len(self.questions(cell)) for cell in todo) * self.decoding.samples
+        progress = Countdown(self.experiment.experiment.name, total, "answers")
+        for done, cell in enumerate(todo, 1):
+            with self.acting(policy, cell.adapters, fingerprint):
+                text = "".join(self.pieces(policy, cell, progress))
+            write_text(cell.path, text)
+            shutil.rmtree(pieces_folder(cell), ignore_errors=True)
+            predictions = read_cell(cell)
+            told = "nothing asked"
+            if predictions:
+                result = score(predictions)
+                told = f"{100 * result.accuracy:.1f} % of {result.n}"
+            progress.say(f"evaluated {cell.name}: {told}  ({done}/{len(todo)}, {progress.left} left)")
+        progress.close()
+
+    @contextmanager
+    def acting(self, policy: Policy, adapters: Sequence[Path], fingerprint: str) -> Iterator[None]:
+        """These adapters act for a while; those that the next cell shares stay loaded."""
+        for path in [path for path in self.loaded if path not in adapters]:
+            policy.remove_adapter(self.loaded.pop(path))
+        for path in adapters:
+            if path not in self.loaded:
+                adapter = read_adapter(path, base_fingerprint=fingerprint)
+                self.loaded[path] = f"m{adapter_sha256(path)[:12]}"
+                policy.load_adapter(self.loaded[path], adapter.config, adapter.tensors)
+        policy.activate([self.loaded[path] for path in adapters])
+        with policy.folded():
+            yield
+
+    def pieces(self, policy: Policy, cell: Cell, progress: Countdown) -> Iterator[str]:
+        """The lines of a cell, in pieces of as many questions as are decoded together; those on disk are taken.
+
+        The pieces are the batches of an uninterrupted run, so that its bytes do not depend on where it was killed.
+        """
+        questions = self.questions(cell)
+        size = max(1, self.decoding.rows_at_once // self.decoding.samples)
+        for start in range(0, len(questions), size):
+            part = questions[start : start + size]
+            file = pieces_folder(cell) / f"{start:06}-{start + len(part):06}.jsonl"
+            found = file.exists()
+            if not found:
+                predictions = self.answers(policy, cell, part)
+                write_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
+            progress.advance(len(part) * self.decoding.samples, found=found)
+            yield file.read_text("utf-8")
+
+    def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
+        """Answers of the policy as it stands; the samples of a question are contiguous."""
+        d = self.decoding
+        numbers = range(d.samples)
+        rows = [(example, number) for example in questions for number in numbers]
+        seeds = [stream_seed("evaluation", d.seed, e.question_id, cell.guideline, number) for e, number in rows]
+        completions = sample(
+            policy,
+            [self.prompt(policy, cell, example) for example in questions],
+            max_new_tokens=d.max_new_tokens,
+            temperature=d.temperature,
+            copies=d.samples,
+            seeds=seeds,
+            rows_at_once=d.rows_at_once,
+        )
+        return [
+            Prediction(
+                model=cell.model,
+                specialty=cell.specialty,
+                question_id=example.question_id,
+                patient_id=example.patient_id,
+                guideline=cell.guideline,
+                options=example.options,
+                answer_letter=example.letter if example.options else "",
+                completion=completion.text,
+                tags=dict(example.tags),
+                n_tokens=len(completion.ids),
+                truncated=completion.truncated,
+                answer="" if example.options else example.answer,
+                sample=number,
+                protocol=dict(cell.protocol),
+            )
+            for (example, number), completion in zip(rows, completions, strict=True)
+        ]
+
+    def prompt(self, policy: Policy, cell: Cell, example: Example) -> Prompt:
+        """A question's prompt; models share it as far as memory goes."""
+        key = repr((cell.specialty, cell.variant, cell.guideline, example.question_id))
+        found = self.prompts.get(key)
+        if found is None:
+            found = policy.prompt(example, self.instructions[cell.guideline])
+            size = 8 * len(found.ids) + sum(item.pixels.nbytes for _, item in found.images)
+            self.prompts.put(key, found, size)
+        return found
+
+
+def pieces_folder(cell: Cell) -> Path:
+    """Where the pieces of an unfinished cell lie."""
+    return cell.path.with_suffix(".parts")
