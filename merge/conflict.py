@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from merge.factors import Factors
+from merge.factors import Factors, Products
 
 SAMPLED_ROWS = 64
 """Rows per matrix in which signs and masses are compared; all of them where a matrix has no more."""
@@ -99,58 +99,41 @@ def cosines(products: Tensor) -> list[list[float | None]]:
     ]
 
 
-class Products:
-    """All inner products of the factors' columns of K updates: from them every figure follows, at R x R cost."""
+def interference(products: Products, merged: int, expert: int) -> tuple[float, float]:
+    """What one update adds to another on the inputs that the other reads.
 
-    def __init__(self, updates: Sequence[Factors]) -> None:
-        """Multiply once, in fp64."""
-        B = torch.cat([f.B for f in updates], dim=1).double()
-        A = torch.cat([f.A for f in updates]).double()
-        self.outputs, self.inputs = B.T @ B, A @ A.T  # (R, R)
-        ends = torch.tensor([f.rank for f in updates]).cumsum(0).tolist()
-        self.blocks = [slice(end - f.rank, end) for end, f in zip(ends, updates, strict=True)]
+    Returns:
+        |(M - D) D^T|^2 and |D D^T|^2; the root of their ratio is 0 where the expert is undisturbed.
 
-    def gram(self) -> Tensor:
-        """(K, K) inner products of the updates."""
-        both = self.outputs * self.inputs
-        result = torch.stack([torch.stack([both[i, j].sum() for j in self.blocks]) for i in self.blocks])
-        return (result + result.T) / 2
+    Source: the loss of WUDI-Merging, arXiv:2503.08099.
+    """
+    outputs, inputs = products.outputs, products.inputs
+    m, e = products.blocks[merged], products.blocks[expert]
+    inner = outputs[e, e]
+    # (M - D) D^T = [B_M, -B] [A_M; A] A^T B^T
+    left = torch.cat([inputs[m, e], -inputs[e, e]])
+    both = torch.cat([outputs[:, m], outputs[:, e]], dim=1)
+    both = torch.cat([both[m], both[e]])
 
-    def interference(self, merged: int, expert: int) -> tuple[float, float]:
-        """What one update adds to another on the inputs that the other reads.
+    def squared(outer: Tensor, middle: Tensor) -> float:
+        return (outer * (middle @ inner @ middle.T)).sum().clamp_min(0).item()
 
-        Returns:
-            |(M - D) D^T|^2 and |D D^T|^2; the root of their ratio is 0 where the expert is undisturbed.
+    return squared(both, left), squared(inner, inputs[e, e])
 
-        Source: the loss of WUDI-Merging, arXiv:2503.08099.
-        """
-        m, e = self.blocks[merged], self.blocks[expert]
-        inner = self.outputs[e, e]
-        # (M - D) D^T = [B_M, -B] [A_M; A] A^T B^T
-        left = torch.cat([self.inputs[m, e], -self.inputs[e, e]])
-        both = torch.cat([self.outputs[:, m], self.outputs[:, e]], dim=1)
-        both = torch.cat([both[m], both[e]])
 
-        def squared(outer: Tensor, middle: Tensor) -> float:
-            return (outer * (middle @ inner @ middle.T)).sum().clamp_min(0).item()
+def overlaps(side: Tensor, blocks: Sequence[slice]) -> list[list[float]]:
+    """How much of each other the updates' spaces share: 0 orthogonal, 1 contained.
 
-        return squared(both, left), squared(inner, self.inputs[e, e])
+        |Q_i^T Q_j|^2 / min(r_i, r_j)
 
-    def overlaps(self, side: Tensor, count: int) -> list[list[float]]:
-        """How much of each other the first `count` updates' spaces share: 0 orthogonal, 1 contained.
-
-            |Q_i^T Q_j|^2 / min(r_i, r_j)
-
-        Args:
-            side: `inputs` or `outputs`.
-            count: K.
-        """
-        whitened = [whitening(side[block, block]) for block in self.blocks[:count]]
-        pairs = list(zip(self.blocks[:count], whitened, strict=True))
-        return [
-            [(w.T @ side[a, b] @ v).square().sum().item() / min(w.shape[1], v.shape[1]) for b, v in pairs]
-            for a, w in pairs
-        ]
+    Args:
+        side: (R, R), `inputs` or `outputs` of the updates' `Products`.
+        blocks: their places.
+    """
+    pairs = [(block, whitening(side[block, block])) for block in blocks]
+    return [
+        [(w.T @ side[a, b] @ v).square().sum().item() / min(w.shape[1], v.shape[1]) for b, v in pairs] for a, w in pairs
+    ]
 
 
 def whitening(products: Tensor) -> Tensor:
@@ -161,30 +144,26 @@ def whitening(products: Tensor) -> Tensor:
     return V[:, kept] / E[kept].clamp_min(torch.finfo(E.dtype).tiny).sqrt()
 
 
-def module_conflict(names: Sequence[str], factors: Sequence[Factors], merged: Factors) -> dict[str, Any]:
-    """Everything that the report needs to know of one module, in JSON's types.
+def between_experts(names: Sequence[str], factors: Sequence[Factors], products: Products) -> dict[str, Any]:
+    """What one module's experts are to each other, whatever becomes of them, in JSON's types.
 
     Args:
         names: K experts.
         factors: their updates of the module.
-        merged: what was written for it.
+        products: of the same.
 
     Returns:
-        gram: (K + 1, K + 1) inner products, the merged update last.
         entries: m n.
         signs: per pair "a | b", the fields of `Signs`.
         mass: |sum of the experts| and sum of |experts|, summed over entries.
-        interference: per expert, see `Products.interference`.
-        overlap: inputs and outputs, K x K, see `Products.overlaps`.
+        overlap: inputs and outputs, K x K, see `overlaps`.
 
     Choice: evenly spaced rows instead of random ones: no generator, and the same answer every time.
     """
     m, n = factors[0].shape
     rows = torch.arange(min(m, SAMPLED_ROWS)) * m // min(m, SAMPLED_ROWS)
     sampled = torch.stack([f.B[rows] @ f.A for f in factors])  # (K, rows, n)
-    products = Products([*factors, merged])
-    G, K = products.gram(), len(factors)
-    cosine = cosines(G)
+    cosine = cosines(products.gram())
     pairs = {
         f"{a} | {b}": vars(signs(sampled[i], sampled[i + 1 + j], cosine[i][i + 1 + j], (m, n)))
         for i, a in enumerate(names)
@@ -192,16 +171,31 @@ def module_conflict(names: Sequence[str], factors: Sequence[Factors], merged: Fa
     }
     scale = m / len(rows)
     return {
-        "gram": G.tolist(),
         "signs": pairs,
         "entries": m * n,
         "mass": [sampled.sum(0).abs().sum().item() * scale, sampled.abs().sum().item() * scale],
-        "interference": [list(products.interference(K, i)) for i in range(K)],
         "overlap": {
-            "inputs": products.overlaps(products.inputs, K),
-            "outputs": products.overlaps(products.outputs, K),
+            "inputs": overlaps(products.inputs, products.blocks),
+            "outputs": overlaps(products.outputs, products.blocks),
         },
     }
+
+
+def with_merged(factors: Sequence[Factors], products: Products, merged: Factors) -> dict[str, Any]:
+    """What became of one module's experts, in JSON's types.
+
+    Args:
+        factors: K updates of the module.
+        products: of the same.
+        merged: what was written for it.
+
+    Returns:
+        gram: (K + 1, K + 1) inner products, the merged update last.
+        interference: per expert, see `interference`.
+    """
+    K = len(factors)
+    both = products.beside(factors, merged)
+    return {"gram": both.gram().tolist(), "interference": [list(interference(both, K, i)) for i in range(K)]}
 
 
 def signs_of(fields: Mapping[str, Any]) -> Signs:

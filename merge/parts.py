@@ -13,7 +13,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from merge.adapter_files import file_sha256
-from merge.durable import write_text
 from merge.factors import Factors
 from merge.peft_layout import tensor_name
 from merge.tensor_stream import Planned, planned, write_tensors
@@ -44,19 +43,24 @@ class Parts:
                 self.facts[module] = found
 
     def put(self, module: str, factors: Factors, facts: dict[str, Any]) -> None:
-        """Keep a module; it counts from the moment its note stands."""
+        """Keep a module; it counts from the moment its note stands.
+
+        Nothing waits for the disk: a part that a power cut tears does not have the hash that its note says.
+        """
         place = self.places[module]
         aside = place.with_suffix(f".{os.getpid()}.tmp")
         shapes = {side: list(getattr(factors, side).shape) for side in "AB"}
+        weights, note = place.with_suffix(".safetensors"), place.with_suffix(".json")
         try:
-            write_tensors(aside, [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"], {})
-            os.replace(aside, place.with_suffix(".safetensors"))
+            plan = [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"]
+            write_tensors(aside, plan, {}, durable=False)
+            os.replace(aside, weights)
+            told = {"sha256": file_sha256(weights), "shapes": shapes, "facts": facts}
+            aside.write_text(json.dumps(told, sort_keys=True, allow_nan=False), encoding="utf-8")
+            os.replace(aside, note)
         finally:
             aside.unlink(missing_ok=True)
-        sha256 = file_sha256(place.with_suffix(".safetensors"))
-        note = {"sha256": sha256, "shapes": shapes, "facts": facts}
-        write_text(place.with_suffix(".json"), json.dumps(note, sort_keys=True, allow_nan=False))
-        self.facts[module] = note
+        self.facts[module] = told
 
     def plan(self) -> list[Planned]:
         """The merged adapter's tensors, to be read one at a time."""

@@ -37,7 +37,8 @@ def figures(names: Sequence[str], modules: Sequence[Mapping[str, Any]]) -> dict[
 
     Args:
         names: K experts.
-        modules: what `merge.conflict.module_conflict` found, with `energy` (kept, whole), `rank` and `survival`.
+        modules: what `between_experts` and `with_merged` of `merge.conflict` found, with `energy` (kept, whole),
+            `rank` and `survival`.
 
     Returns:
         experts: per name, norm |D_i|, retention <M, D_i> / <D_i, D_i> (1: as strong as alone; 0: gone; below 0: the

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest, verified, write_adapter_with
 from merge.card import model_card
-from merge.conflict import module_conflict
+from merge.conflict import between_experts, with_merged
 from merge.durable import write_text
 from merge.factors import Factors
 from merge.gates import gates_on_updates, summary
@@ -133,9 +134,11 @@ def run_recipes(recipes: Sequence[Recipe], *, manifest_extra: Mapping[str, Any] 
                 parts = Parts(recipe.out, identity(written), opened.experts.modules)
                 jobs[number] = Job(recipe, written, module, parts)
         for name in opened.experts.modules:
-            for job in jobs.values():
-                if name not in job.parts.facts:
-                    job.parts.put(name, *merged_module(opened.experts, name, job.module(name), job.recipe.rank))
+            todo = [job for job in jobs.values() if name not in job.parts.facts]
+            among = facts_of_experts(opened.experts, name) if todo else {}
+            for job in todo:
+                factors, facts = merged_module(opened.experts, name, job.module(name), job.recipe.rank)
+                job.parts.put(name, factors, among | facts)
         found |= {number: job.write(opened, manifest_extra or {}) for number, job in jobs.items()}
     return [found[number] for number in range(len(recipes))]
 
@@ -146,21 +149,41 @@ def report_of(recipe: Recipe) -> dict[str, Any]:
     with one_thread():
         experts = open_sources(recipe).experts
         module = recipe.method.merge(experts)
-        facts = {name: merged_module(experts, name, module(name), recipe.rank)[1] for name in experts.modules}
+        facts = {
+            name: facts_of_experts(experts, name) | merged_module(experts, name, module(name), recipe.rank)[1]
+            for name in experts.modules
+        }
     return with_gates(conflict_report(experts.names, facts))
 
 
+def check_finite(name: str, figures: Sequence[float]) -> None:
+    """Refuse a module whose figures are not finite.
+
+    Raises:
+        ValueError: names the module.
+    """
+    if not all(map(math.isfinite, figures)):
+        raise ValueError(f"{name}: the merged update holds NaN or infinity; are weights or updates too large for fp32?")
+
+
+def facts_of_experts(experts: Experts, name: str) -> dict[str, Any]:
+    """What the report needs to know of a module's experts; see `merge.conflict.between_experts`."""
+    facts = between_experts(experts.names, experts.factors(name), experts.products(name))
+    check_finite(name, facts["mass"])
+    return facts
+
+
 def merged_module(experts: Experts, name: str, update: Update, rank: int | str) -> tuple[Factors, dict[str, Any]]:
-    """Cut a merged module to its rank, and collect what the report needs.
+    """Cut a merged module to its rank, and collect what the report needs to know of it.
 
     Raises:
         ValueError: the result is not finite.
     """
     factors = experts.factors(name)
-    merged, kept, whole = cut(update.value, rank, [f.rank for f in factors], torch.cat([f.A for f in factors]).T)
-    facts = module_conflict(experts.names, factors, merged)
-    if not math.isfinite(math.fsum([whole, *facts["mass"], *map(math.fsum, facts["gram"])])):
-        raise ValueError(f"{name}: the merged update holds NaN or infinity; are weights or updates too large for fp32?")
+    joint = experts.cores(name) if isinstance(update.value, Tensor) else None
+    merged, kept, whole = cut(update.value, rank, [f.rank for f in factors], joint)
+    facts = with_merged(factors, experts.products(name), merged)
+    check_finite(name, [whole, *map(sum, facts["gram"])])
     survival = None if update.kept is None else list(update.kept)
     return merged, facts | {"energy": [kept, whole], "rank": merged.rank, "survival": survival}
 

@@ -35,13 +35,14 @@ def planned(name: str, shape: Iterable[int], make: Callable[[], Tensor], dtype: 
     return Planned(name, shape, dtype, torch.Size(shape).numel() * DTYPES[dtype].itemsize, make)
 
 
-def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, str], *, durable: bool = True) -> None:
     """Write a safetensors file, each tensor's contents made, written and dropped in turn.
 
     Args:
         path: the file; its folder exists.
         plan: what goes in; the order of the names decides the layout.
         metadata: text beside the tensors.
+        durable: return only once the bytes are on the disk.
 
     Raises:
         ValueError: a tensor is not of the size promised.
@@ -65,4 +66,5 @@ def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, st
             if len(content) != entry.n_bytes:
                 raise ValueError(f"{path}: {entry.name} has {len(content)} bytes, {entry.n_bytes} were promised")
             file.write(content)
-    flush(path)
+    if durable:
+        flush(path)

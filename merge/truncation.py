@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merge.factors import RELATIVE_ZERO, Core, Cores, Factors, orthonormal_basis
+from merge.factors import RELATIVE_ZERO, Basis, Core, Cores, Factors, singular
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def balanced(U: Tensor, S: Tensor, V: Tensor) -> Factors:
 
 
 def cut(
-    update: Factors | Core | Tensor, rank: int | str, expert_ranks: Sequence[int], start: Tensor | None = None
+    update: Factors | Core | Tensor, rank: int | str, expert_ranks: Sequence[int], joint: Cores | None = None
 ) -> tuple[Factors, float, float]:
     """Cut one update to a rank, optimally in the Frobenius norm.
 
@@ -89,8 +89,8 @@ def cut(
         rank: an integer, "sum" (all that the experts span, exact for methods that stay low-rank), "max", or "energy:x":
             the fewest directions that keep the share x of the squared norm.
         expert_ranks: ranks of the merged experts in this module, for "sum" and "max".
-        start: (n, R), what the experts read; where a dense update is much larger than R and the rank asked for is at
-            most R / 2, the search for its leading directions starts there instead of looking at all of them.
+        joint: the experts; where a dense update is much larger than their joint rank R and the rank asked for is at
+            most R / 2, the search for its leading directions starts from theirs instead of looking at all of them.
 
     Returns:
         The factors, balanced, and the squared norms after and before.
@@ -102,15 +102,18 @@ def cut(
     """
     if isinstance(update, Tensor):
         wish = max(expert_ranks) if rank == "max" else rank
-        if start is not None and isinstance(wish, int) and 2 * wish <= start.shape[1] <= min(update.shape) // 4:
-            return compress_from(update, wish, start)
+        if joint is not None and isinstance(wish, int) and 2 * wish <= joint.cores.shape[2] <= min(update.shape) // 4:
+            return compress_from(update, wish, leading_inputs(joint, wish + max(wish // 2, 8)))
         return compress(update, rank, expert_ranks)
     if isinstance(update, Factors):
         found = Cores.of([update])
         update = Core(found.left, found.cores[0], found.right)
-    U, S, Vh = torch.linalg.svd(update.core, full_matrices=False)
+    U, S, V = singular(update.core)
     k = choose_rank(rank, S, expert_ranks)
-    factors = balanced(update.left @ U[:, :k], S[:k], update.right @ Vh[:k].T)
+    root = S[:k].sqrt()  # on either side, so that neither under- or overflows in half precision
+    factors = Factors(
+        (update.right @ (V[:, :k] * root)).T.float().contiguous(), (update.left @ (U[:, :k] * root)).float()
+    )
     return factors, S[:k].square().sum().item(), S.square().sum().item()
 
 
@@ -146,7 +149,13 @@ def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tup
     return factors, projected.square().sum().item(), dense.square().sum().item()
 
 
-def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 2) -> tuple[Factors, float, float]:
+def leading_inputs(joint: Cores, count: int) -> Tensor:
+    """The directions that the experts together read most: (n, count) fp32, orthonormal."""
+    stacked = joint.cores.flatten(0, 1)  # (K p, q)
+    return (joint.right @ torch.linalg.eigh(stacked.T @ stacked)[1].flip(1)[:, :count]).float()
+
+
+def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 1) -> tuple[Factors, float, float]:
     """Approximate one dense update by factors, looking for its leading directions from a good guess.
 
         Q = basis(D start),  then `powers` times  Q = basis(D D^T Q),   D ~ Q (Q^T D), cut to the rank
@@ -154,7 +163,7 @@ def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 2) -> t
     Args:
         delta: (m, n) fp32.
         rank: k, below the columns of `start`.
-        start: (n, R).
+        start: (n, p).
         powers: each multiplies the spectrum's contrast by its square.
 
     Returns:
@@ -164,14 +173,14 @@ def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 2) -> t
     Choice: the experts' inputs instead of random numbers as the start: an update made of the experts lies near them,
         and the same update gives the same bytes.
     """
-    Q = orthonormal_basis(delta @ start)[0].float()
+    Q = Basis.of(delta @ start)[0].dense().float()
     for _ in range(powers):
-        Q = orthonormal_basis(delta @ (delta.T @ Q))[0].float()
-    small = (Q.T @ delta).double()  # (R, n)
+        Q = Basis.of(delta @ (delta.T @ Q))[0].dense().float()
+    small = (Q.T @ delta).double()  # (p, n)
     # Left singular vectors from the Gram matrix: the rows kept are projections, their values need no precision.
     basis = torch.linalg.eigh(small @ small.T)[1].flip(1)[:, :rank]
     projected = basis.T @ small  # (k, n)
     norms = projected.norm(dim=1)
     V = (projected / norms.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(1)).T
     factors = balanced(Q.double() @ basis, norms, V)
-    return factors, projected.square().sum().item(), delta.double().square().sum().item()
+    return factors, projected.square().sum().item(), delta.norm(dim=1).double().square().sum().item()

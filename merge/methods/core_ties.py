@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from merge.factors import singular
 from merge.methods.interface import CoreMethod, check_choice, check_number
 from merge.methods.ties import Disjoint, Elect, ties
 
@@ -20,13 +21,13 @@ def in_singular_bases(cores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cores: (K, p, q) fp64.
 
     Returns:
-        U (p, p), the turned cores (K, p, q), V (q, q): cores_i = U turned_i V^T.
+        U (p, r), the turned cores (K, r, t), V (q, t): cores_i = U turned_i V^T.
 
     Choice: the bases of [D_1 ... D_K] and [D_1; ...; D_K], so that the result depends on the updates alone; bases of
         the stacked B and A, as published, depend on how an update is split into factors.
     """
-    U = torch.linalg.svd(torch.cat(list(cores), dim=1), full_matrices=False)[0]
-    V = torch.linalg.svd(torch.cat(list(cores), dim=0), full_matrices=False)[2].T
+    U = singular(torch.cat(list(cores), dim=1))[0]
+    V = singular(torch.cat(list(cores), dim=0))[2]
     return U, U.T @ cores @ V, V
 
 

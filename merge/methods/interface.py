@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import Core, Cores, Factors, gram
+from merge.factors import Core, Cores, Factors, Products
 
 BLOCK_ENTRIES = 2**17
 """Entries handled at once: what is made of a block stays in the processor's cache."""
@@ -29,7 +29,7 @@ class Tile:
 
 
 class Experts:
-    """K named experts over the same modules; the cores of the last module asked for are kept."""
+    """K named experts over the same modules; what was made of the last module asked for is kept."""
 
     def __init__(
         self,
@@ -59,20 +59,34 @@ class Experts:
             raise ValueError(f"weights must be finite, got {self.weights}")
         self.grams = grams
         self.modules = list(next(iter(vectors.values())))
-        self._cores: tuple[str, Cores] | None = None
+        self._module = ""
+        self._factors: list[Factors] = []
+        self._products: Products | None = None
+        self._cores: Cores | None = None
 
     def __len__(self) -> int:
         return len(self.names)
 
     def factors(self, module: str) -> list[Factors]:
         """The K updates of a module."""
-        return [vector[module] for vector in self.vectors.values()]
+        if module != self._module:
+            self._factors = [vector[module] for vector in self.vectors.values()]
+            self._module, self._products, self._cores = module, None, None
+        return self._factors
+
+    def products(self, module: str) -> Products:
+        """Inner products of the columns of the K updates of a module."""
+        factors = self.factors(module)
+        if self._products is None:
+            self._products = Products.of(factors)
+        return self._products
 
     def cores(self, module: str) -> Cores:
         """The K updates of a module in joint bases."""
-        if self._cores is None or self._cores[0] != module:
-            self._cores = (module, Cores.of(self.factors(module)))
-        return self._cores[1]
+        products = self.products(module)
+        if self._cores is None:
+            self._cores = Cores.of(self.factors(module), products)
+        return self._cores
 
     def tiles(self, module: str) -> Iterator[Tile]:
         """The dense updates of a module by blocks of rows, which together take the place of (K, m, n) in memory.
@@ -86,7 +100,7 @@ class Experts:
 
     def squared_norms(self, module: str) -> Tensor:
         """(K,) fp64."""
-        return gram(self.factors(module)).diagonal()
+        return self.products(module).gram().diagonal()
 
 
 @dataclass(frozen=True)
@@ -182,10 +196,10 @@ class EntryMethod(MergeMethod):
         def module(name: str) -> Update:
             known = self.of_module(experts, name, shared)
             merged = torch.empty(experts.factors(name)[0].shape)
-            kept = torch.zeros(len(experts), dtype=torch.int64)
+            kept = torch.zeros(len(experts), dtype=torch.float64)
             for tile in experts.tiles(name):
                 sparse = self.sparsify(experts, tile, known)
-                kept += sparse.count_nonzero(dim=(1, 2))
+                kept += sparse.sign().abs_().sum(dim=(1, 2))  # below 2**24 each, so exact; faster than count_nonzero
                 merged[tile.rows] = self.fuse(sparse, sparse.new_tensor(experts.weights), known)
             return Update(merged, (kept / merged.numel()).tolist())
 
@@ -203,6 +217,19 @@ def expert_tiles(vector: Mapping[str, Factors], modules: Sequence[str]) -> Itera
     for module in modules:
         f = vector[module]
         yield from (f.B[rows] @ f.A for rows in blocks_of(f.shape))
+
+
+def expert_sample(vector: Mapping[str, Factors], modules: Sequence[str], entries: int = 2**19) -> Tensor:
+    """Some `entries` of one expert's dense updates, of every module in proportion to its size: evenly spaced places."""
+    sizes = {module: math.prod(vector[module].shape) for module in modules}
+    found = []
+    for module, size in sizes.items():
+        f, count = vector[module], max(1, entries * size // sum(sizes.values()))
+        m = f.shape[0]
+        rows = torch.arange(min(m, 64)) * m // min(m, 64)
+        flat = (f.B[rows] @ f.A).flatten()
+        found.append(flat[torch.arange(min(count, len(flat))) * len(flat) // min(count, len(flat))])
+    return torch.cat(found)
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

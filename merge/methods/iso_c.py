@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
+from merge.factors import singular
 from merge.methods.interface import CoreMethod, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.tsv_m import RELATIVE_RANK
@@ -30,9 +30,9 @@ def iso_c(cores: Tensor, weights: Tensor, lambda_: float = 1.0) -> Tensor:
     Choice: only over the directions that the sum has. In full space a LoRA's sum has singular values of 0 by the
         hundred, whose vectors are arbitrary, and the rule would spread most of its energy over them.
     """
-    U, S, Vh = torch.linalg.svd(task_arithmetic(cores, weights), full_matrices=False)
+    U, S, V = singular(task_arithmetic(cores, weights))
     kept = S > RELATIVE_RANK * S[0]
-    return lambda_ * S[kept].mean().nan_to_num() * U[:, kept] @ Vh[kept]
+    return lambda_ * S[kept].mean().nan_to_num() * U[:, kept] @ V[:, kept].T
 
 
 class IsoC(CoreMethod):

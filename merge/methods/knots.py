@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import Cores, Factors
+from merge.factors import Cores, Factors, singular
 from merge.methods.interface import Experts, MergeMethod, Update, check_choice, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.ties import ties
@@ -25,14 +25,14 @@ def aligned(joint: Cores) -> tuple[Tensor, Tensor]:
         joint: the experts in common bases.
 
     Returns:
-        U (m, p) and the parts S V_i^T (K, p, n), fp64.
+        U (m, r) and the parts S V_i^T (K, r, n), fp64.
 
     Source: KnOTS, arXiv:2410.19735.
     """
     K, _, q = joint.cores.shape
-    U, S, Vh = torch.linalg.svd(torch.cat(list(joint.cores), dim=1), full_matrices=False)
-    parts = (S[:, None] * Vh).unflatten(1, (K, q)).transpose(0, 1)  # (K, p, q)
-    return joint.left @ U, parts @ joint.right.T
+    U, S, V = singular(torch.cat(list(joint.cores), dim=1))
+    parts = (V * S).T.unflatten(1, (K, q)).transpose(0, 1)  # (K, r, q)
+    return joint.left @ U, parts @ joint.right.dense().T
 
 
 class Knots(MergeMethod):

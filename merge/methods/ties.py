@@ -10,15 +10,16 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 from typing_extensions import override
 
-from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number, expert_tiles
+from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number, expert_sample, expert_tiles
 
 Elect = Literal["mass", "frequency", "unit"]
 Disjoint = Literal["weighted", "mean", "sum"]
 
 
-def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> float:
+def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float, sample: Tensor | None = None) -> float:
     """The magnitude that the largest `density` of all entries reach, exactly, without holding them together.
 
     Non-negative fp32 numbers are ordered as their bit patterns. One pass counts the upper 16 bits and finds the bin
@@ -27,6 +28,8 @@ def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> fl
     Args:
         blocks: called twice; each time the same fp32 tensors, of any shapes.
         density: fraction to keep, in [0, 1].
+        sample: (S,) entries that stand for all; where their magnitudes tell near enough, one pass is enough. The
+            answer is the same whatever is given.
 
     Returns:
         The k-th largest magnitude, k = floor(density * entries); infinity for k = 0, and 0 for density 1.
@@ -37,9 +40,11 @@ def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> fl
     """
     if density == 1:
         return 0.0
+    if sample is not None and (found := threshold_near(blocks, density, sample)) is not None:
+        return found
     upper = torch.zeros(2**15, dtype=torch.int64)
     for block in blocks():
-        upper += torch.bincount((magnitude_bits(block) >> 16).flatten(), minlength=2**15)
+        upper += torch.bincount(magnitude_bits(block) >> 16, minlength=2**15)
     k = int(density * upper.sum().item())
     if k == 0:
         return math.inf
@@ -49,12 +54,40 @@ def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float) -> fl
         bits = magnitude_bits(block)
         lower += torch.bincount(bits[bits >> 16 == bin_] & 0xFFFF, minlength=2**16)
     low, _ = nth_from_top(lower, k_in_bin)
-    return torch.tensor((bin_ << 16) | low, dtype=torch.int32).view(torch.float32).item()
+    return as_magnitude((bin_ << 16) | low)
+
+
+def threshold_near(blocks: Callable[[], Iterable[Tensor]], density: float, sample: Tensor) -> float | None:
+    """`kept_threshold` in one pass, where a sample tells within a twentieth of the rank where it lies; else None."""
+    guess = magnitude_bits(sample).sort(descending=True).values
+    rank, slack = density * len(guess), 0.05 * density * len(guess) + 8
+    if not (slack <= rank and rank + slack < len(guess)):
+        return None
+    low, high = int(guess[int(rank + slack)]), int(guess[int(rank - slack)])
+    if high - low >= 2**22:  # counted by exact value, which takes too much memory
+        return None
+    counts = torch.zeros(high - low + 1, dtype=torch.int64)
+    entries = above = 0
+    for block in blocks():
+        bits = magnitude_bits(block)
+        ordered = bits.numpy()  # whose comparisons and selections take a third of torch's time
+        inside = bits[torch.from_numpy(((ordered >= low) & (ordered <= high)).nonzero()[0])].long() - low
+        counts.index_add_(0, inside, torch.ones_like(inside))
+        entries, above = entries + len(ordered), above + int((ordered > high).sum())
+    k = int(density * entries)
+    if not above < k <= above + int(counts.sum()):
+        return None
+    return as_magnitude(low + nth_from_top(counts, k - above)[0])
 
 
 def magnitude_bits(block: Tensor) -> Tensor:
-    """The bit patterns of |x|, int32, ordered as |x| is."""
-    return block.float().abs().view(torch.int32)
+    """The bit patterns of |x|, one after the other, int32, ordered as |x| is."""
+    return block.float().abs().flatten().view(torch.int32)
+
+
+def as_magnitude(bits: int) -> float:
+    """The non-negative fp32 number of a bit pattern."""
+    return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
 
 
 def nth_from_top(counts: Tensor, n: int) -> tuple[int, int]:
@@ -71,8 +104,13 @@ def per_expert(values: Tensor, like: Tensor) -> Tensor:
 
 
 def trim(task_vectors: Tensor, thresholds: Tensor) -> Tensor:
-    """Zero every entry below its expert's threshold: (K, *S) and (K,) -> (K, *S)."""
-    return torch.where(task_vectors.abs() >= per_expert(thresholds, task_vectors), task_vectors, 0.0)
+    """Zero every entry below its expert's threshold: (K, *S) fp32 and (K,) -> (K, *S).
+
+    Choice: `hardshrink` drops |x| <= a; with a the next number below the threshold, entries equal to it stay. It takes
+        a twentieth of the time of a comparison and a selection.
+    """
+    below = torch.nextafter(thresholds, torch.zeros_like(thresholds)).tolist()
+    return torch.stack([hardshrink(x, a) if a > 0 else x for x, a in zip(task_vectors, below, strict=True)])
 
 
 def elect_sign(weighted: Tensor, elect: Elect = "mass", norms: Tensor | None = None) -> Tensor:
@@ -96,7 +134,8 @@ def elect_sign(weighted: Tensor, elect: Elect = "mass", norms: Tensor | None = N
         votes = weighted.sign()
     elif elect == "unit" and norms is not None:
         votes = weighted / per_expert(norms.clamp_min(torch.finfo(torch.float32).tiny), weighted)
-    return torch.where(votes.sum(dim=0) >= 0, 1.0, -1.0).to(weighted.dtype)
+    total = votes.sum(dim=0) + 0.0  # -0 becomes +0
+    return torch.copysign(torch.ones((), dtype=total.dtype), total)
 
 
 def disjoint_merge(trimmed: Tensor, weights: Tensor, sign: Tensor, disjoint: Disjoint = "weighted") -> Tensor:
@@ -115,12 +154,13 @@ def disjoint_merge(trimmed: Tensor, weights: Tensor, sign: Tensor, disjoint: Dis
 
     Source: TIES-Merging, arXiv:2306.01708, section 3, disjoint merge; "dis-mean" and "dis-sum" of the released code.
     """
-    agrees = (trimmed.sign() == sign).to(trimmed.dtype)  # (K, *S)
-    total = torch.tensordot(weights, trimmed * agrees, dims=1)
+    agreeing = (trimmed * sign).relu_()  # (K, *S), magnitudes; others 0
+    total = torch.tensordot(weights, agreeing, dims=1) * sign
     if disjoint == "sum":
         return total
+    agrees = agreeing.sign_()  # 1 or 0
     mass = agrees.sum(dim=0) if disjoint == "mean" else torch.tensordot(weights, agrees, dims=1)
-    return total / torch.where(mass > 0, mass, 1.0)
+    return total.div_(mass.clamp_min_(torch.finfo(mass.dtype).tiny))  # 0 over whatever where none agrees
 
 
 def elect_and_merge(
@@ -260,4 +300,9 @@ class Ties(EntryMethod):
 
 def thresholds_over(experts: Experts, modules: list[str], density: float) -> Tensor:
     """(K,) magnitudes that the largest `density` of each expert's entries in these modules reach."""
-    return torch.tensor([kept_threshold(partial(expert_tiles, v, modules), density) for v in experts.vectors.values()])
+    return torch.tensor(
+        [
+            kept_threshold(partial(expert_tiles, vector, modules), density, expert_sample(vector, modules))
+            for vector in experts.vectors.values()
+        ]
+    )

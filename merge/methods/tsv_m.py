@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from merge.factors import singular
 from merge.methods.interface import CoreMethod, check_number
 
 RELATIVE_RANK = 1e-6
@@ -20,9 +21,9 @@ def polar(stack: Tensor) -> Tensor:
 
     Choice: directions that occur twice leave singular values of 0 behind, whose vectors are arbitrary; they stay 0.
     """
-    P, S, Qh = torch.linalg.svd(stack, full_matrices=False)
+    P, S, Q = singular(stack)
     kept = S > RELATIVE_RANK * S[0]
-    return P[:, kept] @ Qh[kept]
+    return P[:, kept] @ Q[:, kept].T
 
 
 def tsv_m(cores: Tensor, weights: Tensor, *, share: float = 0.0, lambda_: float = 1.0) -> Tensor:
@@ -45,12 +46,12 @@ def tsv_m(cores: Tensor, weights: Tensor, *, share: float = 0.0, lambda_: float 
     """
     U, S, V = [], [], []
     for core, weight in zip(cores, weights, strict=True):
-        u, s, vh = torch.linalg.svd(core, full_matrices=False)
+        u, s, v = singular(core)
         rank = int((s > RELATIVE_RANK * s[0]).sum())
         k = max(1, math.ceil(rank * (share or 1 / len(cores)) - 1e-9))
         U.append(u[:, :k])
         S.append(weight * s[:k])
-        V.append(vh[:k].T)
+        V.append(v[:, :k])
     left, right = polar(torch.cat(U, dim=1)), polar(torch.cat(V, dim=1))
     return lambda_ * (left * torch.cat(S)) @ right.T
 

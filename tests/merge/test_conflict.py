@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from merge.conflict import module_conflict, signs_of
-from merge.factors import Factors, TaskVector, add
+from merge.conflict import between_experts, signs_of, with_merged
+from merge.factors import Factors, Products, TaskVector, add
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, gates_on_updates, summary
 from merge.report import conflict_report, to_json, to_markdown
 
@@ -19,6 +19,12 @@ def single(matrix):
 
 def gaussian(seed, m, n):
     return torch.randn(m, n, generator=torch.Generator().manual_seed(seed))
+
+
+def module_conflict(names, factors, merged):
+    """All that the report needs to know of one module."""
+    products = Products.of(factors)
+    return between_experts(names, factors, products) | with_merged(factors, products, merged)
 
 
 def report_on(vectors, merged, kept=1.0, survival=None):

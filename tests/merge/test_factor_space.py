@@ -41,7 +41,7 @@ def deltas(factors):
 
 def in_core(factors, rule, *args, **options):
     joint = Cores.of(factors)
-    return joint.left @ rule(joint.cores, *args, **options) @ joint.right.T
+    return joint.left @ rule(joint.cores, *args, **options) @ joint.right.dense().T
 
 
 def same(a, b, tolerance=1e-10):

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from merge.factors import Cores, Factors, LazyVector, TaskVector, add, gram, orthonormal_basis
+from merge.factors import Basis, Cores, Factors, LazyVector, Products, TaskVector, add, singular
 
 
 def rotated(vector, seed):
@@ -13,6 +13,10 @@ def rotated(vector, seed):
         G, _ = torch.linalg.qr(torch.randn(f.rank, f.rank, generator=generator, dtype=torch.float64))
         modules[name] = Factors((G.T @ f.A.double()).float(), (f.B.double() @ G).float())
     return TaskVector(modules)
+
+
+def gram(factors):
+    return Products.of(factors).gram()
 
 
 def of_module(vectors, name="model.layers.1.down_proj"):
@@ -41,10 +45,46 @@ def random(seed, *shape):
     ],
 )
 def test_a_basis_is_orthonormal_reveals_the_rank_and_holds_the_columns(stack):
-    Q, R = orthonormal_basis(stack)
+    basis, R = Basis.of(stack)
+    Q = basis.dense()
     assert Q.shape[1] == R.shape[0] == max(1, torch.linalg.matrix_rank(stack.double(), rtol=1e-9).item())
     torch.testing.assert_close(Q.T @ Q, torch.eye(Q.shape[1], dtype=Q.dtype), rtol=0, atol=1e-9)
     torch.testing.assert_close(Q @ R, stack.double(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("columns", [random(5, 1300, 6), random(6, 6, 1300).T])
+def test_products_by_blocks_of_rows_are_those_of_the_whole(columns):
+    X = columns.double()
+    a, b = Factors(random(7, 2, 1300), columns[:, :2]), Factors(random(8, 4, 1300), columns[:, 2:])
+    products = Products.of([a, b])
+    torch.testing.assert_close(products.outputs, X.T @ X, rtol=1e-12, atol=1e-9)
+    A = torch.cat([a.A, b.A]).double()
+    torch.testing.assert_close(products.inputs, A @ A.T, rtol=1e-12, atol=1e-9)
+    beside, together = products.beside([a, b], a), Products.of([a, b, a])
+    torch.testing.assert_close(beside.outputs, together.outputs, rtol=1e-12, atol=1e-9)
+    torch.testing.assert_close(beside.inputs, together.inputs, rtol=1e-12, atol=1e-9)
+    assert beside.blocks == together.blocks
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        random(9, 7, 12),  # any shape
+        random(9, 12, 7),
+        random(10, 9, 3) @ random(11, 3, 9),  # of lower rank
+        torch.diag(10.0 ** -torch.arange(8)),  # too wide a spectrum to be squared
+        torch.zeros(3, 4),
+    ],
+)
+def test_singular_values_and_vectors_are_lapacks(matrix):
+    matrix = matrix.double()
+    U, S, V = singular(matrix)
+    expected = torch.linalg.svdvals(matrix)
+    torch.testing.assert_close(S, expected[: len(S)], rtol=1e-10, atol=1e-14)
+    assert (expected[len(S) :] <= 1e-6 * expected[0]).all()
+    torch.testing.assert_close((U * S) @ V.T, matrix, rtol=0, atol=1e-6 * expected[0].item())
+    for basis in (U, V):
+        torch.testing.assert_close(basis.T @ basis, torch.eye(len(S), dtype=S.dtype), rtol=0, atol=1e-9)
 
 
 def test_cores_between_their_bases_are_the_updates(vector):
@@ -56,7 +96,7 @@ def test_cores_between_their_bases_are_the_updates(vector):
         assert joint.cores.shape[1:] == (9, min(13, v_in[name]))
         for core, v in zip(joint.cores, vectors, strict=True):
             expected = v[name].B.double() @ v[name].A.double()
-            torch.testing.assert_close(joint.left @ core @ joint.right.T, expected, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(joint.left @ core @ joint.right.dense().T, expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_lazy_vector_makes_a_module_when_it_is_asked_for(vector):

@@ -114,17 +114,17 @@ def test_a_large_dense_update_is_cut_from_what_the_experts_read_with_nearly_all_
         Factors(torch.randn(8, 200, generator=generator), torch.randn(260, 8, generator=generator)) for _ in range(4)
     ]
     delta = ties(torch.stack([f.B @ f.A for f in factors]), torch.ones(4))
-    start = torch.cat([f.A for f in factors]).T
+    joint = Cores.of(factors)
     S = torch.linalg.svdvals(delta.double()).square()
     for k in (4, 8, 16):
-        found, kept, whole = cut(delta, k, [8] * 4, start)
+        found, kept, whole = cut(delta, k, [8] * 4, joint)
         assert found.rank == k
         assert kept / whole > 0.99 * (S[:k].sum() / S.sum()).item()
         assert whole == pytest.approx(S.sum().item())
         left = (delta.double() - found.B.double() @ found.A.double()).square().sum().item()
         assert left == pytest.approx(whole - kept, rel=1e-4)  # the energy stated is that of the factors
-        again = cut(delta, k, [8] * 4, start)[0]
+        again = cut(delta, k, [8] * 4, joint)[0]
         assert torch.equal(again.A, found.A)
         assert torch.equal(again.B, found.B)
     # Where all that is asked for is asked exactly, it is exact.
-    assert cut(delta, "energy:0.9", [8] * 4, start)[0].rank == cut(delta, "energy:0.9", [8] * 4)[0].rank
+    assert cut(delta, "energy:0.9", [8] * 4, joint)[0].rank == cut(delta, "energy:0.9", [8] * 4)[0].rank
