@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from merge.report import mean
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -17,6 +19,7 @@ LAYER = re.compile(r"(?P<before>.*?)\.(?P<layer>\d+)\.(?P<projection>.+)")
 """A module's name: where its stack of layers stands, the layer's number, the projection."""
 
 HEAT_MAPS = {
+    "sign_conflict": "sign conflict, mean over pairs",
     "sign_conflict_excess": "sign conflict above chance, mean over pairs",
     "mass_conflict": "share of mass that cancels",
     "norm_over_largest_expert": "norm of the merged update over the largest expert's",
@@ -45,9 +48,12 @@ def write_board(folder: Path, report: Mapping[str, Any]) -> None:
             writer.add_figure(f"merge/{key}", grid(report[key], report["names"], report["names"], title))
         layers, projections = places(report["modules"])
         maps = {key: (title, {n: f[key] for n, f in report["modules"].items()}) for key, title in HEAT_MAPS.items()}
-        for name in report["names"]:
-            values = {module: found["retention"][name] for module, found in report["modules"].items()}
-            maps[f"retention/{name}"] = (f"retention of {name}", values)
+        for key in PER_EXPERT:
+            of = {n: {m: found[key][n] for m, found in report["modules"].items()} for n in report["names"]}
+            of = {name: values for name, values in of.items() if any(v is not None for v in values.values())}
+            maps |= {f"{key}/{name}": (f"{key} of {name}", values) for name, values in of.items()}
+            if of:
+                writer.add_figure(f"merge/layers/{key}", lines(of, layers, key))
         for key, (title, values) in maps.items():
             rows = [[values.get(layers[layer].get(projection, "")) for projection in projections] for layer in layers]
             writer.add_figure(f"merge/modules/{key}", grid(rows, list(layers), projections, title))
@@ -67,6 +73,26 @@ def places(modules: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, dict[s
         for before, layer in sorted(found)
     }
     return layers, sorted({projection for row in found.values() for projection in row})
+
+
+def lines(
+    values: Mapping[str, Mapping[str, float | None]], layers: Mapping[str, Mapping[str, str]], title: str
+) -> Figure:
+    """A line per expert over the layers: means over a layer's projections."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.0, 2 + 0.25 * len(layers)), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, of in values.items():
+        means = [mean([of[module] for module in modules.values()]) for modules in layers.values()]
+        axes.plot(list(layers), [math.nan if value is None else value for value in means], marker="o", label=name)
+    axes.set_title(f"{title}, mean over projections", fontsize=9)
+    axes.set_xlabel("layer", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.legend(fontsize=7)
+    return figure
 
 
 def grid(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: Sequence[str], title: str) -> Figure:

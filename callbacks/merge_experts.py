@@ -50,9 +50,11 @@ class MergeExperts(ExperimentCallback):
         sources: str = "lineage"
         """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is.
         Methods that need Gram matrices always take the latter: one expert, one set of inputs."""
-        gate: Literal["warn", "reject"] = "warn"
-        """What becomes of a merge that the gates reject: `warn` keeps it, with its verdict, for the matrix to show;
-        `reject` puts it apart, where no evaluation finds it."""
+        gate: Literal["warn", "reject"] = "reject"
+        """What becomes of a merge that the gates reject: `reject` puts it apart, into `rejected/`, and the matrix shows
+        it as such; `warn` lets it through, with its verdict."""
+        gate_n: int = 40
+        """Validation questions per specialty on which the gates compare a merged agent with base and expert; 0: none."""
         gram_rows: int = 96
         """Training questions per specialty on which Gram matrices are collected; at least 1."""
         auto: bool = False
@@ -69,8 +71,8 @@ class MergeExperts(ExperimentCallback):
                 raise ValueError(f"sources must be 'lineage' or 'experts', got {self.sources!r}")
             if self.gate not in ("warn", "reject"):
                 raise ValueError(f"gate must be 'warn' or 'reject', got {self.gate!r}")
-            if self.gram_rows < 1 or self.auto_n < 0 or self.max_new_tokens < 1:
-                raise ValueError("gram_rows and max_new_tokens must be at least 1, auto_n at least 0")
+            if self.gram_rows < 1 or min(self.auto_n, self.gate_n) < 0 or self.max_new_tokens < 1:
+                raise ValueError("gram_rows and max_new_tokens must be at least 1, auto_n and gate_n at least 0")
             twice = (set(self.methods) | {AUTO}) & set(self.presets) | {AUTO} & set(self.methods)
             if twice:
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
@@ -95,6 +97,7 @@ class MergeExperts(ExperimentCallback):
                     gate=self.config.gate,
                     grams=self.grams() if method.needs_grams else None,
                     manifest_extra=self.manifest_extra(),
+                    examination=self.model.examination(self.sources(experts=True), self.config.gate_n),
                 )
                 self.tell(name, summary)
             if self.config.auto:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from experiment.provenance import data_sha256
 from lightning_modules.policy import Policy
 from lightning_modules.rollout import sample
 from merge.adapter_files import adapter_sha256, read_adapter, read_manifest
+from merge.gates import Answers, Examination
 from merge.grams import FILE, metadata_of, write_grams
 
 if TYPE_CHECKING:
@@ -73,12 +74,20 @@ class MergeModel:
                 policy.remove_adapter(name)
             policy.activate(())
 
-    def examine(self, adapters: Sequence[Path], specialty: str, split: str) -> list[bool]:
-        """Right or wrong, question by question: greedy answers to the neutral prompt, read strictly."""
-        key = (tuple(adapter_sha256(path) for path in adapters), specialty, split)
+    def examine(self, adapters: Sequence[Path], specialty: str, split: str, n: int | None = None) -> list[bool]:
+        """Right or wrong, question by question: greedy answers to the neutral prompt, read strictly.
+
+        Args:
+            adapters: folders of those that act together.
+            specialty: whose questions.
+            split: of them.
+            n: how many, the first in hash order; 0 takes all, None the object's own number.
+        """
+        n = self.n if n is None else n
+        key = (tuple(adapter_sha256(path) for path in adapters), specialty, split, n)
         if key not in self._answers:
             held = self.experiment.data(specialty).splits[split]
-            questions = held[: self.n] if self.n else held
+            questions = held[:n] if n else held
             with self.acting(adapters) as policy:
                 prompts = [policy.prompt(example, "") for example in questions]
                 completions = sample(policy, prompts, max_new_tokens=self.max_new_tokens, temperature=0.0)
@@ -87,6 +96,29 @@ class MergeModel:
                 for example, completion in zip(questions, completions, strict=True)
             ]
         return self._answers[key]
+
+    def examination(self, experts: Mapping[str, Sequence[Path]], n: int) -> Examination | None:
+        """The gates' questions to a merged agent: those on which base and expert answer too, of the validation split.
+
+        Args:
+            experts: specialty -> adapter folders that together are its expert.
+            n: questions per specialty; 0 asks none.
+
+        Returns:
+            None where there is nothing to ask.
+        """
+        asked = {s: chain for s, chain in experts.items() if n and self.experiment.data(s).splits["val"]}
+        if not asked:
+            return None
+
+        def answers(adapter: Path) -> dict[str, Answers]:
+            return {
+                s: Answers(*(self.examine(acting, s, "val", n) for acting in ((), chain, (adapter,))))
+                for s, chain in asked.items()
+            }
+
+        hashes = {s: [adapter_sha256(path) for path in chain] for s, chain in asked.items()}
+        return Examination(self.protocol() | {"n": n, "split": "val", "experts": hashes}, answers)
 
     def protocol(self) -> dict[str, Any]:
         """All that answers depend on besides the adapters and their base."""
@@ -127,6 +159,8 @@ class MergeModel:
             "base": read_manifest(adapters[0])["base_fingerprint"],
             "data": data_sha256(data, "train"),
             "rows": str(len(questions)),
+            "prompts": VERSION,
+            "answer_with": data.config.answer_with,
         }
         if metadata_of(folder / FILE) != made_from:
             names = list(self.modules(adapters[0]))

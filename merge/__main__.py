@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from merge.auto import AUTO_MD, auto_merge
-from merge.dense import write_dense
+from merge.dense import verify_dense, write_dense
 from merge.durable import write_text
 from merge.recipe import Recipe, load_recipe
 from merge.report import to_json, to_markdown
-from merge.run import report_of, run_recipe, verify_result
+from merge.run import ADAPTER, DENSE, report_of, run_recipe, verify_result
 
 REJECTED_CODE = 3
 
@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify(recipe)
         if options.command == "auto":
             return auto(recipe)
-        recipe = with_grams(recipe) if recipe.method.needs_grams else recipe
-        return report(recipe, options.json) if options.command == "report" else run(recipe)
+        model = recipe.live.model() if recipe.live and options.command == "run" else None
+        recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
+        return report(recipe, options.json) if options.command == "report" else run(recipe, model)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
@@ -80,13 +81,15 @@ def auto(recipe: Recipe) -> int:
     return 0 if winner else REJECTED_CODE
 
 
-def run(recipe: Recipe) -> int:
-    """Carry out a recipe and print its report."""
-    summary = run_recipe(recipe)
+def run(recipe: Recipe, model: Any = None) -> int:
+    """Carry out a recipe and print its report; where there is a live model, the gates ask the agent questions."""
+    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
+    examination = model.examination(chains, recipe.live.gate_n) if model else None
+    summary = run_recipe(recipe, examination=examination)
     print(to_markdown(summary.report))
     print(f"{'unchanged' if summary.skipped else 'written'}: {summary.out / 'adapter'} sha256 {summary.sha256}")
     if summary.accepted and recipe.dense is not None:
-        losses = write_dense(summary.out / "adapter", recipe.dense, summary.out / "dense")["rounding_loss"]
+        losses = write_dense(summary.out / ADAPTER, recipe.dense, summary.out / DENSE)["rounding_loss"]
         print(f"written: {summary.out / 'dense'}; rounding takes at most {max(losses.values()):.2%} of an update")
     if not summary.accepted:
         print(f"rejected: the gates above keep it from being the result of {recipe.out}")
@@ -111,12 +114,14 @@ def verify(recipe: Recipe) -> int:
     stands = verify_result(recipe.out)
     with tempfile.TemporaryDirectory() as folder:
         again = run_recipe(replace(recipe, out=Path(folder), gate="warn"))
+    if (recipe.out / DENSE).exists():
+        verify_dense(recipe.out / DENSE, recipe.out / ADAPTER)
     if again.sha256 != stands.sha256:
         raise ValueError(
             f"{recipe.out}: the recipe makes another adapter, sha256 {again.sha256} instead of {stands.sha256}; "
             "was it made with other versions of the code or of torch?"
         )
-    print(f"verified: {recipe.out / 'adapter'} sha256 {stands.sha256}; the recipe makes the same bytes again")
+    print(f"verified: {recipe.out / ADAPTER} sha256 {stands.sha256}; the recipe makes the same bytes again")
     return 0
 
 

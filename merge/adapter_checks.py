@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from merge.tensor_stream import DTYPES
+
 MAX_BYTES = 32 * 2**30
 """Largest accepted adapter file, bytes: rank 256 on every linear layer of a 70B model in fp32 is 13 GiB."""
 MAX_HEADER_BYTES = 16 * 2**20
@@ -92,6 +94,11 @@ def check_header(path: Path) -> None:
         raise AdapterError(f"{path}: the header must be a table of at most {MAX_TENSORS} tensors")
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN, which is both of its bounds at once, nor infinity."""
+    return not tensor.numel() or all(bound.isfinite() for bound in tensor.aminmax())
+
+
 def check_tensors(tensors: Mapping[str, Tensor], place: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Pair the factors and refuse what is no LoRA of linear layers.
 
@@ -113,11 +120,12 @@ def check_tensors(tensors: Mapping[str, Tensor], place: str) -> dict[str, tuple[
                 f"{place}: tensor {name!r} is not of the form base_model.model.<module>.lora_A|B.weight; "
                 "embeddings, biases, magnitudes and adapters saved with their name in the key cannot be merged"
             )
-        if tensor.dim() != 2 or not tensor.is_floating_point():
+        if tensor.dim() != 2 or tensor.dtype not in DTYPES.values():
             raise AdapterError(
-                f"{place}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected a floating-point matrix"
+                f"{place}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected a matrix of "
+                + ", ".join(DTYPES)
             )
-        if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):  # NaN is both bounds at once
+        if not is_finite(tensor):
             raise AdapterError(f"{place}: {name} holds NaN or infinity; did the training diverge?")
         sides.setdefault(match["module"], {})[match["side"]] = tensor
     if not sides:

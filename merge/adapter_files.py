@@ -250,6 +250,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     files = manifest["files"]
     if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS}:
         raise AdapterError(f"{folder / MANIFEST}: files must be exactly {CONFIG} and {WEIGHTS}, got {files!r:.200}")
+    if not isinstance(manifest["parent"], dict | None):
+        raise AdapterError(f"{folder / MANIFEST}: parent must be an object or null, got {manifest['parent']!r:.200}")
     if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
         raise AdapterError(f"{folder / MANIFEST}: every file needs bytes and sha256")
     return manifest

@@ -6,6 +6,7 @@ The literature disagrees on which rule merges best; candidates cost seconds, so 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,10 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "tsv_m_all_0.5": spec("tsv_m.TsvM", share=1.0, lambda_=0.5),
     "core_ties": spec("core_ties.CoreTies"),
     "knots": spec("knots.Knots"),
+    "magmax": spec("magmax.MagMax"),
+    "breadcrumbs": spec("breadcrumbs.Breadcrumbs"),
+    "dare_ties": spec("dare.Dare", consensus="ties"),
+    "della": spec("della.Della"),
     "iso_c_0.5": spec("iso_c.IsoC", lambda_=0.5),
     "regmean": spec("regmean.RegMean"),
 }
@@ -129,6 +134,7 @@ def auto_merge(
         write_text(recipe.out / AUTO_JSON, to_json(found))
         write_text(recipe.out / AUTO_MD, to_markdown(found))
     if not found["accepted"]:
+        shutil.rmtree(recipe.out / ADAPTER, ignore_errors=True)  # an earlier winner, of other experts
         say(f"auto: no candidate passes; {recipe.out / AUTO_MD} tells why")
         return None
     summary = run_recipe(replace(recipe, method=methods[found["winner"]]), manifest_extra=manifest_extra)

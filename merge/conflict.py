@@ -144,6 +144,16 @@ def whitening(products: Tensor) -> Tensor:
     return V[:, kept] / E[kept].clamp_min(torch.finfo(E.dtype).tiny).sqrt()
 
 
+def spread(m: int, count: int) -> Tensor:
+    """At most `count` of m row numbers, ascending: one from each of as many equal strata, at places that never repeat.
+
+    Equal distances would not do: rows come in heads of 64 or 128, and the sample could be the first of every head.
+    """
+    count = min(m, count)
+    strata = torch.arange(count)
+    return strata * m // count + (strata * 40503 % 65536 * (m // count)) // 65536  # the multiplier of Fibonacci hashing
+
+
 def between_experts(names: Sequence[str], factors: Sequence[Factors], products: Products) -> dict[str, Any]:
     """What one module's experts are to each other, whatever becomes of them, in JSON's types.
 
@@ -158,10 +168,10 @@ def between_experts(names: Sequence[str], factors: Sequence[Factors], products: 
         mass: |sum of the experts| and sum of |experts|, summed over entries.
         overlap: inputs and outputs, K x K, see `overlaps`.
 
-    Choice: evenly spaced rows instead of random ones: no generator, and the same answer every time.
+    Choice: rows that depend on m alone instead of random ones: no generator, and the same answer every time.
     """
     m, n = factors[0].shape
-    rows = torch.arange(min(m, SAMPLED_ROWS)) * m // min(m, SAMPLED_ROWS)
+    rows = spread(m, SAMPLED_ROWS)
     sampled = torch.stack([f.B[rows] @ f.A for f in factors])  # (K, rows, n)
     cosine = cosines(products.gram())
     pairs = {

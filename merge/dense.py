@@ -13,7 +13,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from merge.adapter_files import PICKLES, AdapterError, adapter_sha256, file_sha256, open_adapter
+from merge.adapter_files import (
+    PICKLES,
+    AdapterError,
+    StoredAdapter,
+    adapter_sha256,
+    base_fingerprint,
+    file_sha256,
+    open_adapter,
+    read_json,
+)
 from merge.durable import flush, folder_in_one_step
 from merge.factors import TaskVector
 from merge.peft_layout import task_vector_of
@@ -35,6 +44,9 @@ class Dense:
     """Of the changed weights: "base" keeps each weight's own, "float32" loses nothing."""
     accept_rounding: bool = False
     """Write it although rounding takes more than `MAX_LOSS` of an update."""
+    accept_other_base: bool = False
+    """Take the folder's weights for the base's although their fingerprint differs: where the file's names are not
+    those that the model has in memory, the fingerprint cannot tell."""
 
     def __post_init__(self) -> None:
         if self.dtype not in ("base", "float32"):
@@ -81,9 +93,15 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
 
     Choice: rounding to nearest. Stochastic rounding is unbiased, but loses more.
     """
-    vector = task_vector_of(open_adapter(adapter, base_fingerprint=None), str(adapter))
+    stored = open_adapter(adapter, base_fingerprint=None)
+    if stored.config.get("fan_in_fan_out"):
+        raise AdapterError(f"{adapter}: fan_in_fan_out: the base stores these weights transposed; keep the LoRA")
+    vector = task_vector_of(stored, str(adapter))
     weights = base_weights(settings.base)
+    check_base(weights, stored, settings)
     targets = {weight_of(module, vector[module].shape, weights): module for module in vector}
+    if len(targets) != len(vector):
+        raise AdapterError(f"{settings.base}: {len(vector)} modules of the adapter meet {len(targets)} weights there")
     losses = {targets[w]: rounding_loss(w.read(), vector.delta(targets[w]), stored_dtype(w, settings)) for w in targets}
     worst = max(losses, key=lambda module: losses[module])
     if losses[worst] > MAX_LOSS and not settings.accept_rounding:
@@ -114,6 +132,35 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
         (aside / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         flush(aside / MANIFEST)
     return manifest
+
+
+def check_base(weights: list[Weight], adapter: StoredAdapter, settings: Dense) -> None:
+    """Refuse weights that are not those that the adapter was made for.
+
+    Raises:
+        AdapterError: the fingerprints differ, and that is not accepted.
+    """
+    found, expected = base_fingerprint((w.name, w.read()) for w in weights), adapter.manifest["base_fingerprint"]
+    if found != expected and not settings.accept_other_base:
+        raise AdapterError(
+            f"{settings.base}: its weights have the fingerprint {found}, the adapter is for {expected}. If it is the "
+            "right base, under other names in the file than in memory, set dense.accept_other_base"
+        )
+
+
+def verify_dense(folder: Path, adapter: Path) -> None:
+    """Check every file of a dense checkpoint against its manifest.
+
+    Raises:
+        AdapterError: a file is missing or changed, or it was made of another adapter.
+    """
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("adapter_sha256") != adapter_sha256(adapter):
+        raise AdapterError(f"{folder}: made of an adapter with sha256 {manifest.get('adapter_sha256')}")
+    for name, sha256 in manifest["files"].items():
+        path = folder / Path(name).name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise AdapterError(f"{path}: missing or not what the manifest recorded; changed after it was written?")
 
 
 def base_weights(base: Path) -> list[Weight]:

@@ -41,6 +41,21 @@ def write_text(path: Path, text: str) -> None:
     flush(path.parent)
 
 
+def left_behind(folder: Path) -> list[Path]:
+    """What processes that were killed left of a folder beside it: theirs is no process that runs."""
+    found = []
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        process = path.suffixes[-2:-1]
+        if path.suffix in (".tmp", ".old") and process and process[0][1:].isdigit():
+            try:
+                os.kill(int(process[0][1:]), 0)
+            except ProcessLookupError:
+                found.append(path)
+            except (PermissionError, OverflowError):
+                continue
+    return found
+
+
 @contextmanager
 def folder_in_one_step(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` when the block ends without an error.
@@ -60,7 +75,7 @@ def folder_in_one_step(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    for stale in (aside, old):
+    for stale in (aside, old, *left_behind(folder)):
         shutil.rmtree(stale, ignore_errors=True)
     aside.mkdir()
     try:

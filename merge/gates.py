@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from merge.report import NORM_RATIO, WEAK_RETENTION
+from merge.report import HIGHEST_SIZE, LOW_ENERGY, LOWEST_SIZE, NORM_RATIO, WEAK_RETENTION
 
 Verdict = Literal["accept", "warn", "reject"]
 
@@ -51,8 +52,12 @@ def gates_on_updates(report: Mapping[str, Any]) -> list[Gate]:
     size = report["merged"]["norm_over_largest_expert"]
     if size is None or size == 0:
         found.append(Gate("reject", "the merged update is zero"))
-    elif not 0.1 <= size <= 3:
-        found.append(Gate("warn", f"the merged update has {size:.2f} times the largest expert's norm (0.1 to 3)"))
+    elif not LOWEST_SIZE <= size <= HIGHEST_SIZE:
+        verdict: Verdict = "warn" if LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
+        text = f"the merged update has {size:.3g} times the largest expert's norm ({LOWEST_SIZE} to {HIGHEST_SIZE})"
+        found.append(Gate(verdict, text))
+    if report["merged"]["retained_energy"] < LOW_ENERGY:
+        found.append(Gate("warn", f"the rank keeps {report['merged']['retained_energy']:.1%} of the merged update"))
     return found
 
 
@@ -68,6 +73,16 @@ class Answers:
         if not len(self.base) == len(self.expert) == len(self.merged) or not self.base:
             counts = (len(self.base), len(self.expert), len(self.merged))
             raise ValueError(f"base, expert and merged answered {counts} questions; expected the same ones, at least 1")
+
+
+@dataclass(frozen=True)
+class Examination:
+    """How merged agents are asked."""
+
+    protocol: Mapping[str, Any]
+    """All that answers depend on besides the adapter, in JSON's types; another protocol is another merge."""
+    answers: Callable[[Path], Mapping[str, Answers]]
+    """Adapter folder -> specialty -> who was right where."""
 
 
 def share(answers: Sequence[bool]) -> float:

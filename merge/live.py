@@ -19,17 +19,19 @@ class Live:
     """Training questions per specialty on which Gram matrices are collected."""
     n: int = 60
     """Questions per specialty on which candidates are chosen, and the winner confirmed; 0 takes all."""
+    gate_n: int = 40
+    """Validation questions per specialty on which the gates compare a merged agent with base and expert; 0: none."""
     max_new_tokens: int = 96
     """Limit of an answer in tokens."""
     factory: str = "experiment.live_model.live_model"
     """Dotted path of the function that builds the model."""
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.n < 0 or self.max_new_tokens < 1:
-            raise ValueError("live.rows and live.max_new_tokens must be at least 1, live.n at least 0")
+        if self.rows < 1 or min(self.n, self.gate_n) < 0 or self.max_new_tokens < 1:
+            raise ValueError("live.rows and live.max_new_tokens must be at least 1, live.n and live.gate_n at least 0")
 
     def model(self) -> Any:
-        """Load it: an object with `grams`, `examine` and `protocol`, see `callbacks.merge_model.MergeModel`."""
+        """Load it: an object with the methods of `callbacks.merge_model.MergeModel`."""
         module, _, name = self.factory.rpartition(".")
         build = getattr(importlib.import_module(module), name)
         return build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)

@@ -75,10 +75,6 @@ class Parts:
             for side in "AB"
         ]
 
-    def remove(self) -> None:
-        """Drop all parts: the merge is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-
 
 def whole(place: Path) -> dict[str, Any] | None:
     """The note of a part whose file is as it was written, or None."""

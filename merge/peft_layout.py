@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -9,12 +10,16 @@ from typing import Any
 
 from torch import Tensor
 
-from merge.adapter_checks import AdapterError, check_tensors
+from merge.adapter_checks import AdapterError, check_tensors, is_finite
 from merge.adapter_files import Adapter, StoredAdapter
 from merge.factors import Factors, LazyVector, TaskVector, lora_scale
 
 CARRIED = ("base_model_name_or_path", "task_type", "fan_in_fan_out")
 """Settings of the experts that the merged adapter keeps."""
+
+
+PATTERN_KEY = re.compile(r"[\w.\\^$*+?\[\]-]{1,512}")
+"""Keys of rank and alpha patterns that are evaluated: without groups, no expression takes exponential time."""
 
 
 def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
@@ -25,7 +30,14 @@ def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) 
     Raises:
         AdapterError: a key is no regular expression.
     """
+    if not isinstance(pattern or {}, Mapping):
+        raise AdapterError(f"rank_pattern/alpha_pattern: {pattern!r:.200} is no mapping")
     for key, value in (pattern or {}).items():
+        if not PATTERN_KEY.fullmatch(key) or len(re.findall(r"(?<!\\)[*+?]", key)) > 3:
+            raise AdapterError(
+                f"rank_pattern/alpha_pattern: {key!r:.200} is refused: up to 512 letters, digits and . _ - ^ $ [ ] \\, "
+                "and at most three of * + ?; other expressions can take forever"
+            )
         try:
             if re.match(rf"(.*\.)?({key})$", module):
                 return value
@@ -47,9 +59,12 @@ def factors_of(config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, pla
             f"{place}: {module}: the configuration says rank {rank!r}, the factors have {A.shape[0]}; "
             "the scale alpha / r would be wrong. Do config and weights belong together?"
         )
-    if not isinstance(alpha, int | float):
-        raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a number")
-    return Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
+        raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a finite number")
+    factors = Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
+    if not (is_finite(factors.A) and is_finite(factors.B)):
+        raise AdapterError(f"{place}: {module}: too large for fp32 with lora_alpha {alpha!r}")
+    return factors
 
 
 def task_vector_of(adapter: Adapter | StoredAdapter, place: str = "adapter") -> TaskVector:

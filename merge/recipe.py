@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ class Source:
     """Of its weights; where given, another content is refused."""
     relative_to: Path | None = None
     """An adapter to subtract: where training went on inside a copy of the parent, the update since then is meant."""
+    relative_to_sha256: str | None = None
+    """Of that adapter's weights; where given, another content is refused."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Recipe:
     """What becomes of a merge that the gates reject: "reject" keeps it apart, "warn" lets it through, recorded."""
     grams: dict[str, Path] = field(default_factory=dict)
     """Name -> safetensors file of input Gram matrices, for methods that need them; see `merge.grams`."""
+    gram_sha256: dict[str, str] = field(default_factory=dict)
+    """Name -> what that file must hash to, where it is known."""
     live: Live | None = None
     """A model to ask where the method needs Gram matrices and none are given, and for `auto`."""
     dense: Dense | None = None
@@ -149,6 +154,11 @@ def load_recipe(path: Path) -> Recipe:
     attempt("live", lambda value: Live(**{**value, "overrides": tuple(value.get("overrides") or ())}))
     attempt("dense", lambda value: Dense(**{**value, "base": path.parent / value["base"]}))
     attempt("grams", lambda value: read_grams(value, path.parent))
+    attempt("gram_sha256", dict)
+    if isinstance(content.get("grams"), dict):
+        entries = {str(name): entry for name, entry in content["grams"].items() if isinstance(entry, dict)}
+        hashes = {name: str(entry["sha256"]) for name, entry in entries.items() if entry.get("sha256")}
+        values["gram_sha256"] = values.get("gram_sha256", {}) | hashes
     if problems:
         raise RecipeError("\n".join(f"{path}: {problem}" for problem in problems))
     return Recipe(**values)
@@ -158,6 +168,8 @@ def read_sources(value: Any, root: Path) -> dict[str, list[Source]]:
     """Read `name: folder`, `name: [folder, ...]` or `name: [{path: folder, sha256: ...}, ...]`."""
     if not isinstance(value, dict):
         raise RecipeError("sources: expected a mapping of expert names to adapter folders")
+    if barred := [name for name in value if "|" in str(name)]:
+        raise RecipeError(f"sources: {barred[0]!r}: a name must not hold '|', which stands between pairs in the report")
     sources = {}
     for name, chain in value.items():
         chain = chain if isinstance(chain, list) else [chain]
@@ -168,7 +180,12 @@ def read_sources(value: Any, root: Path) -> dict[str, list[Source]]:
                 f"sources.{name}: expected adapter folders, or {{path, sha256, relative_to}} each; got {chain!r}"
             )
         sources[str(name)] = [
-            Source(root / e["path"], e.get("sha256"), root / e["relative_to"] if e.get("relative_to") else None)
+            Source(
+                root / e["path"],
+                e.get("sha256"),
+                root / e["relative_to"] if e.get("relative_to") else None,
+                e.get("relative_to_sha256"),
+            )
             for e in entries
         ]
     return sources
@@ -235,6 +252,14 @@ def identity(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
 
 
+@cache
+def code_sha256() -> str:
+    """Of this package's sources: what another version of a method made is made again."""
+    root = Path(__file__).resolve().parent
+    files = {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py"))}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
 def written_form(
     recipe: Recipe, base_fingerprint: str, sources: Mapping[str, list[dict[str, Any]]], grams: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -268,5 +293,6 @@ def written_form(
         },
         "base_fingerprint": base_fingerprint,
         "out": ".",
-        "versions": {name: version(name) for name in ("torch", "safetensors")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("torch", "safetensors")}
+        | {"python": platform.python_version(), "merge": code_sha256()},
     }

@@ -17,6 +17,8 @@ NORM_RATIO = 5.0
 """Experts whose norms differ by more than this factor are likely to be outvoted."""
 LOW_ENERGY = 0.9
 """Below this share of the squared norm kept at the chosen rank, the report warns."""
+LOWEST_SIZE, HIGHEST_SIZE = 0.1, 3.0
+"""Norm of the merged update over the largest expert's that is expected; beyond thrice or a third of it, no agent."""
 EXCESS = 0.02
 """Sign conflict this far above chance is called conflict."""
 
@@ -151,8 +153,11 @@ def findings(report: Mapping[str, Any]) -> list[str]:
             f"(below {LOW_ENERGY:.0%}); choose a larger rank, or a method that stays low-rank"
         )
     size = merged["norm_over_largest_expert"]
-    if size is not None and not 0.1 <= size <= 3:
-        found.append(f"the merged update has {size:.2f} times the norm of the largest expert; expected 0.1 to 3")
+    if size is not None and not LOWEST_SIZE <= size <= HIGHEST_SIZE:
+        found.append(
+            f"the merged update has {size:.2f} times the norm of the largest expert; "
+            f"expected {LOWEST_SIZE} to {HIGHEST_SIZE}"
+        )
     fights = {pair: s["excess"] for pair, s in report["sign_conflict"].items() if (s["excess"] or 0) > EXCESS}
     for pair, excess in sorted(fights.items(), key=lambda item: -item[1])[:3]:
         a, b = pair.split(" | ")

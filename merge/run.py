@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,14 +20,15 @@ import torch
 import yaml
 from torch import Tensor
 
+from merge.adapter_checks import is_finite
 from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest, verified, write_adapter_with
 from merge.card import model_card
 from merge.conflict import between_experts, with_merged
 from merge.durable import write_text
 from merge.factors import Factors
-from merge.gates import gates_on_updates, summary
+from merge.gates import Examination, Gate, gates_on_answers, gates_on_updates, summary
 from merge.methods.interface import Experts, MergeMethod, Update
-from merge.parts import Parts
+from merge.parts import PREFIX, Parts
 from merge.peft_layout import merged_config
 from merge.recipe import Recipe, Source, identity, written_form
 from merge.report import conflict_report, to_json, to_markdown
@@ -41,6 +43,7 @@ ADAPTER, RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD = (
     "conflict.md",
     "README.md",
 )
+DENSE = "dense"
 REJECTED = "rejected"
 """Folder below a merged agent's that keeps what the gates rejected."""
 
@@ -77,6 +80,7 @@ def merge_adapters(
     gate: str = "reject",
     grams: Mapping[str, Path] | None = None,
     manifest_extra: Mapping[str, Any] | None = None,
+    examination: Examination | None = None,
 ) -> MergeSummary:
     """Merge experts and write out/{adapter/, recipe.yaml, conflict.json, conflict.md, README.md}.
 
@@ -93,6 +97,7 @@ def merge_adapters(
         gate: "reject" keeps a merge that the gates reject apart, in out/rejected/; "warn" lets it through.
         grams: expert name -> file of Gram matrices, for methods that need them.
         manifest_extra: manifest keys (e.g. experiment, git) for the merged adapter; its `extra` is added to ours.
+        examination: asks the agent questions, for the gates; None leaves its answers out.
 
     Returns:
         What was done.
@@ -106,15 +111,22 @@ def merge_adapters(
     recipe = Recipe(
         chains, method, Path(out), base_fingerprint, rank, dict(weights or {}), gate=gate, grams=dict(grams or {})
     )
-    return run_recipe(recipe, manifest_extra=manifest_extra)
+    return run_recipe(recipe, manifest_extra=manifest_extra, examination=examination)
 
 
-def run_recipe(recipe: Recipe, *, manifest_extra: Mapping[str, Any] | None = None) -> MergeSummary:
+def run_recipe(
+    recipe: Recipe, *, manifest_extra: Mapping[str, Any] | None = None, examination: Examination | None = None
+) -> MergeSummary:
     """Carry out a recipe; see `merge_adapters`."""
-    return run_recipes([recipe], manifest_extra=manifest_extra)[0]
+    return run_recipes([recipe], manifest_extra=manifest_extra, examination=examination)[0]
 
 
-def run_recipes(recipes: Sequence[Recipe], *, manifest_extra: Mapping[str, Any] | None = None) -> list[MergeSummary]:
+def run_recipes(
+    recipes: Sequence[Recipe],
+    *,
+    manifest_extra: Mapping[str, Any] | None = None,
+    examination: Examination | None = None,
+) -> list[MergeSummary]:
     """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`."""
     for recipe in recipes:
         parse_rank(recipe.rank)
@@ -127,12 +139,15 @@ def run_recipes(recipes: Sequence[Recipe], *, manifest_extra: Mapping[str, Any] 
         jobs: dict[int, Job] = {}
         for number, recipe in enumerate(recipes):
             written = written_form(recipe, opened.fingerprint, opened.hashes, opened.gram_hashes)
-            if (earlier := finished_before(recipe.out, identity(written))) is not None:
+            parts_of = identity(written)
+            whole = text_sha256(parts_of + to_json(examination.protocol)) if examination else parts_of
+            if (earlier := finished_before(recipe.out, whole)) is not None:
+                remove_parts(recipe.out)
                 found[number] = earlier
             else:
                 module = recipe.method.merge(opened.experts)
-                parts = Parts(recipe.out, identity(written), opened.experts.modules)
-                jobs[number] = Job(recipe, written, module, parts)
+                parts = Parts(recipe.out, parts_of, opened.experts.modules)
+                jobs[number] = Job(recipe, written, whole, module, parts, examination)
         for name in opened.experts.modules:
             todo = [job for job in jobs.values() if name not in job.parts.facts]
             among = facts_of_experts(opened.experts, name) if todo else {}
@@ -153,7 +168,8 @@ def report_of(recipe: Recipe) -> dict[str, Any]:
             name: facts_of_experts(experts, name) | merged_module(experts, name, module(name), recipe.rank)[1]
             for name in experts.modules
         }
-    return with_gates(conflict_report(experts.names, facts))
+    found = conflict_report(experts.names, facts)
+    return found | {"gates": summary(gates_on_updates(found))}
 
 
 def check_finite(name: str, figures: Sequence[float]) -> None:
@@ -180,17 +196,14 @@ def merged_module(experts: Experts, name: str, update: Update, rank: int | str) 
         ValueError: the result is not finite.
     """
     factors = experts.factors(name)
+    if isinstance(update.value, Tensor) and not is_finite(update.value):
+        check_finite(name, [math.nan])
     joint = experts.cores(name) if isinstance(update.value, Tensor) else None
     merged, kept, whole = cut(update.value, rank, [f.rank for f in factors], joint)
     facts = with_merged(factors, experts.products(name), merged)
     check_finite(name, [whole, *map(sum, facts["gram"])])
     survival = None if update.kept is None else list(update.kept)
     return merged, facts | {"energy": [kept, whole], "rank": merged.rank, "survival": survival}
-
-
-def with_gates(report: dict[str, Any]) -> dict[str, Any]:
-    """The report with what the gates found in it."""
-    return report | {"gates": summary(gates_on_updates(report))}
 
 
 @dataclass(frozen=True)
@@ -200,15 +213,25 @@ class Job:
     recipe: Recipe
     written: dict[str, Any]
     """The content of recipe.yaml."""
+    identity: str
+    """Of the recipe, and of the examination where there is one."""
     module: Callable[[str], Update]
     """Module's name -> merged update."""
     parts: Parts
+    examination: Examination | None = None
 
     def write(self, opened: Opened, given: Mapping[str, Any]) -> MergeSummary:
-        """Write the reports and, last, the adapter; below `rejected/` where the gates say so."""
+        """Write the reports and, last, the adapter; below `rejected/` where the gates say so.
+
+        What stood here before was merged from something else, or is let through no longer, and goes first: an agent
+        never stands beside the report of another, nor in the place of one that was rejected.
+        """
         facts = {name: note["facts"] for name, note in sorted(self.parts.facts.items())}
-        report = with_gates(conflict_report(opened.experts.names, facts))
+        report = conflict_report(opened.experts.names, facts)
+        report |= {"gates": summary(gates_on_updates(report) + self.examined(opened, facts))}
         rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
+        for stale in (ADAPTER, DENSE, REJECTED):
+            shutil.rmtree(self.recipe.out / stale, ignore_errors=True)
         out = self.recipe.out / REJECTED if rejected else self.recipe.out
         written = self.written if out == self.recipe.out else moved(self.recipe, out, opened)
         texts = {
@@ -218,17 +241,37 @@ class Job:
             CARD: model_card(written, report),
         }
         energy = report["merged"]["retained_energy"]
-        manifest = merged_manifest(given, opened.fingerprint, identity(self.written), texts, report)
+        manifest = merged_manifest(given, opened.fingerprint, self.identity, texts, report)
         for name, text in texts.items():
             write_text(out / name, text)
+        self.write_adapter(out / ADAPTER, opened, facts, manifest)
+        remove_parts(self.recipe.out)
+        return MergeSummary(out, adapter_sha256(out / ADAPTER), False, energy, report)
+
+    def write_adapter(
+        self, folder: Path, opened: Opened, facts: Mapping[str, Any], manifest: Mapping[str, Any]
+    ) -> None:
+        """Put the parts together."""
         config = merged_config({name: facts[name]["rank"] for name in facts}, opened.template)
 
         def fill(path: Path) -> None:
             write_tensors(path, self.parts.plan(), {"format": "pt"})
 
-        write_adapter_with(out / ADAPTER, config, fill, manifest)
-        self.parts.remove()
-        return MergeSummary(out, adapter_sha256(out / ADAPTER), False, energy, report)
+        write_adapter_with(folder, config, fill, manifest)
+
+    def examined(self, opened: Opened, facts: Mapping[str, Any]) -> list[Gate]:
+        """What the gates find in the answers of the agent, which stands among the parts for as long."""
+        if self.examination is None:
+            return []
+        folder = self.parts.folder / "examined"
+        self.write_adapter(folder, opened, facts, {"kind": "merged", "base_fingerprint": opened.fingerprint})
+        return gates_on_answers(self.examination.answers(folder))
+
+
+def remove_parts(out: Path) -> None:
+    """Drop what a merge kept of itself until it was written."""
+    for folder in out.glob(f"{PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def moved(recipe: Recipe, out: Path, opened: Opened) -> dict[str, Any]:

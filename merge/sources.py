@@ -70,12 +70,16 @@ def open_sources(recipe: Recipe) -> Opened:
         vectors = filled(vectors)
     check_same_modules(list(vectors.values()))
     weights = list(checked_weights(recipe.weights, vectors).values())
+    gram_hashes = {name: file_sha256(path) for name, path in sorted(recipe.grams.items())}
+    for name, found in gram_hashes.items():
+        if recipe.gram_sha256.get(name, found) != found:
+            raise AdapterError(f"{recipe.grams[name]}: has sha256 {found}, the recipe names {recipe.gram_sha256[name]}")
     grams = {name: StoredGrams(path) for name, path in sorted(recipe.grams.items())} or None
     return Opened(
         Experts(vectors, weights, grams),
         links[0][1].manifest["base_fingerprint"],
         hashes,
-        {name: file_sha256(path) for name, path in sorted(recipe.grams.items())},
+        gram_hashes,
         links[0][1].config,
     )
 
@@ -116,6 +120,10 @@ def check_parent(name: str, source: Source, adapter: StoredAdapter, before: list
 def beneath(source: Source, adapter: StoredAdapter) -> StoredAdapter:
     """The adapter that a source is relative to: its own parent."""
     parent = open_adapter(source.relative_to, base_fingerprint=adapter.manifest["base_fingerprint"])
+    if source.relative_to_sha256 not in (None, parent.sha256):
+        raise AdapterError(
+            f"{source.relative_to}: weights have sha256 {parent.sha256}, the recipe names {source.relative_to_sha256}"
+        )
     if parent_of(adapter) not in (None, parent.sha256):
         raise AdapterError(
             f"{source.path}: grew from the adapter with sha256 {parent_of(adapter)}, but relative_to names "

@@ -226,7 +226,7 @@ def expert_sample(vector: Mapping[str, Factors], modules: Sequence[str], entries
     for module, size in sizes.items():
         f, count = vector[module], max(1, entries * size // sum(sizes.values()))
         m = f.shape[0]
-        rows = torch.arange(min(m, 64)) * m // min(m, 64)
+        rows = torch.arange(min(m, 64)) * m // min(m, 64)  # a bad sample costs a second pass, no accuracy
         flat = (f.B[rows] @ f.A).flatten()
         found.append(flat[torch.arange(min(count, len(flat))) * len(flat) // min(count, len(flat))])
     return torch.cat(found)

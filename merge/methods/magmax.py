@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -47,7 +48,8 @@ class MagMax(EntryMethod):
 
     @override
     def sparsify(self, experts: Experts, tile: Tile, known: None) -> Tensor:
-        return tile.deltas
+        weighted = tile.deltas * per_expert(tile.deltas.new_tensor(experts.weights), tile.deltas)
+        return torch.where(weighted == magmax(weighted, torch.ones(len(weighted))), tile.deltas, 0.0)
 
     @override
     def fuse(self, sparse: Tensor, weights: Tensor, known: None) -> Tensor:

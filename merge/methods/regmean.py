@@ -47,17 +47,21 @@ def regmean(
     n = factors[0].shape[1]
     if wrong := [tuple(g.shape) for g in grams if g.shape != (n, n)]:
         raise ValueError(f"Gram matrix of shape {wrong[0]} for a module with {n} inputs")
-    scaled = [w * off_diagonal_scaled(g.double(), off_diagonal) for g, w in zip(grams, weights, strict=True)]
-    total = torch.stack(scaled).sum(dim=0)
+    total, read = torch.zeros(n, n, dtype=torch.float64), []
+    for f, g, w in zip(factors, grams, weights, strict=True):  # one (n, n) at a time: n is 18944 in a model of 7B
+        H = w * off_diagonal_scaled(g.double(), off_diagonal)
+        total += H
+        read.append(f.A.double() @ H)
     total.diagonal().add_(ridge * total.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny))
-    read = torch.cat([f.A.double() @ H for f, H in zip(factors, scaled, strict=True)])  # (R, n)
-    A = torch.cholesky_solve(read.T, torch.linalg.cholesky(total)).T
+    A = torch.cholesky_solve(torch.cat(read).T, torch.linalg.cholesky(total)).T
     return Factors(A.float(), torch.cat([f.B for f in factors], dim=1))
 
 
 def off_diagonal_scaled(gram: Tensor, factor: float) -> Tensor:
     """Scale all entries beside the diagonal: (n, n) -> (n, n)."""
-    return factor * gram + (1 - factor) * torch.diag(gram.diagonal())
+    scaled = factor * gram
+    scaled.diagonal().copy_(gram.diagonal())
+    return scaled
 
 
 class RegMean(MergeMethod):

@@ -166,7 +166,7 @@ def test_values_that_are_not_finite_are_refused(folder, value):
         ({A: torch.ones(2, 5), B: torch.ones(3, 4)}, "one r"),
         ({A: torch.ones(2, 5)}, "partner"),
         ({A: torch.ones(0, 5), B: torch.ones(3, 0)}, "one r"),
-        ({A: torch.ones(2, 5, dtype=torch.int32), B: torch.ones(3, 2)}, "floating-point"),
+        ({A: torch.ones(2, 5, dtype=torch.int32), B: torch.ones(3, 2)}, "expected a matrix of"),
         ({A: torch.ones(2, 5, 1), B: torch.ones(3, 2)}, "matrix"),
         (factors() | {"base_model.model.layer.lora_magnitude_vector.weight": torch.ones(3)}, "not of the form"),
         (factors() | {"base_model.model.lm_head.weight": torch.ones(3, 3)}, "not of the form"),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from merge.conflict import between_experts, signs_of, with_merged
+from merge.conflict import between_experts, signs_of, spread, with_merged
 from merge.factors import Factors, Products, TaskVector, add
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, gates_on_updates, summary
 from merge.report import conflict_report, to_json, to_markdown
@@ -191,7 +191,9 @@ def test_one_expert_alone(vector):
         ((1.0, 1.0), "accept", None),
         ((1.0, 0.1), "warn", "retention of b"),
         ((1.0, -0.5), "reject", "moves against it"),
-        ((9.0, 9.0), "warn", "times the largest expert's norm"),
+        ((4.0, 4.0), "warn", "times the largest expert's norm"),
+        ((9.0, 9.0), "reject", "times the largest expert's norm"),
+        ((0.01, 0.01), "reject", "times the largest expert's norm"),
         ((0.0, 0.0), "reject", "the merged update is zero"),
     ],
 )
@@ -228,3 +230,19 @@ def test_the_interval_covers_what_it_should():
 def test_answers_to_different_questions_are_refused():
     with pytest.raises(ValueError, match="same ones"):
         Answers([True], [True, False], [True])
+
+
+def test_rows_are_spread_over_heads_and_within_them():
+    for m in (1, 5, 64, 100, 512, 4096, 18944):
+        rows = spread(m, 64).tolist()
+        assert rows == sorted(set(rows))
+        assert 0 <= rows[0]
+        assert rows[-1] < m
+        assert len(rows) == min(m, 64)
+    # 64 heads of 64 rows: experts that differ in the first row of every head disagree in a 64th of the entries.
+    A, B = gaussian(1, 4, 32), gaussian(2, 4096, 4)
+    flipped = B.clone()
+    flipped[::64] *= -1
+    a, b = Factors(A, B), Factors(A, flipped)
+    differ = module_conflict(["a", "b"], [a, b], a)["signs"]["a | b"]
+    assert 0 <= differ["differ"] / differ["both"] < 0.1

@@ -8,10 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from merge.__main__ import main
-from merge.adapter_files import AdapterError, file_sha256, read_adapter
+from merge.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
 from merge.dense import Dense, rounding_loss, write_dense
 from merge.peft_layout import task_vector_of
-from tests.merge.conftest import BASE, SHAPES
+from tests.merge.conftest import SHAPES
 
 
 def base_folder(folder, dtype=torch.float32, shards=1, scale=1.0):
@@ -29,6 +29,11 @@ def base_folder(folder, dtype=torch.float32, shards=1, scale=1.0):
     return folder, tensors
 
 
+def fingerprint_of(tensors):
+    """For an expert's manifest."""
+    return {"base_fingerprint": base_fingerprint(tensors.items())}
+
+
 def loaded(folder):
     return {name: t for path in sorted(folder.glob("*.safetensors")) for name, t in load_file(path).items()}
 
@@ -37,9 +42,9 @@ def loaded(folder):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_dense_checkpoint_is_the_base_plus_the_update(expert, tmp_path, dtype, shards):
     base, before = base_folder(tmp_path / "base", dtype, shards)
-    adapter = expert("a", seed=1)
+    adapter = expert("a", seed=1, manifest=fingerprint_of(before))
     manifest = write_dense(adapter, Dense(base), tmp_path / "dense")
-    vector = task_vector_of(read_adapter(adapter, base_fingerprint=BASE))
+    vector = task_vector_of(read_adapter(adapter, base_fingerprint=None))
     after = loaded(tmp_path / "dense")
     assert set(after) == set(before)
     for module in SHAPES:
@@ -66,8 +71,8 @@ def test_a_dense_checkpoint_is_the_base_plus_the_update(expert, tmp_path, dtype,
 
 def test_an_update_that_bf16_would_erase_is_refused_unless_accepted_or_kept_in_fp32(expert, tmp_path):
     # Weights near 1 have a bf16 spacing of 2^-8 to 2^-7; an update of 1e-5 vanishes.
-    base, _ = base_folder(tmp_path / "base", torch.bfloat16)
-    adapter = expert("small", seed=1, scale=1e-6)
+    base, tensors = base_folder(tmp_path / "base", torch.bfloat16)
+    adapter = expert("small", seed=1, scale=1e-6, manifest=fingerprint_of(tensors))
     with pytest.raises(ValueError, match=r"rounding takes .* of the update of model\.layers"):
         write_dense(adapter, Dense(base), tmp_path / "dense")
     assert not (tmp_path / "dense").exists()
@@ -93,22 +98,28 @@ def test_bases_that_do_not_fit_are_refused(expert, tmp_path):
     with pytest.raises(AdapterError, match="no safetensors"):
         write_dense(adapter, Dense(tmp_path / "empty"), tmp_path / "dense")
     base, tensors = base_folder(tmp_path / "base")
+    with pytest.raises(AdapterError, match="its weights have the fingerprint"):  # same shapes, other weights
+        write_dense(adapter, Dense(base), tmp_path / "dense")
+    write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
     save_file({"model.layers.0.q_proj.weight": torch.ones(24, 17)}, base / "model-0.safetensors")
     with pytest.raises(AdapterError, match=r"q_proj of shape \(24, 16\) has no weight"):
-        write_dense(adapter, Dense(base), tmp_path / "dense")
+        write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
     save_file(tensors | {"copy.model.layers.0.q_proj.weight": torch.ones(24, 16)}, base / "model-0.safetensors")
     with pytest.raises(AdapterError, match="or several"):
-        write_dense(adapter, Dense(base), tmp_path / "dense")
+        write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
+    with pytest.raises(AdapterError, match="fan_in_fan_out"):
+        write_dense(expert("conv", seed=1, fan_in_fan_out=True), Dense(base), tmp_path / "dense")
     (base / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(AdapterError, match="pickled"):
-        write_dense(adapter, Dense(base), tmp_path / "dense")
+        write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
     with pytest.raises(ValueError, match=r"dense\.dtype"):
         Dense(base, dtype="int8")
 
 
 def test_a_recipe_may_ask_for_a_dense_checkpoint(expert, tmp_path, capsys):
-    base_folder(tmp_path / "base")
-    expert("a", seed=1), expert("b", seed=2)
+    _, tensors = base_folder(tmp_path / "base")
+    for seed, name in enumerate("ab"):
+        expert(name, seed=seed, manifest=fingerprint_of(tensors))
     recipe = {
         "sources": {"a": "a/adapter", "b": "b/adapter"},
         "method": "mean",
@@ -119,6 +130,12 @@ def test_a_recipe_may_ask_for_a_dense_checkpoint(expert, tmp_path, capsys):
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 0
     assert "rounding takes at most" in capsys.readouterr().out
     assert set(loaded(tmp_path / "out/dense")) == set(loaded(tmp_path / "base"))
+    verify = ["verify", "--config", str(tmp_path / "recipe.yaml")]
+    assert main(verify) == 0
+    shard = tmp_path / "out/dense/model-0.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert main(verify) == 2
+    assert "model-0.safetensors: missing or not what" in capsys.readouterr().err
     recipe["dense"] = {"bse": "base"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 2

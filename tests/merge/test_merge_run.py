@@ -2,6 +2,7 @@
 import errno
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 from merge.__main__ import main
 from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
 from merge.factors import Factors
+from merge.gates import Answers, Examination
 from merge.grams import StoredGrams, metadata_of, write_grams
 from merge.methods.regmean import RegMean, regmean
 from merge.methods.task_arithmetic import TaskArithmetic
@@ -249,8 +251,16 @@ def test_a_damaged_part_is_computed_again_and_parts_of_another_recipe_are_droppe
 
 
 @pytest.mark.parametrize("method", ["ties", "task_arithmetic", "swudi", "tsv_m"])
-def test_the_number_of_threads_does_not_change_a_byte(expert, tmp_path, method):
-    sources = {name: [expert(name, seed=seed)] for seed, name in enumerate("abc")}
+def test_the_number_of_threads_does_not_change_a_byte(tmp_path, method):
+    # Large enough that sums are split over threads where nothing holds them together.
+    sources = {}
+    for seed, name in enumerate("abc"):
+        generator = torch.Generator().manual_seed(seed)
+        factors = {"A": torch.randn(32, 384, generator=generator), "B": torch.randn(512, 32, generator=generator)}
+        tensors = {f"base_model.model.layer.lora_{side}.weight": factor for side, factor in factors.items()}
+        config = {"peft_type": "LORA", "r": 32, "lora_alpha": 64}
+        write_adapter(tmp_path / name, config, tensors, {"kind": "dsa", "base_fingerprint": BASE})
+        sources[name] = [tmp_path / name]
     before = torch.get_num_threads()
     results = []
     try:
@@ -300,13 +310,44 @@ def test_a_planted_weak_expert_fails_the_papers_ties_and_passes_the_default(weak
         assert passed.report["experts"]["rl"]["retention"] > 0.3
 
 
-def test_a_rejected_merge_does_not_touch_the_result_that_stands(weak, tmp_path):
-    merge(weak, tmp_path / "out", read_method("default"))
-    before = contents(tmp_path / "out")
-    merge(weak, tmp_path / "out", read_method("caci"))
-    after = contents(tmp_path / "out")
-    assert {name: after[name] for name in before} == before
-    assert all(name.parts[0] == "rejected" for name in set(after) - set(before))
+def test_a_rejected_merge_leaves_no_result_where_another_stood(weak, tmp_path):
+    for gate in ("reject", "warn"):
+        first = "default" if gate == "reject" else "caci"  # accepted, or let through once
+        assert merge(weak, tmp_path / gate, read_method(first), gate=gate).accepted
+        assert not merge(weak, tmp_path / gate, read_method("caci")).accepted
+        assert not (tmp_path / gate / "adapter").exists()
+        assert is_complete(tmp_path / gate / "rejected/adapter")
+        assert merge(weak, tmp_path / gate, read_method("default")).accepted
+        assert not (tmp_path / gate / "rejected").exists()
+
+
+def test_the_gates_ask_the_agent_and_another_examination_is_another_merge(sources, tmp_path):
+    asked = []
+
+    def examination(right, n=20):
+        def answers(adapter):
+            asked.append(read_adapter(adapter, base_fingerprint=BASE).manifest["kind"])
+            return {"adult": Answers([True] * 10 + [False] * 10, [True] * n, [i < right for i in range(n)])}
+
+        return Examination({"right": right}, answers)
+
+    good = merge(sources, tmp_path / "out", examination=examination(20))
+    assert (good.accepted, good.report["gates"]["verdict"], asked) == (True, "accept", ["merged"])
+    assert merge(sources, tmp_path / "out", examination=examination(20)).skipped
+    bad = merge(sources, tmp_path / "out", examination=examination(0))
+    assert not bad.accepted
+    assert "adult: 0.000 is below the base's 0.500" in (bad.out / "conflict.md").read_text()
+    assert len(asked) == 2
+    assert not (tmp_path / "out/adapter").exists()
+    assert not list(tmp_path.rglob(".parts-*"))
+
+
+def test_what_killed_processes_left_is_removed(sources, tmp_path):
+    for name in (".adapter.999999999.tmp", ".adapter.999999999.old", ".parts-0123456789abcdef"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    (tmp_path / "out/.adapter.1.tmp").mkdir()  # process 1 always runs
+    merge(sources, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == [".adapter.1.tmp"]
 
 
 def test_a_gate_that_only_warns_lets_it_through_and_says_so(weak, tmp_path):
@@ -350,11 +391,39 @@ def test_a_module_that_only_some_experts_have_is_refused_or_taken_as_unchanged(e
     torch.testing.assert_close(merged.delta("model.layers.1.down_proj"), alone, rtol=1e-4, atol=1e-4)
 
 
-def test_experts_that_cannot_be_represented_are_refused(expert, tmp_path):
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare", "cat"])
+def test_experts_that_cannot_be_represented_are_refused(expert, tmp_path, method):
     huge = {name: [expert(name, seed=seed, scale=3e37)] for seed, name in enumerate("ab")}
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        merge(huge, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"NaN or infinity|too large for fp32"):
+        merge(huge, tmp_path / "out", read_method(method))
+    for alpha in (math.nan, math.inf, 1e300):
+        with pytest.raises(AdapterError, match=r"lora_alpha|too large for fp32"):
+            merge({"a": [expert("c", alpha=alpha if alpha == alpha else "NaN")]}, tmp_path / "out", read_method(method))
     assert not is_complete(tmp_path / "out/adapter")
+
+
+@pytest.mark.parametrize("key", ["((.|.)*)Z", "(a+)+", ".*.*.*.*Z", "x" * 600])
+def test_patterns_that_could_take_forever_are_refused(expert, tmp_path, key):
+    with pytest.raises(AdapterError, match="take forever"):
+        merge({"a": [expert("a", alpha_pattern={key: 2})]}, tmp_path / "out")
+
+
+def test_a_written_recipe_holds_grams_and_parents_to_their_hashes(expert, tmp_path):
+    sft = expert("sft", seed=1)
+    rl = expert("rl", seed=2, ranks=(2, 6))
+    shapes = {m: f.shape for m, f in vector_in(sft).items()}
+    write_grams(tmp_path / "grams", {m: torch.eye(n) for m, (_, n) in shapes.items()}, {})
+    grams = {"rl": tmp_path / "grams/grams.safetensors"}
+    recipe = Recipe({"rl": [Source(rl, relative_to=sft)]}, RegMean(), tmp_path / "out", grams=grams)
+    run_recipe(recipe)
+    again = load_recipe(tmp_path / "out/recipe.yaml")
+    assert run_recipe(again).skipped
+    write_grams(tmp_path / "grams", {m: 2 * torch.eye(n) for m, (_, n) in shapes.items()}, {})
+    with pytest.raises(AdapterError, match=r"grams\.safetensors: has sha256"):
+        run_recipe(again)
+    expert("sft", seed=7)
+    with pytest.raises(AdapterError, match=r"sft.*the recipe names"):
+        run_recipe(again)
 
 
 def test_gram_matrices_are_read_from_files_and_bind_the_recipe(sources, tmp_path):
