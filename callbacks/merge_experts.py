@@ -54,7 +54,7 @@ class MergeExperts(ExperimentCallback):
         """What becomes of a merge that the gates reject: `reject` puts it apart, into `rejected/`, and the matrix shows
         it as such; `warn` lets it through, with its verdict."""
         gate_n: int = 40
-        """Validation questions per specialty on which the gates compare a merged agent with base and expert; 0: none."""
+        """Validation questions per specialty on which gates compare a merged agent with base and expert; 0: none."""
         gram_rows: int = 96
         """Training questions per specialty on which Gram matrices are collected; at least 1."""
         auto: bool = False

@@ -1,4 +1,4 @@
-"""`python -m merge run|report|verify|auto --config recipe.yaml`: a merge without training."""
+"""`python -m merge run|report|verify|auto --config recipe.yaml`: a merge without training; `adopt` takes in experts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from merge.adapter_files import adopt
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
 from merge.durable import write_text
+from merge.live import Live
 from merge.recipe import Recipe, load_recipe
 from merge.report import to_json, to_markdown
 from merge.run import ADAPTER, DENSE, report_of, run_recipe, verify_result
@@ -40,8 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
         if name == "report":
             command.add_argument("--json", type=Path, help="also write the report to this file")
+    text = "check an adapter that PEFT saved, and copy it with a manifest that binds it to its base"
+    adopting = commands.add_parser("adopt", help=text, description=text)
+    adopting.add_argument("--adapter", type=Path, required=True, help="folder that PEFT saved")
+    adopting.add_argument("--config", required=True, help="experiment YAML whose base the adapter was trained on")
+    adopting.add_argument("--out", type=Path, required=True, help="adapter folder to write")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "adopt":
+            return adopted(options.adapter, options.config, options.out)
         recipe = load_recipe(options.config)
         if options.command == "verify":
             return verify(recipe)
@@ -79,6 +88,13 @@ def auto(recipe: Recipe) -> int:
     winner = auto_merge(recipe, chains, model.examine, protocol=model.protocol())
     print((recipe.out / AUTO_MD).read_text(encoding="utf-8"))
     return 0 if winner else REJECTED_CODE
+
+
+def adopted(adapter: Path, config: str, out: Path) -> int:
+    """Take up an adapter that PEFT saved, for the base of an experiment."""
+    fingerprint = Live(config).model().loaded[1]
+    print(f"written: {adopt(adapter, out, base_fingerprint=fingerprint)}, of the base with fingerprint {fingerprint}")
+    return 0
 
 
 def run(recipe: Recipe, model: Any = None) -> int:

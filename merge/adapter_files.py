@@ -28,6 +28,7 @@ __all__ = [
     "AdapterError",
     "StoredAdapter",
     "adapter_sha256",
+    "adopt",
     "base_fingerprint",
     "is_complete",
     "open_adapter",
@@ -67,8 +68,8 @@ class StoredAdapter:
         """
         self.folder, self.config, self.manifest = folder, config, manifest
         try:
-            self._file = safe_open(folder / WEIGHTS, framework="pt")
-            names = self._file.keys()
+            with safe_open(folder / WEIGHTS, framework="pt") as file:
+                names = file.keys()
         except SafetensorError as error:
             raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
         modules: dict[str, list[str]] = {}
@@ -76,7 +77,7 @@ class StoredAdapter:
             match = TENSOR_NAME.fullmatch(name)
             modules.setdefault(match["module"] if match else "", []).append(name)
         for found in modules.values() or [[]]:
-            check_tensors({name: self._file.get_tensor(name) for name in found}, str(folder))
+            check_tensors(self.tensors(found), str(folder))
         self.modules = sorted(modules)
 
     @property
@@ -84,9 +85,14 @@ class StoredAdapter:
         """Of the weights, verified when the adapter was opened."""
         return self.manifest["files"][WEIGHTS]["sha256"]
 
+    def tensors(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Some tensors; the file is opened for as long, so that its pages do not count as this process's memory."""
+        with safe_open(self.folder / WEIGHTS, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in names}
+
     def pair(self, module: str) -> tuple[Tensor, Tensor]:
         """A (r, n) and B (m, r) as stored."""
-        A, B = (self._file.get_tensor(f"base_model.model.{module}.lora_{side}.weight") for side in "AB")
+        A, B = self.tensors(f"base_model.model.{module}.lora_{side}.weight" for side in "AB").values()
         return A, B
 
 
@@ -180,6 +186,35 @@ def write_adapter_with(
         flush(aside / MANIFEST)
 
 
+def adopt(folder: Path, out: Path, *, base_fingerprint: str, specialty: str | None = None) -> Path:
+    """Copy an adapter that PEFT saved, checked, into a folder with a manifest, so that it can be merged and examined.
+
+    Args:
+        folder: with adapter_config.json and adapter_model.safetensors.
+        out: the new adapter folder; replaced if it stands.
+        base_fingerprint: of the base that it was trained on, for which the caller vouches: PEFT's files do not tell.
+        specialty: what it is an expert of.
+
+    Returns:
+        `out`.
+
+    Raises:
+        AdapterError: it is no plain LoRA, damaged, or a pickle.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    check_no_pickle(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise AdapterError(f"{folder}: no {WEIGHTS}; is this an adapter saved by PEFT?")
+    check_header(folder / WEIGHTS)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
+    manifest = {"kind": "adopted", "base_fingerprint": base_fingerprint, "specialty": specialty}
+    write_adapter(out, read_json(folder / CONFIG), tensors, manifest)
+    return out
+
+
 def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:
     """Load an adapter after checking that it is whole, unchanged, safe, plain LoRA, and of the expected base.
 
@@ -239,11 +274,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise AdapterError(f"{folder}: no such adapter folder")
-    for name in PICKLES:
-        if (folder / name).exists():
-            raise AdapterError(f"{folder / name}: a pickle, which can run code when read; only {WEIGHTS} is accepted")
+    check_no_pickle(folder)
     if not (folder / MANIFEST).is_file():
-        raise AdapterError(f"{folder}: no {MANIFEST}; the folder is half-written, or was not written by this project")
+        raise AdapterError(
+            f"{folder}: no {MANIFEST}; the folder is half-written, or was not written by this project "
+            "(`python -m merge adopt` takes up what PEFT saved)"
+        )
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT or set(manifest) != set(MANIFEST_KEYS):
         raise AdapterError(f"{folder / MANIFEST}: format {manifest.get('format')!r}, expected {FORMAT!r} and its keys")
@@ -255,6 +291,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
         raise AdapterError(f"{folder / MANIFEST}: every file needs bytes and sha256")
     return manifest
+
+
+def check_no_pickle(folder: Path) -> None:
+    """Refuse a folder with pickled weights.
+
+    Raises:
+        AdapterError: names the file.
+    """
+    for name in PICKLES:
+        if (folder / name).exists():
+            raise AdapterError(f"{folder / name}: a pickle, which can run code when read; only {WEIGHTS} is accepted")
 
 
 def is_complete(folder: Path) -> bool:
