@@ -28,9 +28,14 @@ ALLOWED = {
         "merge.adapter_files",
     ),
     "lightning_modules/functional": (),
-    "benchmarks": ("datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules"),
-    **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model")},
-    **{f"benchmarks/{name}.py": ("benchmarks",) for name in ("made_rows", "worker", "trl_model", "trl_rl", "trl_sft")},
+    "curation": ("configs", "datamodules", "evaluation", "experiment", "lightning_modules", "merge"),
+    "benchmarks": ("datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
+    **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model", "merge_work", "merge_inputs")},
+    # What runs in the peers' environment, which has none of our other packages.
+    **{
+        f"benchmarks/{name}.py": ("benchmarks",)
+        for name in ("made_rows", "worker", "trl_model", "trl_rl", "trl_sft", "peft_merge", "mergekit_merge")
+    },
     "lightning_modules/rewards": ("evaluation.answers",),
     "callbacks": (
         "configs.build",

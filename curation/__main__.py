@@ -1,0 +1,136 @@
+"""`python -m curation run|audit|report`: from pools of questions to a set with worked traces."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.problems import ConfigError
+from curation.settings import Settings, load_settings
+
+UNFINISHED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, audit or report.
+
+    Returns:
+        0; 1 if it failed or a finished set is damaged; 2 for a wrong command or configuration; 3 if replies are missing
+        and the same command goes on; 130 when it was interrupted, likewise.
+    """
+    parser = argparse.ArgumentParser(prog="python -m curation", description=__doc__)
+    parser.add_argument(
+        "command",
+        choices=("run", "audit", "report"),
+        help="run: make a set, or go on making it; audit: assign specialties by the rules and write a sample to look "
+        "at; report: print a finished set's counts and check them against its files",
+    )
+    parser.add_argument("words", nargs="*", metavar="key=value | FOLDER", help="settings; for report the set's folder")
+    parser.add_argument("--config", help="a YAML file, or one below configs/; for run and audit")
+    parser.add_argument("--dry-run", action="store_true", help="with run: count what would be asked, and ask nobody")
+    parser.add_argument("--csv", type=Path, default=Path("audit.csv"), help="with audit: where the sample goes")
+    options = parser.parse_intermixed_args(arguments)
+    if options.command == "report" and len(options.words) != 1:
+        parser.error(f"report takes the folder of one set, got {options.words}")
+    if options.command != "report" and not options.config:
+        parser.error(f"{options.command} needs --config")
+    try:
+        if options.command == "report":
+            return show(Path(options.words[0]))
+        settings = load_settings(options.config, options.words)
+        if options.command == "audit":
+            return write_sample(settings, options.csv)
+        return execute(settings, dry_run=options.dry_run)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def execute(settings: Settings, *, dry_run: bool) -> int:
+    """Make the set, or count what that would ask; exit codes as of `main`."""
+    from curation.asking import UnfinishedError
+    from curation.run import curate, most
+    from curation.teachers import TeacherError
+    from experiment.interrupts import stop_alike
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    stop_alike()
+    try:
+        if dry_run:
+            for what, requests, known, tokens in most(settings):
+                print(f"{what:<12} at most {requests} requests, {known} of them known; at most {tokens} tokens")
+            return 0
+        counts = curate(settings)
+    except (KeyboardInterrupt, SystemExit):
+        print("interrupted; every reply that came is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    except UnfinishedError as error:
+        print(f"unfinished: {error}", file=sys.stderr)
+        return UNFINISHED
+    except ConfigError:
+        raise
+    except (TeacherError, ValueError, OSError, RuntimeError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(summary(counts)))
+    print(
+        f"written: {settings.out}/ (data/ is what datamodules.mmedexpert.MMedExpert reads; datasheet.md tells the rest)"
+    )
+    return 0
+
+
+def write_sample(settings: Settings, path: Path) -> int:
+    """Write the sample for a person to look at, and print how many questions each specialty gets by the rules."""
+    from collections import Counter
+
+    from curation.output import write_audit
+    from curation.run import prepare
+
+    try:
+        run = prepare(settings)
+        rows = run.candidates()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audit(path, run.audited(rows))
+    except ConfigError:
+        raise
+    except (ValueError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    for specialty, count in sorted(Counter(row.specialty for row in rows).items()):
+        print(f"{specialty:<18} {count}")
+    print(f"written: {path}")
+    return 0
+
+
+def summary(counts: dict) -> list[str]:
+    """The counts of every gate in lines."""
+    from curation.datasheet import reasons
+
+    lines = [f"{'gate':<12} {'in':>8} {'out':>8}  rejected"]
+    for gate, entry in counts["gates"].items():
+        lines.append(f"{gate:<12} {entry['in']:>8} {entry['out']:>8}  {reasons(entry['rejected'])}")
+    for name, entry in counts["traces"].items():
+        told = f"rejected: {reasons(entry['rejected'])}; unknown: {reasons(entry['unknown'])}"
+        lines.append(f"traces of {name}: {entry['accepted']} of {entry['in']} accepted; {told}")
+    return [*lines, "kept: " + (reasons(counts["kept"]))]
+
+
+def show(folder: Path) -> int:
+    """Print a finished set's counts; 1 where they do not fit its files."""
+    from curation.output import COUNTS, verify
+
+    wrong = verify(folder)
+    if wrong:
+        print("\n".join([f"{folder}: not as it was written:", *wrong]), file=sys.stderr)
+        return 1
+    print("\n".join(summary(json.loads((folder / COUNTS).read_text(encoding="utf-8")))))
+    print(f"the counts add up, and every row of {folder} loads")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The whole way from pools to a set, and what it would ask at most."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from configs.build import build
+from configs.problems import ConfigError, Problem
+from configs.show import changed_settings
+from curation.output import COUNTS, FORMAT, write_result
+from curation.replies import Replies
+from curation.settings import Settings, resolved
+from curation.specialties import UNASSIGNED, classification, load_rules
+from curation.stages import Curation, pictures
+from curation.teachers import Request, Teacher
+from experiment.folders import locked
+from lightning_modules.rewards.guidelines import load_guidelines
+
+
+def prepare(settings: Settings) -> Curation:
+    """Read what a run needs, before anything is asked.
+
+    Raises:
+        ConfigError: `out` holds something else, or a result of other settings; or a file is missing.
+        ValueError: rules or guidelines are wrong, or a teacher cannot be used.
+    """
+    claim(settings)
+    rules, tag_points = load_rules(settings.rule_file)
+    guidelines = load_guidelines(settings.guidelines)
+    others = [build(one) if one else None for one in (settings.base, settings.classifier)]
+    replies = Replies(settings.reply_folder)
+    return Curation(settings, rules, tag_points, guidelines, build(settings.teacher), *others, replies)
+
+
+def claim(settings: Settings) -> None:
+    """Refuse to replace a folder that is not a curated set, or one that was made with other settings.
+
+    Raises:
+        ConfigError: names the folder, or each differing key.
+    """
+    out = Path(settings.out)
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        before = json.loads((out / COUNTS).read_text(encoding="utf-8"))
+        mine = before["format"] == FORMAT and isinstance(before["settings"], dict)
+    except (OSError, ValueError, LookupError, TypeError):
+        mine = False
+    if not mine:
+        message = "holds something else than a curated set, and would be replaced; choose another folder"
+        raise ConfigError([Problem(str(out), "out", settings.out, message)])
+    changed = changed_settings(before["settings"], json.loads(json.dumps(resolved(settings))))
+    if changed and not settings.overwrite:
+        message = "differs from the settings that this set was made with; choose another `out`, or overwrite=true"
+        raise ConfigError([Problem(str(out / COUNTS), key, None, message) for key in changed])
+
+
+def curate(settings: Settings) -> dict[str, Any]:
+    """Make a set, or go on making it.
+
+    Returns:
+        What counts.json holds.
+
+    Raises:
+        UnfinishedError: replies are missing; the same settings go on.
+        ConfigError: as `prepare`.
+        BadExampleError: a pool or a test set cannot be read.
+        OSError: the disk is full, or a folder cannot be written.
+    """
+    with locked(settings.reply_folder, f"the replies of {settings.out}"):
+        run = prepare(settings)
+        rows = run.candidates()
+        audit = run.audited(rows)
+        rows = run.assigned(rows)
+        rows, rates = run.within_pass_rate(rows)
+        rows, traces = run.taught(rows)
+        return write_result(settings, run.kept(rows, rates, traces), run.ledger, run.agreement, audit)
+
+
+def most(settings: Settings) -> list[tuple[str, int, int, int]]:
+    """What a run would ask at most.
+
+    Returns:
+        (what, requests, of these known already, upper bound of tokens with every further attempt) per part.
+
+    Raises:
+        As `curate`, but nobody is asked.
+    """
+    run = prepare(settings)
+    rows = run.candidates()
+    by_rules = settings.decide == "rules"
+    asked = run.audited(rows) if by_rules else rows
+    left = [row for row in rows if row.specialty != UNASSIGNED] if by_rules else rows
+    parts: list[tuple[str, Teacher | None, Iterable[Request]]] = [
+        ("specialties", run.classifier,
+         [classification(row.id, row.item.example, pictures(row), run.rules) for row in asked]),
+        ("pass rate", run.base,
+         [Request(row.id, row.item.example, pictures(row), "", d) for row in left for d in range(settings.samples)]),
+        ("traces", run.teacher,
+         [Request(row.id, row.item.example, pictures(row), g.instruction, d)
+          for row in left for g in run.guidelines.values() for d in range(settings.draws)]),
+    ]  # fmt: skip
+    found = []
+    for what, teacher, requests in parts:
+        if teacher is not None:
+            distinct = {teacher.key(request): request for request in requests}
+            new = [request for key, request in distinct.items() if run.replies.get(key) is None]
+            tokens = sum(map(teacher.most_tokens, new)) * teacher.attempts()
+            found.append((what, len(distinct), len(distinct) - len(new), tokens))
+    return found

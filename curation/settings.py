@@ -1,0 +1,180 @@
+"""What a curation's YAML may say, and reading it: every problem at once, before anything is asked or opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from configs.check import check_fields
+from configs.components import check_component, with_defaults
+from configs.construct import as_plain, construct
+from configs.load import find, read_file
+from configs.problems import ConfigError, Problem
+from configs.resolve import Resolver
+from configs.schema import Component, check_name
+from configs.tree import COMMAND_LINE, merge_trees, plain, read_overrides
+
+OPTIONAL = ("base", "classifier")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A set whose training questions are candidates."""
+
+    data: Component
+    """The DataModule; sets that are for examination only are refused."""
+    source: str
+    """Where the set is from, for provenance and datasheet: its name and version, an address."""
+    licence: str
+    """Of questions and pictures, as the row will state it."""
+
+    def __post_init__(self) -> None:
+        if not self.source.strip() or not self.licence.strip():
+            raise ValueError("source and licence must be stated: every row carries them")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One curated set: where its questions are from, who teaches, and what is kept."""
+
+    out: str
+    """Folder of the result; replaced as a whole when the work is done."""
+    pools: dict[str, Pool]
+    """Name -> pool; the name begins the rows' ids."""
+    teacher: Component
+    """Writes the traces: `curation.endpoint.Endpoint` or `curation.local.LocalModel`."""
+    guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
+    """One trace under each, per question."""
+    rules: str = "curation/specialties.yaml"
+    """File of keyword and tag rules, in the working folder or in configs/."""
+    classifier: Component | None = None
+    """A teacher that names each question's specialty; None leaves it to the rules."""
+    decide: Literal["rules", "classifier"] = "rules"
+    """Whose specialty counts; the other one is the audit."""
+    test_sets: dict[str, Component] = field(default_factory=dict)
+    """DataModules whose test and validation questions and pictures must not be in the result; those of the pools
+    themselves are always kept out."""
+    base: Component | None = None
+    """The model that is to be trained, for the pass rate; None leaves this filter out."""
+    samples: int = 16
+    """k, answers of the base per question to the neutral prompt; at least 1."""
+    pass_rate: tuple[float, float] = (0.05, 0.95)
+    """Questions whose share of right answers lies in it, ends included, are kept; in [0, 1]."""
+    draws: int = 1
+    """Attempts of the teacher per guideline, until one passes; at least 1."""
+    min_traces: int = 1
+    """A question is kept if at least so many guidelines have a trace that passes; 1 to the number of guidelines."""
+    min_adherence: float = 0.5
+    """Traces that follow their guideline less are left out; in [0, 1]."""
+    max_trace_characters: int = 8000
+    """Longer traces are left out; at least 1."""
+    audit_rows: int = 20
+    """Questions per specialty in audit.csv, for a person to look at; at least 0."""
+    limit: int = 0
+    """Candidates per pool, the first in hash order; 0 takes all."""
+    replies: str = ""
+    """Folder that keeps every reply; empty is `out` with `.replies` behind it."""
+    overwrite: bool = False
+    """Replace a result that was made with other settings."""
+
+    def __post_init__(self) -> None:
+        if not self.out or Path(self.out).resolve() in (Path.cwd().resolve(), Path(Path.cwd().anchor)):
+            raise ValueError(f"out must be a folder of its own, got {self.out!r}: it is replaced as a whole")
+        if not self.pools:
+            raise ValueError("pools must name at least one set")
+        for name in self.pools:
+            check_name("pools entry", name)
+        if not self.guidelines or len(set(self.guidelines)) != len(self.guidelines) or "neutral" in self.guidelines:
+            raise ValueError(f"guidelines must be distinct names other than neutral, got {self.guidelines}")
+        if self.decide == "classifier" and self.classifier is None:
+            raise ValueError("decide is classifier, but no classifier is given")
+        for name in ("samples", "draws", "max_trace_characters", "audit_rows", "limit"):
+            least = 0 if name in ("audit_rows", "limit") else 1
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        if not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
+            raise ValueError(f"pass_rate must be [low, high] with 0 <= low <= high <= 1, got {list(self.pass_rate)}")
+        if not 1 <= self.min_traces <= len(self.guidelines):
+            raise ValueError(f"min_traces must lie in 1 to {len(self.guidelines)} (guidelines), got {self.min_traces}")
+        if not 0 <= self.min_adherence <= 1:
+            raise ValueError(f"min_adherence must lie in [0, 1], got {self.min_adherence}")
+
+    @property
+    def reply_folder(self) -> Path:
+        """Where replies are kept."""
+        return Path(self.replies or f"{self.out.rstrip('/')}.replies")
+
+    @property
+    def rule_file(self) -> Path:
+        """The file of the rules.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        problems: list[Problem] = []
+        path = find(self.rules, Path.cwd(), "settings", "rules", problems)
+        if path is None:
+            raise ConfigError(problems)
+        return path
+
+
+def load_settings(name: str, overrides: Sequence[str] = ()) -> Settings:
+    """Read a curation's file and lay `key=value` over it.
+
+    Args:
+        name: a path, or a file below configs/.
+        overrides: dotted `key=value` arguments.
+
+    Raises:
+        ConfigError: everything that is wrong with file and command line.
+    """
+    problems: list[Problem] = []
+    path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
+    tree = read_file(path, (), problems) if path else None
+    if tree is None:
+        raise ConfigError(problems)
+    tree = merge_trees(tree, read_overrides(overrides, problems))
+    report, given = Resolver(tree, problems).report, plain(tree)
+    good = check_fields(Settings, given, "", report)
+    checked: dict[str, Any] = {}
+    for key, component in components(good):
+        checked[key] = as_plain(check_component(component, key, report))
+    if problems:
+        raise ConfigError(problems)
+    for key, component in checked.items():
+        place = good
+        *above, last = key.split(".")
+        for part in above:
+            place = place[part]
+        place[last] = component
+    return construct(good, Settings)
+
+
+def components(given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every component that is given."""
+    for key in ("teacher", *OPTIONAL):
+        if given.get(key) is not None:
+            yield key, given[key]
+    for name, pool in (given.get("pools") or {}).items():
+        if isinstance(pool, dict) and "data" in pool:
+            yield f"pools.{name}.data", pool["data"]
+    for name, component in (given.get("test_sets") or {}).items():
+        yield f"test_sets.{name}", component
+
+
+def resolved(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data with every default filled in, as the result states them."""
+    whole = as_plain(settings)
+    whole["teacher"] = with_defaults(settings.teacher)
+    for key in OPTIONAL:
+        component = getattr(settings, key)
+        whole[key] = with_defaults(component) if component else None
+    whole["test_sets"] = {name: with_defaults(component) for name, component in settings.test_sets.items()}
+    for name, pool in settings.pools.items():
+        whole["pools"][name]["data"] = with_defaults(pool.data)
+    return {key: value for key, value in whole.items() if key not in ("out", "replies", "overwrite")}
