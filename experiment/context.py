@@ -134,6 +134,8 @@ class ExperimentContext:
                     rows[f"{context.experiment.name}/{specialty}"] = chain
             for merged in sorted(context.folder.path.glob("merged/*/adapter")):
                 rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
+            for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result
+                rows[f"{context.experiment.name}/merged/{merged.parents[1].name}.rejected"] = [merged]
         return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))
 
     def without_data(self) -> ExperimentContext:

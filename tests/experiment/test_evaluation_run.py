@@ -193,6 +193,15 @@ def test_the_lineages_cells_are_found_again_and_no_model_is_loaded(lineage, tmp_
     assert set(ours) <= set(whole)
 
 
+def test_a_rejected_merge_has_a_row_that_says_so(lineage, tmp_path):
+    again = lineage.copy(tmp_path / "runs")
+    ties = again.runs / "gba/merged/ties"
+    (ties / "rejected").mkdir()
+    (ties / "adapter").rename(ties / "rejected/adapter")
+    rows = assemble(load(again.files / "gba.yaml", [f"runs_dir={again.runs}"])).examined
+    assert [name for name in rows if "merged" in name] == ["gba/merged/task_arithmetic", "gba/merged/ties.rejected"]
+
+
 def test_cells_of_the_default_protocol_keep_their_names(lineage):
     # The recipe of the name, written out: what was computed under it must be found by every later version.
     context = assemble(load(lineage.files / "gba.yaml", [f"runs_dir={lineage.runs}"]))
