@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from merge.factors import Factors, Products
+from merge.cores import Products
+from merge.factors import Factors
 
 SAMPLED_ROWS = 64
 """Rows per matrix in which signs and masses are compared; all of them where a matrix has no more."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merge.factors import RELATIVE_ZERO, Basis, Core, Cores, Factors, singular
+from merge.cores import RELATIVE_ZERO, Basis, Core, Cores, singular
+from merge.factors import Factors
 
 
 @dataclass(frozen=True)

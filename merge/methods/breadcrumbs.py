@@ -10,7 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
-from merge.methods.ties import per_expert, sum_or_elect, thresholds_over
+from merge.methods.threshold import thresholds_over
+from merge.methods.ties import per_expert, sum_or_elect
 
 
 def band(task_vectors: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import singular
+from merge.cores import singular
 from merge.methods.interface import CoreMethod, check_choice, check_number
 from merge.methods.ties import Disjoint, Elect, ties
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import Core, Cores, Factors, Products
+from merge.cores import Core, Cores, Products
+from merge.factors import Factors
 
 BLOCK_ENTRIES = 2**17
 """Entries handled at once: what is made of a block stays in the processor's cache."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import singular
+from merge.cores import singular
 from merge.methods.interface import CoreMethod, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.tsv_m import RELATIVE_RANK

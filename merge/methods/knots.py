@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.factors import Cores, Factors, singular
+from merge.cores import Cores, singular
+from merge.factors import Factors
 from merge.methods.interface import Experts, MergeMethod, Update, check_choice, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.ties import ties

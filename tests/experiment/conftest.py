@@ -140,7 +140,10 @@ def experiments(folder: Path) -> dict[str, dict]:
             "callbacks": {
                 "cards": cards,
                 "layout": layout,
-                "merge": {"class_path": "callbacks.merge_experts.MergeExperts", "init_args": {"methods": merges, "gate": "warn"}},
+                "merge": {
+                    "class_path": "callbacks.merge_experts.MergeExperts",
+                    "init_args": {"methods": merges, "gate": "warn"},
+                },
                 "evaluate": {
                     "class_path": "callbacks.evaluate_experts.EvaluateExperts",
                     "init_args": {"n": 4, "max_new_tokens": 20},

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from merge.conflict import between_experts, signs_of, spread, with_merged
-from merge.factors import Factors, Products, TaskVector, add
+from merge.cores import Products
+from merge.factors import Factors, TaskVector, add
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, gates_on_updates, summary
 from merge.report import conflict_report, to_json, to_markdown
 

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from merge.factors import Cores, Factors
+from merge.cores import Cores
+from merge.factors import Factors
 from merge.methods.core_ties import core_ties
 from merge.methods.interface import Experts
 from merge.methods.iso_c import iso_c

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from merge.factors import Basis, Cores, Factors, LazyVector, Products, TaskVector, add, singular
+from merge.cores import Basis, Cores, Products, singular
+from merge.factors import Factors, LazyVector, TaskVector, add
 
 
 def rotated(vector, seed):

@@ -9,7 +9,8 @@ import torch
 
 import merge.methods
 from merge.auto import CANDIDATES
-from merge.factors import Core, Factors, TaskVector
+from merge.cores import Core
+from merge.factors import Factors, TaskVector
 from merge.methods.interface import Experts, MergeMethod
 from merge.recipe import PRESETS, RecipeError, build_method, read_method
 

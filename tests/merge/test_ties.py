@@ -11,7 +11,8 @@ from peft.utils.merge_utils import ties as peft_ties
 from merge.factors import TaskVector
 from merge.methods import interface
 from merge.methods.interface import Experts
-from merge.methods.ties import Ties, kept_threshold
+from merge.methods.threshold import kept_threshold
+from merge.methods.ties import Ties
 from merge.methods.ties import ties as weighted_ties
 
 

@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-from merge.factors import Core, Cores, Factors, add
+from merge.cores import Core, Cores
+from merge.factors import Factors, add
 from merge.methods.ties import ties
 from merge.truncation import choose_rank, compress, cut, parse_rank
 
