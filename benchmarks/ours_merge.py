@@ -12,8 +12,12 @@ import torch
 
 from benchmarks.clock import PeakMemory, versions
 from benchmarks.merge_work import DENSITY, FIVE, WORKS
+from merge.factors import TaskVector
+from merge.methods.interface import Experts
 from merge.recipe import Recipe, Source, build_method
 from merge.run import ADAPTER, run_recipes
+from merge.sources import open_sources
+from merge.truncation import cut
 
 METHODS: dict[str, dict[str, Any]] = {
     "task_arithmetic": {"class_path": "merge.methods.task_arithmetic.TaskArithmetic"},
@@ -24,6 +28,20 @@ METHODS: dict[str, dict[str, Any]] = {
     "iso_c": {"class_path": "merge.methods.iso_c.IsoC"},
     "tsv_m": {"class_path": "merge.methods.tsv_m.TsvM"},
 }
+
+
+def alone(recipes: list[Recipe]) -> float:
+    """CPU seconds of the merges and cuts by themselves, on experts in memory: what PEFT is timed over."""
+    opened = open_sources(recipes[0]).experts
+    held = {name: TaskVector({m: vector[m] for m in opened.modules}) for name, vector in opened.vectors.items()}
+    experts = Experts(held, opened.weights)
+    started = time.process_time()
+    modules = [recipe.method.merge(experts) for recipe in recipes]
+    for name in experts.modules:
+        ranks = [f.rank for f in experts.factors(name)]
+        for recipe, module in zip(recipes, modules, strict=True):
+            cut(module(name).value, recipe.rank, ranks, experts.cores(name))
+    return time.process_time() - started
 
 
 def main(given: list[str] | None = None) -> None:
@@ -48,6 +66,7 @@ def main(given: list[str] | None = None) -> None:
         cpu_s = time.process_time() - started
     result = {
         "cpu_s": cpu_s,
+        "alone_cpu_s": alone(recipes),
         "peak_added_mib": memory.added_mib,
         "energy": {name: summary.retained_energy for name, summary in zip(names, done, strict=True)},
         "adapters": {name: str(summary.out / ADAPTER) for name, summary in zip(names, done, strict=True)},
