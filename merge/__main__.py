@@ -15,6 +15,7 @@ from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
 from merge.durable import write_text
 from merge.live import Live
+from merge.plan import plan, told
 from merge.recipe import Recipe, load_recipe
 from merge.report import to_json, to_markdown
 from merge.run import ADAPTER, DENSE, report_of, run_recipe, verify_result
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
+        if name == "run":
+            command.add_argument("--dry-run", action="store_true", help="check the sources and tell what it needs")
         if name == "report":
             command.add_argument("--json", type=Path, help="also write the report to this file")
     text = "check an adapter that PEFT saved, and copy it with a manifest that binds it to its base"
@@ -56,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify(recipe)
         if options.command == "auto":
             return auto(recipe)
+        if options.command == "run" and options.dry_run:
+            print(told(plan(recipe)))
+            return 0
         model = recipe.live.model() if recipe.live and options.command == "run" else None
         recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
         return report(recipe, options.json) if options.command == "report" else run(recipe, model)

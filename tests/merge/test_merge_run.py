@@ -23,6 +23,7 @@ from merge.methods.task_arithmetic import TaskArithmetic
 from merge.methods.ties import Ties, ties
 from merge.parts import Parts
 from merge.peft_layout import task_vector_of
+from merge.plan import plan
 from merge.recipe import Recipe, RecipeError, Source, build_method, load_recipe, read_method
 from merge.run import merge_adapters, merged_module, run_recipe, run_recipes
 
@@ -599,3 +600,24 @@ def test_every_problem_of_a_recipe_is_reported_at_once(tmp_path):
 def test_methods_that_cannot_be_built_are_refused(class_path, init_args, message):
     with pytest.raises(RecipeError, match=message):
         build_method(class_path, init_args)
+
+
+def test_a_dry_run_tells_what_a_merge_needs_and_writes_nothing(sources, tmp_path, capsys):
+    recipe = {
+        "sources": {name: [str(path) for path in chain] for name, chain in sources.items()},
+        "method": "ties",
+        "out": str(tmp_path / "out"),
+        "rank": 3,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["run", "--dry-run", "--config", str(tmp_path / "recipe.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "3 experts over" in told
+    assert "MiB of memory" in told
+    assert not (tmp_path / "out").exists()
+    found = plan(load_recipe(tmp_path / "recipe.yaml"))
+    shapes = [f.shape for f in vector_in(sources["adult"][0]).values()]
+    assert found["output_mib"] == sum(4 * 3 * (m + n) for m, n in shapes) / 2**20
+    assert found["rank"] == 12  # adult 3, brain 5, pediatrics 4; in the other module 6, 2 and 4
+    dense = plan(replace(load_recipe(tmp_path / "recipe.yaml"), rank="sum"))["memory_mib"]
+    assert dense > plan(replace(load_recipe(tmp_path / "recipe.yaml"), method=TaskArithmetic()))["memory_mib"]
