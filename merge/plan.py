@@ -12,7 +12,7 @@ from merge.truncation import parse_rank
 
 MIB = 2**20
 ALLOWANCE_MIB = 32
-"""What libraries and the allocator take besides; measured at ranks 64 and 256, where the bytes counted were half short."""
+"""What libraries and the allocator take besides; measured at ranks 64 and 256, where counted bytes were half short."""
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
