@@ -12,9 +12,9 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +34,7 @@ from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
 from experiment.folders import locked
 from experiment.interrupts import deferred
-from experiment.provenance import data_sha256
+from experiment.provenance import data_sha256, prompt_sha256
 from lightning_modules.rewards.guidelines import load_guidelines
 from merge.adapter_files import adapter_sha256
 from merge.durable import write_text
@@ -67,8 +67,9 @@ class EvaluateExperts(ExperimentCallback):
         """Of the answers; 0 takes the most likely token (greedy), above 0 draws."""
         image: tuple[ImageAblation, ...] = ("shown",)
         """Pictures: `shown`, `none` (no picture and no picture tokens), `blank` (mid-grey of the same size), `swapped`
-        (of a question about another patient). The first is the main way, which the matrix shows; each further one is
-        asked for questions with pictures and reported beside it."""
+        (of a question about another patient; in most released sets every picture stands for a patient). The first is
+        the main way, which the matrix shows; each further one is asked for questions with pictures and reported beside
+        it."""
         shuffle_options: int = 0
         """r, further orders of the options in which each question is asked; 0 to 9, of which m options have m - 1."""
         paraphrase: int = 0
@@ -111,6 +112,7 @@ class EvaluateExperts(ExperimentCallback):
         self.variants = variants(c.image, c.shuffle_options, c.paraphrase)
         self.data_sha256 = cache(lambda specialty: data_sha256(experiment.data(specialty), c.split))
         self.asked = cache(self._asked)
+        self.prompts = cache(self._prompts)
 
     @override
     def finish(self) -> None:
@@ -156,10 +158,18 @@ class EvaluateExperts(ExperimentCallback):
         """The questions of a cell as they are put."""
         return self.asked(cell.specialty, cell.variant)
 
+    def chosen(self, specialty: str) -> Sequence[Example]:
+        """The questions of a specialty that are asked, as the set has them."""
+        held = self.experiment.data(specialty).splits[self.config.split]
+        return held[: self.config.n] if self.config.n else held
+
     def _asked(self, specialty: str, variant: Variant) -> Sequence[Example]:
         held = self.experiment.data(specialty).splits[self.config.split]
-        chosen = held[: self.config.n] if self.config.n else held
-        return tuple(asked(chosen, variant, self.variants[0], held))
+        return tuple(asked(self.chosen(specialty), variant, self.variants[0], held))
+
+    def _prompts(self, specialty: str, guideline: str) -> Mapping[str, str]:
+        instruction = self.guidelines[guideline]
+        return {example.question_id: prompt_sha256(example, instruction) for example in self.chosen(specialty)}
 
     def cell(self, model: str, adapters: tuple[Path, ...], specialty: str, variant: Variant, guideline: str) -> Cell:
         """A cell and its file: the same cell of any experiment under `runs_dir`, else a new one of this experiment."""
@@ -208,8 +218,14 @@ class EvaluateExperts(ExperimentCallback):
         self.forget_pieces()
         blocks: dict[tuple, list[Prediction]] = {}
         for cell in cells:
-            blocks.setdefault((cell.variant, cell.model, cell.specialty), []).extend(read_cell(cell))
+            blocks.setdefault((cell.variant, cell.model, cell.specialty), []).extend(self.stored(cell))
         return [item for block in blocks.values() for item in sorted(block, key=lambda item: item.question_id)]
+
+    def stored(self, cell: Cell) -> list[Prediction]:
+        """A cell's predictions with the hashes of what was asked, which follow from its name; errors of `read_cell`."""
+        prompts = self.prompts(cell.specialty, cell.guideline)
+        items = read_cell(cell, self.questions(cell), self.config.samples)
+        return [replace(item, prompt_sha256=prompts[item.question_id]) for item in items]
 
     def compute(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells, in worker processes if the experiment has several."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -60,11 +61,27 @@ class Cell:
         )
 
 
-def read_cell(cell: Cell) -> list[Prediction]:
-    """Predictions of a stored cell, under this experiment's names and in its words."""
+def read_cell(cell: Cell, questions: Sequence[Example], samples: int) -> list[Prediction]:
+    """Predictions of a stored cell, under this experiment's names and with the tags that its questions have now.
+
+    Args:
+        cell: which.
+        questions: that it asks.
+        samples: answers to each.
+
+    Raises:
+        ValueError: a line is malformed, or these are not the answers to these questions; names the file.
+    """
     lines = cell.path.read_text("utf-8").split("\n")[:-1]  # splitlines() would cut at U+2028 too
+    found = [Prediction.from_json(line, str(cell.path)) for line in lines]
+    tags = {example.question_id: dict(example.tags) for example in questions}
+    if Counter(item.question_id for item in found) != Counter(dict.fromkeys(tags, samples)):
+        raise ValueError(
+            f"{cell.path}: holds {len(found)} answers, expected {samples} to each of {len(tags)} questions; was the "
+            "file cut off? delete it, and the same command answers them again"
+        )
     names = {"model": cell.model, "specialty": cell.specialty, "protocol": dict(cell.protocol)}
-    return [replace(Prediction.from_json(line, str(cell.path)), **names) for line in lines]
+    return [replace(item, tags=tags[item.question_id], **names) for item in found]
 
 
 @dataclass(frozen=True)
@@ -131,7 +148,7 @@ class Examination:
                 text = "".join(self.pieces(policy, cell, progress))
             write_text(cell.path, text)
             shutil.rmtree(pieces_folder(cell), ignore_errors=True)
-            predictions = read_cell(cell)
+            predictions = read_cell(cell, self.questions(cell), self.decoding.samples)
             told = "nothing asked"
             if predictions:
                 result = score(predictions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,28 @@ def resolved(experiment: Experiment) -> dict[str, Any]:
     for key in ("specialties", "callbacks"):
         whole[key] = {name: with_defaults(component) for name, component in getattr(experiment, key).items()}
     return whole
+
+
+def completed(before: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier version resolved, with settings that did not exist then at their defaults.
+
+    A component that today's class does not take as it stands is left as it was, and so counts as changed.
+    """
+    absent = {f.name: f.default for f in fields(Experiment) if f.default is not MISSING and f.name not in before}
+    whole = absent | dict(before)
+    for key in ("model", "module"):
+        whole[key] = refilled(whole.get(key))
+    for key in ("specialties", "callbacks"):
+        whole[key] = {name: refilled(component) for name, component in (whole.get(key) or {}).items()}
+    return whole
+
+
+def refilled(component: Any) -> Any:
+    """A resolved component with today's defaults where it says nothing."""
+    try:
+        return with_defaults(Component(component["class_path"], dict(component["init_args"])))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return component
 
 
 def origin_of(key: str, tree: Branch, defaulted_by: str) -> str:

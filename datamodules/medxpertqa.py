@@ -73,6 +73,8 @@ class MedXpertQA(ReleasedSet):
         names = picture_names(record.get("images"))
         if self.config.part == "MM" and not 1 <= len(names) <= MOST_PICTURES:
             raise BadExampleError(f"has {len(names)} images, expected 1 to {MOST_PICTURES}")
+        if self.config.part == "Text" and names:
+            raise BadExampleError(f"has {len(names)} images, expected none in part=Text; is this a file of part=MM?")
         key = record.text("id")
         return Example(
             patient_id=key,

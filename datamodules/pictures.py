@@ -24,7 +24,7 @@ def inside_root(path: Path, root: Path) -> None:
     Raises:
         BadExampleError: names the path and the root.
     """
-    if str(root) not in ("", ".") and not path.resolve().is_relative_to(root.resolve()):
+    if not path.resolve().is_relative_to(root.resolve()):
         raise BadExampleError(f"{path}: lies outside the data set's root {root}; absolute paths and '..' are refused")
 
 

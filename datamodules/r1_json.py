@@ -16,16 +16,17 @@ from datamodules.options import chosen, lettered
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
-LETTERED = re.compile(r"(?:^|\s)([A-J])[).:]\s+")
-SPLIT = re.compile(r"(?<![a-z])(train|val|test)")
+LETTERED = re.compile(r"(?:^|\s)([A-J])([).:])\s+")
+SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idate|idation|set)?(?![a-z])")
 TAGGED = re.compile(r"\s*<answer>\s*([A-Ja-j])\s*</answer>\s*")
 
 
 class R1Json(ReleasedSet):
     """Questions with a letter to be rewarded.
 
-    Layout: any .json or .jsonl files, each a list of objects with image, problem and solution; a file whose path says
-    train or val is of that split, every other one is of the test split. Pictures lie below the root, or images/.
+    Layout: any .json or .jsonl files, each a list of objects with image, problem and solution; a file whose name, or
+    else the innermost of its folders, says train or val is of that split, every other one is of the test split.
+    Pictures lie below the root, or images/.
 
     MedVLM-R1 has image as a list of names, problem with the options as "A) …" lines, solution as a letter, and also
     question, options, answer (a text), dataset and subset (a modality). Med-R1 has image as one name, problem with the
@@ -48,8 +49,7 @@ class R1Json(ReleasedSet):
         found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
         for path in sorted(self.root.glob(self.config.files)):
             if path.suffix in (".json", ".jsonl"):
-                named = SPLIT.search(path.relative_to(self.root).as_posix().lower())
-                found[named.group(1) if named else "test"].append(path)
+                found[split_of(path.relative_to(self.root))].append(path)
         return found
 
     @override
@@ -79,6 +79,22 @@ class R1Json(ReleasedSet):
         )
 
 
+def split_of(path: Path) -> str:
+    """The split that a file's name says, else the innermost of its folders that says one; else test.
+
+    A name that says two, such as train_and_test, says neither: nothing is trained on that may be for examination.
+
+    Examples:
+        >>> [split_of(Path(name)) for name in ("a_train/test.json", "train/valve.json", "train_and_test/ct.json")]
+        ['test', 'train', 'test']
+    """
+    for part in (path.stem, *reversed(path.parent.parts)):
+        said = set(SPLIT.findall(part.lower()))
+        if len(said) == 1:
+            return said.pop()
+    return "test"
+
+
 def letter_of(solution: str) -> str:
     """The letter of a solution, bare or in answer tags.
 
@@ -95,19 +111,33 @@ def letter_of(solution: str) -> str:
 def stem_and_options(problem: str) -> tuple[str, dict[str, str]]:
     """Cut "stem A) one B) two" into stem and options.
 
+    Letters of one style count, "A)", "A." or "A:", that of the longest run; it begins at the last A that B follows,
+    since a stem may hold letters of its own.
+
     Raises:
         BadExampleError: there are no letters A, B, … in this order.
 
     Examples:
         >>> stem_and_options("What is shown? A) lung B) liver, part A) of it")
         ('What is shown?', {'A': 'lung', 'B': 'liver, part A) of it'})
+        >>> stem_and_options("What did influenza A. show? A) lung B) liver")
+        ('What did influenza A. show?', {'A': 'lung', 'B': 'liver'})
     """
-    marks = []
-    for match in LETTERED.finditer(problem):
-        if len(marks) < len(LETTERS) and match.group(1) == LETTERS[len(marks)]:
-            marks.append(match)
+    runs = (marked(problem, style) for style in ").:")
+    marks = max(runs, key=lambda held: (len(held), [match.start() for match in held]))
+    if not marks:
+        raise BadExampleError(f"problem is {shortened(problem)}, expected options as A) …, B) …")
     ends = [match.start() for match in marks[1:]] + [len(problem)]
     texts = [problem[match.end() : end].strip() for match, end in zip(marks, ends, strict=True)]
-    if len(texts) < 2:
-        raise BadExampleError(f"problem is {shortened(problem)}, expected options as A) …, B) …")
     return problem[: marks[0].start()].strip(), dict(zip(LETTERS, texts, strict=False))
+
+
+def marked(problem: str, style: str) -> list[re.Match[str]]:
+    """The marks A, B, … of one style, from the last A that B follows at once; none where there is no such A."""
+    held = [match for match in LETTERED.finditer(problem) if match.group(2) == style]
+    letters = "".join(match.group(1) for match in held)
+    marks: list[re.Match[str]] = []
+    for match in held[letters.rindex("AB") :] if "AB" in letters else ():
+        if len(marks) < len(LETTERS) and match.group(1) == LETTERS[len(marks)]:
+            marks.append(match)
+    return marks

@@ -37,9 +37,14 @@ class Record:
     fields: Mapping[str, Any]
 
     def get(self, *names: str) -> Any:
-        """The first of the fields that is there and not empty, else None; several names are spellings of one field."""
-        held = (self.fields.get(name) for name in names)
-        return next((value for value in held if value is not None and value != ""), None)
+        """The first of the fields that is there and not empty, else None; several names are spellings of one field.
+
+        A text of spaces is empty.
+        """
+        for value in map(self.fields.get, names):
+            if value.strip() if isinstance(value, str) else value is not None:
+                return value
+        return None
 
     def text(self, *names: str, default: str | None = None) -> str:
         """A text field without surrounding space; a whole number counts as text.

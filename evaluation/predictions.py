@@ -33,6 +33,8 @@ class Prediction:
             different protocols are not compared.
         turns: completions of the earlier turns, in order.
         option_losses: mean negative log-likelihood of each option's text after the question, nats per token.
+        prompt_sha256: hash of what was asked besides the options, before any variant of it: the prompt's version, stem,
+            instruction, pictures; empty where it is unknown.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Prediction:
     protocol: Mapping[str, str] = field(default_factory=dict)
     turns: tuple[str, ...] = ()
     option_losses: tuple[float, ...] = ()
+    prompt_sha256: str = ""
 
     def __post_init__(self) -> None:
         where = f"prediction for question {self.question_id!r}"
@@ -133,7 +136,7 @@ def by_variant(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]
 
 VARIED = ("image", "shuffle", "wording")
 """Keys of a protocol that say how a question was put: the attributes of `evaluation.variants.Variant`."""
-SPARSE = ("answer", "sample", "protocol", "turns", "option_losses")
+SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "prompt_sha256")
 KINDS: dict[str, tuple[type, type | None]] = {
     **{item.name: (str, None) for item in fields(Prediction)},
     "options": (list, str),

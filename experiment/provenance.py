@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import VQADataModule
+from datamodules.batch import Example, ImageSource
 from datamodules.prompts import VERSION
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "tokenizers", "safetensors", "numpy", "pillow", "omegaconf")
@@ -47,13 +48,29 @@ def provenance() -> dict[str, Any]:
 def data_sha256(data: VQADataModule, split: str) -> str:
     """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
 
-    Pictures that are drawn or cut when looked at count by question id.
+    Pictures that stand in a row count by the hash of their bytes, those that are drawn or cut when looked at by
+    question id.
     """
     digest = hashlib.sha256()
     for example in data.splits[split]:
         row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
         digest.update(repr((*row, sorted(example.reasoning.items()))).encode())
         for source in example.images:
-            if isinstance(source, Path):
-                digest.update(source.read_bytes())
+            digest.update(picture_bytes(source))
     return digest.hexdigest()
+
+
+def prompt_sha256(example: Example, instruction: str) -> str:
+    """Hash of what is asked besides the options: the prompt's version, stem, instruction, pictures; 16 digits of it.
+
+    Pictures count as of `data_sha256`.
+    """
+    digest = hashlib.sha256(repr((VERSION, example.question, instruction)).encode())
+    for source in example.images:
+        digest.update(picture_bytes(source))
+    return digest.hexdigest()[:16]
+
+
+def picture_bytes(source: ImageSource) -> bytes:
+    """What tells a picture from another: its file, or the hash that it carries; nothing where it is made on demand."""
+    return source.read_bytes() if isinstance(source, Path) else getattr(source, "sha256", "").encode()

@@ -25,6 +25,7 @@ from callbacks.resume_point import ResumePoint, resumed_step
 from callbacks.save_result import SaveResult
 from configs.load import Loaded, handed_on
 from configs.problems import ConfigError, Problem
+from configs.resolve import completed
 from configs.show import changed_settings
 from datamodules.check import quick_checks
 from experiment.context import ExperimentContext
@@ -155,7 +156,7 @@ def claim_folder(context: ExperimentContext) -> None:
     with locked(folder.path, f"the settings of {context.experiment.name}"):
         if folder.settings.exists() and not context.experiment.overwrite:
             before = json.loads(folder.settings.read_text())
-            changed = changed_settings(before, json.loads(json.dumps(context.resolved)))
+            changed = changed_settings(completed(before), json.loads(json.dumps(context.resolved)))
             if changed:
                 raise ConfigError(
                     [

@@ -210,7 +210,7 @@ def look(source: ImageSource, root: Path, opened: bool, looks: bool) -> Picture:
         return Picture(key, getattr(error, "trouble", "outside"), str(error))
     except (OSError, ValueError) as error:
         return Picture(key, "broken", f"{key}: {error}")
-    return Picture(image_key(image), opened=True, look=difference_hash(image)) if looks else Picture(key, opened=True)
+    return Picture(image_key(image), opened=True, look=difference_hash(image) if looks else None)
 
 
 def counts(

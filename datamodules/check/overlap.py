@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.check.audit import Audit, Item
+from datamodules.check.audit import Audit, Item, normal_text
 from datamodules.pictures import bit_count
 
 NEAR = 10
@@ -20,8 +20,7 @@ picture as a JPEG of quality 50 differs in 4 to 7 at the median and at most 13, 
 FLAT = 16
 """A picture with fewer set bits has too little structure for its look to say anything."""
 LONG = 20
-"""Words of a stem from which an equal text is the same question; shorter ones may be templates ("What modality is
-this?")."""
+"""Words from which an equal stem is the same question; shorter ones may be templates ("What modality is this?")."""
 BLOCK = 2**22
 """Comparisons of looks held in memory at once."""
 
@@ -31,8 +30,8 @@ class Overlap:
     """Training questions that meet questions of one examined split.
 
     Attributes:
-        kind: "image" (equal pixels), "text" (equal question and options), "short_text" (the same of
-            stems below `LONG` words without pictures), or "look".
+        kind: "image" (equal pixels), "text" (equal long stems), "template" (the same of `templates`), "short_text"
+            (equal question and options without pictures, the stem below `LONG` words), or "look".
         train: specialty/split that is trained on.
         examined: specialty/split that is examined.
         questions: examined questions concerned.
@@ -49,13 +48,19 @@ class Overlap:
     def forbids(self) -> bool:
         """Whether training may not start.
 
-        Looks alike may be two patients, short texts may be a template, and a validation split is not the score.
+        Looks alike may be two patients, a template or a short text may be another question, and a validation split is
+        not the score.
         """
         return self.kind in ("image", "text") and self.examined.endswith("/test")
 
     def __str__(self) -> str:
         """One line for a terminal."""
-        what = {"image": "a picture of", "text": "the text of", "short_text": "the short text of"}
+        what = {
+            "image": "a picture of",
+            "text": "the text of",
+            "template": "the text, asked of several pictures, of",
+            "short_text": "the short text of",
+        }
         shown = what.get(self.kind, "a picture that looks like one of")
         first = " and ".join(self.pairs[0])
         return f"{self.train} holds {shown} {self.questions} questions of {self.examined}, such as {first}"
@@ -69,13 +74,17 @@ def overlaps(audits: Sequence[Audit]) -> list[Overlap]:
         if not train:
             continue
         with_picture, with_text = by_picture(train), by_text(train)
+        repeated = templates(train)
         for other in audits:
             for split in ("test", "val"):
                 examined = other.items.get(split, ())
-                same_text = [(with_text[text], b) for text, b in by_text(examined).items() if text in with_text]
+                same_text = [(with_text[text], b) for b in examined if (text := text_key(b)) in with_text]
+                same_stem = [(a, b) for a, b in same_text if is_long(b)]
+                of_many = repeated | templates(examined)
                 pairs = {
                     "image": [(with_picture[p.key], b) for b in examined for p in b.pictures if p.key in with_picture],
-                    "text": [(a, b) for a, b in same_text if is_long(b)],
+                    "text": [(a, b) for a, b in same_stem if text_key(b) not in of_many],
+                    "template": [(a, b) for a, b in same_stem if text_key(b) in of_many],
                     "short_text": [(a, b) for a, b in same_text if not is_long(b)],
                     "look": list(alike(train, examined)),
                 }
@@ -101,18 +110,33 @@ def by_picture(items: Sequence[Item]) -> dict[str, Item]:
 
 
 def by_text(items: Sequence[Item]) -> dict[str, Item]:
-    """Text -> its first question, for texts whose recurrence means the same question.
-
-    Those are texts of questions without pictures; and long ones that are asked about one picture (or set of pictures)
-    only, since a text that recurs with other pictures is a template.
-    """
+    """`text_key` -> its first question."""
     found: dict[str, Item] = {}
-    asked_about: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for item in items:
-        if not item.pictures or is_long(item):
-            asked_about[item.text].add(tuple(picture.key for picture in item.pictures))
-            found.setdefault(item.text, item)
-    return {text: item for text, item in found.items() if len(asked_about[text]) == 1}
+        if key := text_key(item):
+            found.setdefault(key, item)
+    return found
+
+
+def text_key(item: Item) -> str:
+    """What two questions must share to be the same by their words; empty where words do not tell.
+
+    Long stems do by themselves, since the same case may be asked with other options or another picture; short ones with
+    their options, and only without pictures.
+    """
+    if is_long(item):
+        return normal_text(item.example.question)
+    return "" if item.pictures else item.text
+
+
+def templates(items: Sequence[Item]) -> set[str]:
+    """Keys of long stems that are asked of several pictures with several right answers, as no single case is."""
+    asked: dict[str, set[tuple[tuple[str, ...], str]]] = defaultdict(set)
+    for item in items:
+        if is_long(item):
+            pictures = tuple(picture.key for picture in item.pictures)
+            asked[text_key(item)].add((pictures, normal_text(item.example.answer)))
+    return {key for key, pairs in asked.items() if all(len(set(column)) > 1 for column in zip(*pairs, strict=True))}
 
 
 def is_long(item: Item) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError, Example, load_image
 from datamodules.check import inside_root, quick, quick_check
+from datamodules.pictures import find_picture
 
 
 class Films(VQADataModule):
@@ -63,6 +65,22 @@ def test_the_root_itself_may_be_a_link(tmp_path):
     (tmp_path / "disk" / "a.png").write_bytes(b"")
     (tmp_path / "data").symlink_to(tmp_path / "disk")
     inside_root(tmp_path / "data" / "a.png", tmp_path / "data")
+
+
+@pytest.mark.parametrize("root", [".", "./", ""])
+def test_the_working_folder_as_root_holds_its_pictures_in_too(tmp_path, monkeypatch, root):
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "outside.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "data" / "own.png")
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "outside.png")
+    monkeypatch.chdir(tmp_path / "data")
+    assert find_picture(Path(root), ("",), "own.png") == Path("own.png")
+    with pytest.raises(BadExampleError, match=r"link\.png: lies outside the data set's root"):
+        find_picture(Path(root), ("",), "link.png")
+    films = Films(Films.Config(root=root, val_fraction=0.2), specialty="teeth")
+    films.names = lambda i: tmp_path / "outside.png"
+    with pytest.raises(BadExampleError, match=r"outside\.png: lies outside the data set's root"):
+        quick_check(films)
 
 
 @pytest.mark.parametrize(("dtype", "peak"), [(np.uint16, 65535), (np.int32, 2**20), (np.float32, 1.0)])

@@ -208,6 +208,36 @@ def test_the_quick_part_refuses_an_examined_question(tmp_path):
         quick_checks({"expert": expert_set(tmp_path, rows)})
 
 
+def test_the_quick_part_refuses_an_examined_picture_under_another_name(tmp_path, capsys):
+    rows = [made.mmedexpert_row(2 * i, split="train") for i in range(4)]
+    rows.append(made.mmedexpert_row(60, split="test"))
+    expert = expert_set(tmp_path, rows)
+    (tmp_path / "images" / "1.png").write_bytes((tmp_path / "images" / "30.png").read_bytes())
+    with pytest.raises(BadExampleError, match=r"expert/train holds a picture of 1 .* made-2 and made-60"):
+        quick_checks({"expert": expert})
+    quick_checks({"expert": expert}, training=False)  # a release that repeats a picture can still be examined
+    assert "OVERLAP: expert/train holds a picture of 1 questions of expert/test" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ([{"options": ["one", "two", "three", "four"]}], "text"),  # other options, another right answer
+        ([{}, {}], "text"),  # listed twice, with two pictures
+        ([{}, {"answer": "B"}], "template"),  # two pictures, two answers
+        ([{}, {"answer": "B", "images": ["images/0.png"]}], "text"),  # a contradiction is no template
+    ],
+)
+def test_a_long_stem_is_the_same_question_whatever_else_differs(tmp_path, changes, kind):
+    stem = {"question": made.STEMS[0], "options": ["liver", "spleen", "kidney", "lung"], "answer": "A"}
+    train = [made.mmedexpert_row(2 * i, split="train") | stem | change for i, change in enumerate(changes)]
+    test = [made.mmedexpert_row(60, split="test") | stem, made.mmedexpert_row(62, split="test")]
+    expert = expert_set(tmp_path, [*train, *test])
+    (found,) = overlaps([audit(expert)])
+    assert (found.kind, found.pairs, found.forbids) == (kind, (("made-0", "made-60"),), kind == "text")
+    assert str(found).startswith("expert/train holds the text")
+
+
 def test_equal_short_texts_are_noted_but_forbid_nothing(tmp_path):
     rows = [made.mmedexpert_row(2 * i, split=("train", "test")[i == 0], images=[]) for i in range(8)]
     rows.append(made.mmedexpert_row(40, split="val"))

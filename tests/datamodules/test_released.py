@@ -21,7 +21,7 @@ from datamodules.omnimedvqa import OmniMedVQA
 from datamodules.path_vqa import PathVQA
 from datamodules.pmc_vqa import PMCVQA
 from datamodules.prompts import question_text
-from datamodules.r1_json import R1Json
+from datamodules.r1_json import R1Json, stem_and_options
 from datamodules.slake import Slake
 from datamodules.vqa_rad import VQARad
 from tests.datamodules import released_shapes as made
@@ -92,6 +92,12 @@ def test_the_text_half_has_ten_options_and_no_picture(tmp_path):
     assert not any(e.images for e in examples.values())
 
 
+def test_a_file_of_the_half_with_pictures_is_not_taken_for_the_text_half(tmp_path):
+    made.medxpertqa(tmp_path, "github")
+    with pytest.raises(BadExampleError, match="row 1: has 1 images, expected none in part=Text; is this a file of"):
+        _ = read(MedXpertQA, root=str(tmp_path), part="Text").splits
+
+
 def test_medxpertqa_is_refused_as_training_data_before_anything_else(tmp_path):
     module = read(MedXpertQA, **made.medxpertqa(tmp_path))
     assert quick_check(module, training=False)["test"]["examples"] == TRIALS
@@ -112,7 +118,7 @@ def test_medxpertqa_is_refused_as_training_data_before_anything_else(tmp_path):
         ({"options": {"A": "one", "B": "one"}, "label": "A"}, r"options repeat"),
         ({"options": [{"letter": "A"}, {"letter": "B"}]}, r"options are"),
         ({"options": {"A": "one", "B": None}}, r"options are"),
-        ({"question": "  "}, r"question.* must not be empty"),
+        ({"question": "  "}, r"question is missing or empty"),
         ({"question": None}, r"question is missing or empty; the row has \["),
         ({"question": "half a pair \ud800"}, r"question holds half a surrogate pair"),
         ({"question": "long " * 20_000}, r"characters, over the limit of 50000"),
@@ -256,8 +262,9 @@ def test_a_gold_text_matches_by_words_but_never_by_likeness(tmp_path):
 
 
 def test_empty_options_do_not_count_and_restricted_questions_have_no_pictures(tmp_path):
-    row = made.omnimedvqa_row(0) | {"option_C": "", "option_D": None}
-    assert omni_rows(tmp_path, row).splits["test"][0].options == ("organ 0 0", "organ 0 1")
+    for empty in ("", "  "):
+        row = made.omnimedvqa_row(0) | {"option_C": empty, "option_D": None}
+        assert omni_rows(tmp_path, row).splits["test"][0].options == ("organ 0 0", "organ 0 1")
     made.write_json(tmp_path / "QA_information" / "Restricted-access" / "B.json", [made.omnimedvqa_row(1)])
     module = read(OmniMedVQA, root=str(tmp_path), access="all")
     assert len(module.splits["test"]) == 2
@@ -470,6 +477,8 @@ def test_med_r1_and_medvlm_r1_rows_say_the_same(tmp_path):
         ({"solution": "<answer> B"}, "expected a letter or <answer> letter </answer>"),
         ({"answer": "view 2 0"}, "the solution's option is 'view 2 2' but the answer is 'view 2 0'"),
         ({"image": []}, "image is missing"),
+        ({"options": None, "problem": "What? A)x B)y"}, "problem is 'What? A)x B)y', expected options as A) …, B) …"),
+        ({"options": None, "problem": "What? A) x B. y"}, "expected options as A) …, B) …"),
         ({"image": ["/data/OmniMedVQA/Images/x.png"]}, "lies outside the root"),
     ],
 )
@@ -481,6 +490,52 @@ def test_bad_rows_of_r1_json(tmp_path, change, reason):
     found = fault(read(R1Json, **options))
     assert (found.file, found.row) == ("test/CT_test.json", 3)
     assert reason in found.reason
+
+
+def test_a_bad_problem_of_r1_json_is_left_out_if_asked(tmp_path, capsys):
+    options = made.r1_json(tmp_path)
+    rows = [made.medr1_row(i) for i in range(5)]
+    rows[2]["problem"] = "What? A)x B)y"
+    made.write_json(tmp_path / "test" / "CT_test.json", rows)
+    assert len(read(R1Json, **options, on_bad_row="skip").splits["test"]) == 4
+    assert "test/CT_test.json, row 3: problem is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("problem", "stem", "options"),
+    [
+        ("What did influenza A. show? A) lung B) liver", "What did influenza A. show?", "lung liver"),
+        ("What did influenza A) show? A) lung B) liver", "What did influenza A) show?", "lung liver"),
+        ("Is x: A. or y: B. ? A) lung B) liver C) skin", "Is x: A. or y: B. ?", "lung liver skin"),
+        ("Which? A. vitamin B) one B. two", "Which?", "vitamin B) one|two"),
+        ("A: one B: two C: three", "", "one two three"),
+        ("Is it hepatitis A) or B) ? A. first B. second", "Is it hepatitis A) or B) ?", "first second"),
+    ],
+)
+def test_options_inside_a_problem_are_lettered_in_one_style(problem, stem, options):
+    found, texts = stem_and_options(problem)
+    assert (found, tuple(texts.values())) == (stem, tuple(options.split("|" if "|" in options else " ")))
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("OmniMedVQA_train/test.json", "test"),
+        ("train_and_test/ct_test.json", "test"),
+        ("train_and_test/ct_train.json", "train"),
+        ("test/train/ct.json", "train"),
+        ("train/valve.json", "train"),
+        ("valve.json", "test"),
+        ("train_test.json", "test"),
+        ("val/validation.jsonl", "val"),
+        ("trainset2.json", "train"),
+        ("ct.json", "test"),
+    ],
+)
+def test_the_file_names_the_split_and_else_its_folders_from_the_innermost(tmp_path, name, split):
+    made.write_json(tmp_path / name, [])
+    found = read(R1Json, root=str(tmp_path)).files()
+    assert {key: held for key, held in found.items() if held} == {split: [tmp_path / name]}
 
 
 def test_mmedexpert_selects_a_specialty_and_splits_by_patient(tmp_path):

@@ -73,12 +73,13 @@ ANSWERS = ("short", "middling", "long")
 def write_bars(root: Path, prefix: str, patients: int = 24) -> None:
     """One specialty: a picture and a question per patient."""
     root.mkdir(parents=True)
+    shade = 20 + ord(prefix) - ord("a")  # no two specialties share a picture
     with open(root / "questions.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["patient_id", "file", "question", *"ABC", "answer", "question_id", "length"])
         for index in range(patients):
             length, name = 4 + 2 * index % 48, f"{prefix}{index:02d}.png"
-            image = Image.new("RGB", (56, 56), (20, 20, 20))
+            image = Image.new("RGB", (56, 56), (20, 20, shade))
             ImageDraw.Draw(image).rectangle((2, 20, 2 + length, 34), fill=(240, 240, 200))
             image.save(root / name)
             answer = ANSWERS[min(2, length // 18)]

@@ -96,6 +96,21 @@ def test_changed_settings_are_refused_by_name(lineage, tmp_path, capsys):
     assert "lora_rank" not in error
 
 
+def test_a_folder_of_a_version_with_fewer_settings_goes_on(lineage, tmp_path, capsys):
+    other = lineage.copy(tmp_path / "runs")
+    file = other.runs / "gba/experiment.json"
+    settings = json.loads(file.read_text())
+    del settings["feature_cache"], settings["module"]["init_args"]["beta"]
+    del settings["callbacks"]["merge"]["init_args"]["gate_n"]
+    del settings["specialties"]["alpha"]["init_args"]["shuffle_options"]
+    file.write_text(json.dumps(settings))
+    assert other.run("gba") == 0
+    settings["module"]["init_args"]["no_longer_there"] = 1  # a setting that was removed counts as changed
+    file.write_text(json.dumps(settings))
+    assert other.run("gba") == 2
+    assert "module.init_args.no_longer_there" in capsys.readouterr().err
+
+
 def test_overwrite_starts_afresh(lineage, tmp_path):
     other = lineage.copy(tmp_path / "runs")
     before = {s: (other.runs / "dsa" / s / WEIGHTS).read_bytes() for s in ("alpha", "beta")}
