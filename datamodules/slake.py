@@ -58,6 +58,7 @@ class Slake(ShortAnswerSet):
     @override
     def tags(self, record: Record) -> Mapping[str, str]:
         return {
+            "dataset": "SLAKE",
             "modality": modality_name(record.text("modality", default="unknown")),
             "answer_type": record.text("answer_type", default="unknown"),
             "body_part": record.text("location", default="unknown"),

@@ -147,7 +147,7 @@ def _tag_fault(tags: Sequence[str]) -> StrictReason:
 def _read(content: str, options: Sequence[str]) -> Extraction:
     """Read the content of an answer block."""
     letters = LETTERS[: len(options)]
-    if len(content) == 1 and content.upper() in letters:
+    if len(content) == 1 and content.isascii() and content.upper() in letters:  # "ı" has the upper case "I"
         return Extraction(content.upper(), "letter")
     by_text = letters[options.index(content)] if content in options else None
     match = LETTER_AND_TEXT.fullmatch(content)

@@ -64,6 +64,8 @@ def clustered_wilson(
         (low, high), never narrower than that of independent items, and equal to it if every item is a cluster.
 
     Source: Korn & Graubard 1998, Survey Methodology 24:193, with Wilson's interval in place of the exact one.
+    Choice: the normal quantile, so that nothing changes where every item is a cluster. With few clusters the interval
+        is too short: in simulations a nominal 95 % covered 88 % with 5 clusters, 92 % with 10, 94 to 95 % from 30 on.
     Choice: where nothing varies (all right or all wrong) the design effect is unknown, and the number of clusters is
         taken for n_eff.
     """

@@ -131,7 +131,8 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
     Args:
         first: the baseline.
         second: what is compared with it.
-        vary: keys of the protocol that may differ, such as "image"; "shuffle" also lets the order of options differ.
+        vary: keys of the protocol that may differ, such as "image"; "shuffle" also lets the order of options differ,
+            and "prompt" stem, instruction and pictures. Files that do not state `prompt_sha256` are taken for alike.
 
     Raises:
         ValueError: names the first difference.
@@ -153,6 +154,12 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
                 f"({item.options} right {item.gold!r}, {other.options} right {other.gold!r}); were options shuffled "
                 "with another seed?"
             )
+        prompts = {i.prompt_sha256 for i in (item, other)} - {""}
+        if len(prompts) > 1 and "prompt" not in vary:
+            raise ValueError(
+                f"{where}: question {key} was put with another stem, instruction or picture; was the data set or the "
+                "guideline of this name changed between them? evaluate both again, or name it by --vary prompt"
+            )
         differing = {name for name, _ in set(item.protocol.items()) ^ set(other.protocol.items())} - set(vary)
         if differing:
             values = ", ".join(
@@ -163,6 +170,18 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
                 f"{where}: their protocols differ: {values}; evaluate both alike, or name what is meant to differ by "
                 "--vary"
             )
+
+
+def answer_alike(first: System, second: System) -> bool:
+    """Whether two systems, which were asked the same, gave the very same completions to everything.
+
+    Experiments that share a stage share its answers; a test of these would find nothing and cost the others power.
+    """
+
+    def said(item: Prediction) -> tuple:
+        return item.options, item.turns, item.completion, item.option_losses
+
+    return all(said(item) == said(second.items[key]) for key, item in first.items.items())
 
 
 def compare_pair(
@@ -263,11 +282,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pairs = pairs_of(systems, given.baseline)
         for first, second in pairs:
             refuse_unlike(first, second, given.vary)
-        rows = [row for pair in pairs for row in compare_pair(*pair, confidence=1 - given.alpha)]
+        apart = [pair for pair in pairs if not answer_alike(*pair)]
+        if not apart:
+            raise ValueError(
+                f"all {len(pairs)} pairs gave the very same completions to every question, such as "
+                f"{pairs[0][0].name!r} and {pairs[0][1].name!r}; are these the same models? Name "
+                "others by --models and --baseline"
+            )
+        rows = [row for pair in apart for row in compare_pair(*pair, confidence=1 - given.alpha)]
     except (OSError, ValueError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(write_reports(judged(rows, given.alpha), given.out, given.scorer, given.alpha))
+    alike = len(pairs) - len(apart)
+    print(write_reports(judged(rows, given.alpha), given.out, given.scorer, given.alpha, alike=alike))
     return 0
 
 

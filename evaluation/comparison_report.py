@@ -68,8 +68,15 @@ HEADER = ("baseline", "system", "specialty", "n", "patients", "baseline, %", "sy
 HEADER += ("b / c", "p (McNemar)", "p (by patient)", "p (Holm)", "verdict")
 
 
-def write_reports(rows: Sequence[Comparison], out: Path | None, scorer: str, alpha: float) -> str:
+def write_reports(rows: Sequence[Comparison], out: Path | None, scorer: str, alpha: float, alike: int = 0) -> str:
     """Write compare.md, compare.csv, compare.tex and compare.png into a folder, if one is given.
+
+    Args:
+        rows: at least one.
+        out: the folder.
+        scorer: by which name answers were scored.
+        alpha: family-wise error rate.
+        alike: pairs of systems that are not among the rows, since they gave the very same completions.
 
     Returns:
         The Markdown.
@@ -80,6 +87,8 @@ def write_reports(rows: Sequence[Comparison], out: Path | None, scorer: str, alp
         f"the latter corrected over the {len(rows)} rows by Holm. A verdict needs the corrected p below {alpha:g} and "
         "an interval without 0."
     )
+    if alike:
+        caption += f" {alike} further pair{'s' * (alike > 1)} of systems gave the very same completions: left out."
     text = f"{markdown(rows)}\n\n{caption}"
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ Found = tuple[str | None, LenientReason]
 STOP = r"(?=\s*(?:$|\n|[.,;:!)\]\"'/&](?!\w)|[–—]|-(?!\w)|/)|[^\S\n]*\n"
 AFTER = (
     r"|\s+(?:because|since|given|due|based|which|that|is|was|and|or|but|not|rather|instead|over|as)\b"
-    r"|\s+[(\[]?[A-J][).\]:]\s|\s?[(\[](?:option\s)?[A-J][)\]]"
+    r"|\s+[(\[]?[A-J][).\]:]\s|\s?[(\[](?:option\s)?[A-J][)\]]|\s\((?:(?:and|but)\s)?(?:not|rather|instead)\b"
 )
 TEXT_END = re.compile(STOP + AFTER + ")", re.IGNORECASE)
 LETTER_END = re.compile(STOP + AFTER + r"|\s+(?:in|for|with|on|here)\b)", re.IGNORECASE)
@@ -52,32 +52,50 @@ CUE = re.compile(
     r"(?:\b(?:"
     r"(?:(?P<final>final\s+)?(?:answer|(?:correct|best|right|likely|final|my|selected|chosen)\s+"
     r"(?:option|choice|pick|selection|diagnosis))(?:\s+(?:here|to (?:this|the) question)|,\s?then,)?"
-    r"(?:\s+(?:is|was|should be|must be|would be)|\s?[:=]|\sisn)?|diagnosis\s?(?:is|:|isn))"
+    r"(?:\s+(?:is|was|should be|must be|would be)|\s?(?:[-=]+>|[:=→])|\sisn)?|diagnosis\s?(?:is|:|isn))"
     r"(?:\s+(?P<neg>not|never)\b|(?P<nt>n't))?"
     r"|(?:I|we)(?:'d|'ll)?\s+(?:would\s+|will\s+)?(?:choose|pick|select|go with|say)|I'm going with"
+    r"|let(?:'s|\s+us)\s+(?:choose|pick|select|go with)"
     r"|(?P<it>it(?:'s|\s+is|\s+must be))"
     r"|(?:therefore|thus|hence|so|in conclusion|conclusion)[,:]?(?:\s(?:it|this)(?:'s|\sis|\smust be))?"
     r")|(?:^|\n)(?:option|choice|pick|verdict|selection|result|final|ans)\s?[:.=]|答案\s?[是为]?"
-    r")(?:(?=[\s:=(\[\"'])|(?<=[案是为]))",
+    r")(?:(?=[\s:=(\[\"'])|(?<=[案是为→>]))",
     re.IGNORECASE,
 )
 VERDICT = re.compile(
-    r"\s+(?:is|was)(?P<neg>n't|\s+not)?\s+(?:the\s+)?"
-    r"(?:(?:most\s+likely\s+)?(?:correct|right|best)|most\s+likely(?:\s+(?:answer|option|choice|diagnosis))?)\b",
+    r"\s+(?:is|was)(?P<neg>n't|\s+not)?\s+(?:also\s+)?(?:the\s+)?"
+    r"(?:(?:most\s+likely\s+)?(?:correct|right|best|better(?=\s*(?:$|[.,;!\n]|answer|choice|option)))|most\s+likely(?:\s+(?:answer|option|choice|diagnosis))?)\b",
     re.IGNORECASE,
 )
 DOUBT = re.compile(
-    r"\b(?:not|never|unlikely|doubt|if|whether|would|could|might|may|someone|suppose|assuming|cannot|no)\b|n't\b", re.I
+    r"\b(?:not|never|unlikely|doubt|if|whether|would|could|might|may|someone|suppose|assuming|cannot|no|mistake|"
+    r"initially|(?:I|we)(?: first)? thought)\b|n't\b",
+    re.IGNORECASE,
 )
+CLAUSE = re.compile(
+    r",\s(?:but\s|and\s)?|\b(?:correct|right|best|likely)\s(?:and|but)\s|^(?:however|but)\s", re.IGNORECASE
+)
+LEADING = re.compile(r".*\b(?:think|believe|say|so|therefore|that)\s", re.IGNORECASE)
+SURE = re.compile(r"\b(?:no|without(?: a)?|beyond) doubt\b", re.IGNORECASE)
+UNSURE = re.compile(
+    r"\b(?:not|never|no|nobody|few|some|hardly|doubt|unlikely|if|whether|unless|false|wrong|incorrect|mistake|might|may|"
+    r"could|cannot|someone|suppose|assuming|used to|initially|at first)\b|n't\b",
+    re.IGNORECASE,
+)
+ALIKE = re.compile(r"\s*,?\s*(?:and\s)?(?:so|as)\s(?:is|was)\s", re.IGNORECASE)
 OPPOSITE = re.compile(
     r"(?:\b(?:wrong|incorrect|false|least|less)\s+(?:most\s+)?(?:likely\s+)?|\bif so,\s.{0,20})$", re.IGNORECASE
 )
 TAKEN_BACK = re.compile(
     r"\s*(?:,\s*but\s(?:it|this|that)\s(?:is|was)(?:n't|\snot)\b"
-    r"|[.;]\s*(?:this|that|it)\s(?:is|was)\s(?:wrong|incorrect|false|not\s(?:right|correct|true))\b)",
+    r"|(?:[.;]\s*(?:this|that|it)|,\s*which)\s(?:is|was)\s(?:wrong|incorrect|false|not\s(?:right|correct|true))\b)",
     re.IGNORECASE,
 )
-CORRECTED = re.compile(r"\s*[,.;–—-]+\s*(?:no|wait|sorry|actually|rather|correction)\b[\s,:]*", re.IGNORECASE)
+CORRECTED = re.compile(
+    r"\s*[,.;–—-]+\s*(?:but\s)?(?:no|wait|sorry|actually|rather|correction|on (?:second thoughts?|reflection))\b"
+    r"[\s,:]*",
+    re.IGNORECASE,
+)
 TURN = re.compile(r"\b(?:wait|no|actually|correction|rather|instead|sorry|revised?|mistake|second thought)\b", re.I)
 REFUSAL = re.compile(
     r"\b(?:cannot|can't|can not|unable to|not able to|impossible to)\s+(?:\w+\s+)?"
@@ -87,7 +105,9 @@ REFUSAL = re.compile(
     r"|\b(?:insufficient|not sure|unsure|don't know|do not know|none of the (?:above|options)|as an ai|unknown)\b",
     re.IGNORECASE,
 )
-JOIN = re.compile(r"\s*(?:,?\s*(?:and/or|or|and)\s|/|,|&)\s*", re.IGNORECASE)
+JOIN = re.compile(
+    r"\s*(?:,?\s*(?:and/or|or|and|as well as)\s|/|,|&)\s*(?:(?:possibly|perhaps|maybe|even|also)\s+)?", re.IGNORECASE
+)
 BEFORE = re.compile(
     r"(?:^|[.,;:!?(\"'\n-]|\b(?:is|are|was|be|with|of|shows?|suggests?|indicates?|measures?|represents?|confirms?|"
     r"demonstrates?|reveals?|diagnosis|likely|probably|definitely|has|have|an?|the|choose|say|favou?rs?|or|and|but))\s*$",
@@ -99,14 +119,27 @@ REJECT_BEFORE = re.compile(
     r"unlike|over)\s+"
     r"(?:(?:a|an|the|likely|consistent with|typical of|"
     r"(?:evidence|signs?|features|findings|suggestion) (?:of|for))\s+)*$"
-    r"|n't\s+(?:(?!but\b)\w+\s+){0,2}$",
+    # in the same clause: "does not show …", "absence of …", "I doubt that this is …"
+    r"|(?:\b(?:not|never|cannot|fail(?:s|ed)?|unable|absence|lack|free|exclusion|inconsistent|incompatible|atypical|"
+    r"opposite|doubt|unlikely|unusual|hardly|negative|no way)"
+    r"|\b(?:less|low|little|minimal)\s(?:likely|likelihood|probability|suspicion|consistent|compatible|typical|suggestive)"
+    r"|n't)\b(?:(?!\b(?:but|and|so|because|rather|instead|suggests|shows|indicates)\b)[^.;:!?,\n])*$"
+    r"|\b(?:neither|nothing)\b[^.;:!?,\n]*$"
+    # in the same list: "no effusion, consolidation or …"
+    r"|\b(?:no|without)\s\w(?:(?!\b(?:but|is|are|was|were|has|have|shows?|suggests?|indicates?|confirms?)\b)[^.;:!?\n])*$"
+    r"|\b(?:history|risk|(?:past|prior|previous) diagnosis)\sof\s(?:an?\s)?$",
     re.IGNORECASE,
 )
 REJECT_AFTER = re.compile(
     r"\s*(?:,\s*)?(?:(?:is|are|was|seems|looks|can be|appears)\s+)?"
     r"(?:(?<=is )not\b|(?<=are )not\b|(?<=was )not\b|not likely|unlikely|less likely|excluded|ruled out|rejected|wrong|"
-    r"incorrect|does not|doesn't|isn't|wasn't|cannot be|can't be)",
+    r"incorrect|does not|doesn't|isn't|wasn't|cannot be|can't be)"
+    r"|\s*(?:is|are|was|seems|looks|appears)\s(?:absent|improbable|doubtful|questionable|possible|"
+    r"(?:a|one|another) (?:possibility|distractor|trap)|no longer|considered but)\b",
     re.IGNORECASE,
+)
+REMARK = re.compile(
+    r"(?:\s?[:(–—-]\s?|,\swhich\s(?:is|was)\s)(?:no|not|absent|negative|unlikely|excluded|ruled out)\b", re.IGNORECASE
 )
 FUNCTION_WORDS = frozenset("yes no not none true false both neither all either other a i an the is".split())
 QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "*": "", "`": "", "#": "", "$": ""})
@@ -255,7 +288,8 @@ class Reader:
             return (None, "negated") if denied else None
         last, letter, final = chosen[-1]
         others = [start for start, other, _ in chosen if other != letter]
-        if others and not final and not TURN.search(text, others[-1], last):
+        settled = final and not any(named_final for _, other, named_final in chosen if other != letter)
+        if others and not settled and not TURN.search(text, others[-1], last):
             return None, "conflict"
         return (None, "conflict") if letter in denied else (letter, "statement")
 
@@ -265,6 +299,8 @@ class Reader:
             before = text[max(0, cue.start() - 80) : cue.start()]
             letter, end = self.read_at(text, cue.end())
             if letter is None or text[end : end + 2].strip()[:1] == "?" or OPPOSITE.search(before):
+                continue
+            if end == len(text) and re.search(r"\w a$", text[cue.start() : end]):  # "the answer is a": cut off
                 continue
             if DOUBT.search(re.split(r"[.;:,!?\n]", before)[-1]) or (
                 cue["it"] and not re.search(rf"[\s(]{letter}\b", text[cue.end() : end])
@@ -302,11 +338,19 @@ class Reader:
         """(place, letter, is it denied, False) of "B is correct"."""
         for verdict in VERDICT.finditer(text):
             before = text[max(0, verdict.start() - 500) : verdict.start()]
-            clause = re.split(r"[.;,!?\n](?=\s)|\n", before)[-1].strip()
-            clause = re.sub(r"^(?:.*\b(?:think|believe|say|so|therefore|that)\s)", "", clause, flags=re.IGNORECASE)
+            sentence = re.split(r"[.;!?\n](?=\s)|\n", before)[-1]
+            clause = CLAUSE.split(sentence)[-1].strip()
+            lead = LEADING.match(clause)
+            claim = sentence if clause.startswith("that ") else lead.group() if lead else ""
+            if UNSURE.search(SURE.sub("", claim)):  # "I don't think B is correct"
+                continue
+            clause = clause[lead.end() :] if lead else clause
             letter = self.whole(re.sub(r"^(?:option|choice|answer|the)\s", "", clause, flags=re.IGNORECASE))
             if letter and text[verdict.end() : verdict.end() + 2].strip()[:1] != "?":
                 yield verdict.start(), letter, bool(verdict["neg"]), False
+                alike = ALIKE.match(text, verdict.end())
+                if alike and self.read_at(text, alike.end())[0] not in (None, letter):  # "B is correct, as is C"
+                    yield verdict.start(), "several", False, False
 
     def mentions(self, text: str) -> Found:
         """Exactly one option named without being denied, in a text that does not decline to answer."""
@@ -318,9 +362,10 @@ class Reader:
             if before[-1:] == "/" or after[:1] == "/":  # "PET/CT": one of two, whatever the other is
                 return None, "several"
             if match.group().casefold() in FUNCTION_WORDS:
-                if match.start() > 0 or not re.match(r"\s*(?:$|[.,;:!])", after):
+                again = named and re.search(r"[.,;:!\n]\s*$", before)  # "No, yes"
+                if not (match.start() == 0 or again) or not re.match(r"\s*(?:$|[.,;:!])", after):
                     continue
-            elif REJECT_BEFORE.search(before) or REJECT_AFTER.match(after):
+            elif REJECT_BEFORE.search(before) or REJECT_AFTER.match(after) or REMARK.match(after):
                 denied.add(letters[match.group().casefold()])
                 continue
             elif re.match(r"[^.!\n]*\?", after) or not (BEFORE.search(before) and TEXT_END.match(text, match.end())):

@@ -17,9 +17,18 @@ LONGEST = 12
 MARKED = re.compile(
     r"\b(?:(?:the\s+)?(?:final\s+)?answer|diagnosis)(?:\s+(?:is|should be|must be)\b\s*:?|\s?[:=])\s*", re.IGNORECASE
 )
-SENTENCE = re.compile(r"[.;!](?=\s|$)|\n")
-WORD = re.compile(r"\d+(?:[.,]\d+)*|\w+(?:'\w+)?")
-ARTICLES = frozenset(("a", "an", "the"))
+SENTENCE = re.compile(
+    r"(?<!\bSt)(?<!\bDr)(?<!\bvs)(?<!\bapprox)(?:(?<!\b[A-Z])|(?!\.\s+[a-z]))\.(?=\s|$)"  # "St. Jude", "E. coli"
+    r"|[;!](?=\s|$)|\n"
+)
+WORD = re.compile(
+    r"[<>]=?|\+|(?<!\w)-(?=\d)|(?<=\w)-(?!\w)|-(?=\W*$)"  # "> 5", "ER+", "-5", "ER-", "ER -"
+    r"|\d+(?:[.,]\d+)*|\w+(?:'\w+)?"
+)
+SIGNS = str.maketrans({"\u2019": "'", "\u2212": "-", "≤": "<=", "≥": ">="})
+ARTICLES = frozenset(("an", "the"))
+BEFORE_ARTICLE = frozenset("of in with on at by to from for as is are has shows and or than".split())
+"""Words after which "a" is an article; after others it is a name, as in "hepatitis A"."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,20 @@ def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
 
 
 def normal_answer(text: str) -> str:
-    """A text for comparison: NFKC, case folded, words and numbers only, articles out unless nothing else is left."""
-    folded = unicodedata.normalize("NFKC", text).replace("\u2019", "'").casefold()
+    """A text for comparison: NFKC, case folded, words, numbers and signs; articles out unless nothing else is left.
+
+    Signs stay where they carry a finding ("ER+", "ER-", "< 5 cm", "-5"), hyphens do not.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(SIGNS)
     words = WORD.findall(folded)
-    return " ".join([word for word in words if word not in ARTICLES] or words or folded.split())
+    kept = [word for i, word in enumerate(words) if word not in ARTICLES and not _is_article(words, i)]
+    return " ".join(kept or words or folded.split())
+
+
+def _is_article(words: list[str], i: int) -> bool:
+    """Whether this "a" is an article: another word follows, and none or a preposition or the like stands before."""
+    followed = i + 1 < len(words) and words[i + 1][0].isalnum()
+    return words[i] == "a" and followed and (i == 0 or words[i - 1] in BEFORE_ARTICLE)
 
 
 class Overlap(NamedTuple):

@@ -11,6 +11,9 @@ import numpy as np
 from evaluation.clustered import cluster_index, clustered_se
 from evaluation.statistics import check_confidence, mcnemar_exact
 
+ROUNDING = 1e-12
+"""What an inverse transform of chances that sum to 1 leaves in doubt; no p-value is claimed below it."""
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -106,15 +109,17 @@ def sign_flip_p(differences: Sequence[float], clusters: Sequence[Hashable] | Non
 
         T = Σ_g ε_g s_g,   ε_g = ±1 with equal chance,   s_g = Σ_{i in g} d_i        p = P(|T| ≥ |Σ_g s_g|)
 
-    With one question per cluster this is McNemar's exact test. The distribution of T is not sampled: its
-    characteristic function Π_g cos(θ s_g) is inverted on a grid as fine as T itself.
+    Where no |s_g| exceeds 1, as with one question per cluster, this is McNemar's exact test and computed as that. Else
+    the distribution of T is not sampled: its characteristic function Π_g cos(θ s_g) is inverted on a grid as fine as T
+    itself.
 
     Args:
         differences: (n,) whole numbers, here right (1) minus right (0).
         clusters: (n,) ids of what is flipped together, such as patients; None flips every item by itself.
 
     Returns:
-        p-value, exact to about 1e-12 in absolute terms and never below it unless only one sign pattern reaches it.
+        p-value. McNemar's is exact; others are exact to about 1e-12 in absolute terms, and what the inversion puts
+        below that is given as 1e-12, or as the smallest p there can be, 2^(1 - G), if that is larger.
 
     Raises:
         ValueError: lengths differ, or a difference is not a whole number.
@@ -134,6 +139,8 @@ def sign_flip_p(differences: Sequence[float], clusters: Sequence[Hashable] | Non
     total = int(sizes @ counts)
     if total == 0:
         return 1.0
+    if sizes.max() == 1:
+        return mcnemar_exact(int((sums < 0).sum()), int((sums > 0).sum()))
     observed = abs(int(sums.sum()))
     # T has the parity of its maximum, so that halving its range makes every whole number a possible value.
     points = total + 1
@@ -149,7 +156,8 @@ def sign_flip_p(differences: Sequence[float], clusters: Sequence[Hashable] | Non
     phases = np.exp(1j * angles * total)
     chances = np.fft.fft(signs * np.exp(logs) * phases).real / points
     values = 2 * np.arange(points) - total
-    return float(min(1.0, max(chances[np.abs(values) >= observed].sum(), 2.0 ** (1 - np.count_nonzero(sums)))))
+    smallest = 2.0 ** (1 - np.count_nonzero(sums))
+    return float(min(1.0, max(chances[np.abs(values) >= observed].sum(), smallest, ROUNDING)))
 
 
 def macro_difference(differences: Sequence[float], errors: Sequence[float]) -> tuple[float, float, float]:

@@ -91,14 +91,19 @@ def official_omnimedvqa_prefix(prediction: Prediction) -> Outcome:
 
 
 def official_medevalkit(prediction: Prediction) -> Outcome:
-    """The release's scores without a judge; SLAKE is told by the tag `dataset`."""
+    """The release's scores without a judge; SLAKE is told by the tag `dataset`.
+
+    Yes and no, which our sets show as two options, have none in the release: they go by its rules for closed answers.
+    """
     text, gold = prediction.completion, prediction.gold
-    if prediction.options:
+    yes_no = prediction.tags.get("question_type") == "yes_no"
+    if prediction.options and not yes_no:
         choice = medevalkit.multiple_choice(text, prediction.options, prediction.answer_letter)
         return Outcome(choice.right, prediction.answer_letter if choice.right else None, choice.reason)
     slake = prediction.tags.get("dataset", "").casefold() == "slake"
     if slake and prediction.tags.get("answer_type", "").upper() == "CLOSED":
-        return Outcome(medevalkit.slake_closed(text, gold), None, "closed")
+        released = gold.capitalize() if yes_no else gold  # as SLAKE spells it; ours is in lower case
+        return Outcome(medevalkit.slake_closed(text, released), None, "closed")
     if not slake and gold.strip().lower() in YES_NO:
         return Outcome(medevalkit.yes_no(text, gold), None, "closed")
     return Outcome(medevalkit.open_answer(text, gold.strip()).exact, None, "open")

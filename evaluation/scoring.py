@@ -19,7 +19,7 @@ from evaluation.statistics import wilson
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "3"
+VERSION = "4"
 """Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
 
 

@@ -49,7 +49,7 @@ def mcnemar_exact(b: int, c: int) -> float:
         c: questions that only the second model answers right.
 
     Returns:
-        p-value; 1 if no question tells the models apart.
+        p-value; 1 if no question tells the models apart. Never 0: the smallest float where it is smaller still.
 
     Raises:
         ValueError: a negative count.
@@ -63,7 +63,7 @@ def mcnemar_exact(b: int, c: int) -> float:
     for i in range(min(b, c) + 1):  # whole numbers: no underflow however large n is
         total += term
         term = term * (n - i) // (i + 1)
-    return min(1.0, 2 * total / 2**n)
+    return min(1.0, max(2 * total / 2**n, math.ulp(0.0)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -32,7 +32,8 @@ class Variant:
 
     Attributes:
         image: `shown` as they are; `none`, without pictures and their tokens; `blank`, mid-grey of the same sizes;
-            `swapped`, those of a question about another patient of the same set.
+            `swapped`, those of a question with another `patient_id` of the same set. Released sets that name no
+            patient have one per picture, so that a swapped picture may be another slice of the same person.
         shuffle: 0 keeps the order of the options; r takes the r-th of a question's other rotations, in a drawn order,
             so that r = 1 … options - 1 bring the right answer to every other letter once.
         wording: 0 is the plain question; n its n-th other wording, see `datamodules.prompts.WORDINGS`.

@@ -48,6 +48,20 @@ def test_wilson_at_the_effective_number():
     assert clustered_wilson([1, 0], ["one", "one"]) == pytest.approx(wilson(0.5, 1), abs=1e-12)
 
 
+@pytest.mark.parametrize(("n_clusters", "size", "low", "high"), [(5, 40, 0.85, 0.92), (30, 10, 0.93, 0.97)])
+def test_few_patients_make_intervals_too_short_as_stated(n_clusters, size, low, high):
+    # accuracies of patients drawn from a symmetric beta with correlation 0.3 within a patient; the mean is 1/2
+    rng = np.random.default_rng(0)
+    shape = 0.5 * (1 - 0.3) / 0.3
+    clusters = np.repeat(np.arange(n_clusters), size)
+    covered = 0
+    for _ in range(1500):
+        right = rng.random(len(clusters)) < np.repeat(rng.beta(shape, shape, n_clusters), size)
+        bounds = clustered_wilson(right, clusters)
+        covered += bounds[0] <= 0.5 <= bounds[1]
+    assert low < covered / 1500 < high
+
+
 def enumerated(sums):
     observed = abs(sum(sums))
     flips = [abs(sum(s * e for s, e in zip(sums, signs, strict=True))) for signs in product((1, -1), repeat=len(sums))]
@@ -69,6 +83,21 @@ def test_sign_flip_without_clusters_is_mcnemar(b, c):
     assert found == pytest.approx(mcnemar_exact(b, c), abs=1e-9)
     if b + c:
         assert found == pytest.approx(stats.binomtest(b, b + c).pvalue, abs=1e-9)
+
+
+@pytest.mark.parametrize(("b", "c"), [(300, 100), (0, 100), (0, 900), (700, 1)])
+def test_tiny_p_values_are_right_too(b, c):
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(b, b + c).pvalue  # 2.6e-24 for 300 and 100: far below what a transform can tell
+    assert sign_flip_p([-1] * b + [1] * c) == pytest.approx(expected, rel=1e-9, abs=0)
+    # the same evidence, two questions a patient: the answers about one agree, so that nothing changes but the doubt
+    twice = sign_flip_p([-1] * 2 * b + [1] * 2 * c, np.repeat(np.arange(b + c), 2))
+    assert twice == pytest.approx(max(expected, 1e-12), rel=0.5)
+
+
+def test_a_p_value_is_never_below_what_the_number_of_patients_allows():
+    # 10 patients with sums of 2, all on one side: 2 of 2^10 patterns
+    assert sign_flip_p([1] * 20, np.repeat(np.arange(10), 2)) == pytest.approx(2**-9, rel=1e-9)
 
 
 def test_sign_flip_identities():

@@ -7,7 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare import ALL, MACRO, compare_pair, judged, load_systems, main, pairs_of, refuse_unlike
+from evaluation.compare import (
+    ALL,
+    MACRO,
+    answer_alike,
+    compare_pair,
+    judged,
+    load_systems,
+    main,
+    pairs_of,
+    refuse_unlike,
+)
 from evaluation.comparison_report import HEADER, as_csv, figure, latex, markdown, p_value, tex
 from evaluation.predictions import Prediction
 
@@ -174,6 +184,33 @@ def test_the_scorer_is_a_choice(tmp_path, capsys):
     assert "| worse |" in capsys.readouterr().out
     assert main([str(run), "--scorer", "strict"]) == 0
     assert "| no evidence |" in capsys.readouterr().out
+
+
+def test_what_two_experiments_share_is_not_tested(tmp_path, capsys):
+    rates = {"skin": 0.5, "brain": 0.5}
+    shared = rows_of("base", rates, 40) + rows_of("sft", rates, 40, seed=1)
+    a = experiment(tmp_path / "a", [*shared, *rows_of("expert", rates, 40, seed=2)])
+    b = experiment(tmp_path / "b", [*shared, *rows_of("expert", rates, 40, seed=3)])
+    assert main([str(a), str(b), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "a:base" not in printed
+    assert "corrected over the 4 rows" in printed  # one pair left: skin, brain, all, mean
+    assert "2 further pairs of systems gave the very same completions" in printed
+    alone = [row for row in csv.DictReader((tmp_path / "out/compare.csv").open())]
+    assert main([str(a), str(b), "--models", "expert", "--out", str(tmp_path / "expert")]) == 0
+    assert "further" not in capsys.readouterr().out
+    again = [row for row in csv.DictReader((tmp_path / "expert/compare.csv").open())]
+    assert [row["p_holm"] for row in alone] == [row["p_holm"] for row in again]
+    assert main([str(a), str(b), "--models", "base"]) == 2
+    assert "all 1 pairs gave the very same completions" in capsys.readouterr().err
+
+
+def test_the_same_letter_for_other_orders_is_not_the_same_answer(tmp_path):
+    rows = rows_of("base", {"skin": 0.5}, 6)
+    other = [replace(r, model="new", options=OPTIONS[::-1], answer_letter="C", protocol={"shuffle": "1"}) for r in rows]
+    first, second = load_systems([experiment(tmp_path / "run", [*rows, *other])])
+    assert not answer_alike(first, second)
+    assert answer_alike(first, first)
 
 
 @pytest.mark.parametrize(

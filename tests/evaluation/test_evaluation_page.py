@@ -8,9 +8,14 @@ import pytest
 
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
+from datamodules.phantoms.chest import ChestFilms
+from datamodules.phantoms.head import HeadCTs
+from evaluation import compare, rescore
 from evaluation.answers import extract
 from evaluation.official import medevalkit, medxpertqa
 from evaluation.open_answers import YES_NO, extract_yes_no
+from evaluation.predictions import Prediction
+from evaluation.scoring import matrix, matrix_csv
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 LUNG = ("Tuberculosis", "Sarcoidosis", "Lung abscess", "Pneumothorax")
@@ -83,9 +88,32 @@ def test_every_command_of_training_is_understood(command, tmp_path, monkeypatch)
     assert load(config, overrides).experiment.module is None
 
 
-def test_every_other_command_exists():
-    from evaluation import compare, rescore
+RESCORE = [
+    shlex.split(line, comments=True) for line in PAGE.splitlines() if line.startswith("python -m evaluation.resc")
+]
 
+
+@pytest.mark.parametrize("command", RESCORE, ids=" ".join)
+def test_every_command_of_rescoring_runs_on_the_phantoms(command, tmp_path, monkeypatch, capsys):
+    # runs/evaluate, which the page's first command makes, holds answers about the phantoms
+    folder = tmp_path / "runs/evaluate/evaluation"
+    folder.mkdir(parents=True)
+    rows = [
+        Prediction(
+            "base", name, e.question_id, e.patient_id, "neutral", e.options, e.letter, f"{e.letter}.", tags=dict(e.tags)
+        )
+        for name, cls in (("adult_medicine", ChestFilms), ("brain_senses", HeadCTs))
+        for e in cls(cls.Config(n_patients=40)).splits["test"]
+    ]
+    (folder / "predictions.jsonl").write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
+    (folder / "matrix.csv").write_text(matrix_csv(matrix(rows)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert rescore.main(command[3:]) == 0, capsys.readouterr().err
+    if "--by" in command:
+        assert f"## By {command[command.index('--by') + 1]}" in capsys.readouterr().out
+
+
+def test_every_other_command_exists():
     for line in PAGE.splitlines():
         if line.startswith("python -m evaluation."):
             _, _, module, *arguments = shlex.split(line, comments=True)
@@ -94,3 +122,4 @@ def test_every_other_command_exists():
             source = Path((compare if module.endswith("compare") else rescore).__file__).read_text()
             assert all(f'"{word}"' in source for word in used), line
     assert len(COMMANDS) >= 5
+    assert len(RESCORE) == 3

@@ -4,7 +4,13 @@ import math
 
 import pytest
 
+from datamodules.path_vqa import PathVQA
+from datamodules.slake import Slake
+from datamodules.vqa_rad import VQARad
 from evaluation.official import medevalkit, medxpertqa, omnimedvqa
+from evaluation.predictions import Prediction
+from evaluation.scorers import scorer_named
+from tests.datamodules import released_shapes
 
 LUNG = ("Tuberculosis", "Sarcoidosis", "Lung abscess", "Pneumothorax")
 BLOOD = ("B", "A", "AB", "O")
@@ -59,6 +65,49 @@ def test_medevalkit_slake_needs_the_exact_text_where_the_answer_is_capitalised()
     assert not medevalkit.slake_closed("Yes, it is", "Yes")
     assert medevalkit.slake_closed("Yes.", "Yes")
     assert not medevalkit.slake_closed(" Yes", "Yes")
+
+
+def made_folder(cls, root):
+    if cls is Slake:
+        return released_shapes.slake(root)
+    return released_shapes.short_answers(root, ("train", "validation", "test") if cls is PathVQA else ("train", "test"))
+
+
+def answered(example, completion):
+    """A prediction as an examination keeps it."""
+    letter, answer = (example.letter, "") if example.options else ("", example.answer)
+    asked = (example.question_id, example.patient_id, "neutral", example.options)
+    return Prediction("base", "vqa", *asked, letter, completion, dict(example.tags), answer=answer)
+
+
+THROUGH_DATA = [
+    # (right answer, completion, by SLAKE's rule, by the rule of VQA-RAD and PathVQA)
+    ("yes", "Yes", True, True),
+    ("yes", "yes.", True, True),
+    ("yes", "Yes, there is an abnormality", False, False),  # exact text; "no" in "abnormality"
+    ("yes", "Yes, it is", False, True),
+    ("yes", "", False, False),
+    ("yes", "A", False, False),  # no options were shown: a letter says nothing
+    ("no", "No", True, True),
+    ("no", "B", False, False),
+    ("no", "Unknown", False, True),
+    ("no", "normal", False, True),
+]
+
+
+@pytest.mark.parametrize("cls", [Slake, VQARad, PathVQA])
+def test_medevalkit_scores_yes_and_no_of_the_released_sets_by_their_closed_rules(cls, tmp_path):
+    module = cls(cls.Config(**made_folder(cls, tmp_path), questions="all"), specialty="vqa")
+    examples = {example.answer: example for example in module.splits["test"]}
+    assert {"yes", "no"} < examples.keys()
+    assert examples["yes"].options == ("yes", "no")
+    scorer = scorer_named("official:medevalkit")
+    for gold, text, slake, others in THROUGH_DATA:
+        found = scorer(answered(examples[gold], text))
+        assert (found.right, found.reason) == (slake if cls is Slake else others, "closed"), (gold, text)
+    free = "Left" if cls is Slake else "a wide heart"
+    found = scorer(answered(examples[free], free.lower()))
+    assert (found.right, found.reason) == (True, "closed" if cls is Slake else "open")
 
 
 def test_medevalkit_names_of_a_free_answer_are_swapped():

@@ -53,6 +53,12 @@ OPEN = [
     ("right lower lobe", "no_think", "right lower lobe"),
     ("right lower lobe.", "no_think", "right lower lobe"),
     ("The answer is the right lower lobe. It is dense.", "no_think", "the right lower lobe"),
+    ("The answer is St. Jude valve", "no_think", "St. Jude valve"),
+    ("The answer is the U.S. pattern. It is rare.", "no_think", "the U.S. pattern"),
+    ("The answer is E. coli.", "no_think", "E. coli"),
+    ("The answer is approx. 5 cm. It grew.", "no_think", "approx. 5 cm"),
+    ("The answer is hepatitis B. The liver is large.", "no_think", "hepatitis B"),
+    ("the answer is liver. it is dense", "no_think", "liver"),
     ("The film is dense.\nAnswer: 1.5 cm", "no_think", "1.5 cm"),
     ("The answer is left. The answer is right.", "no_think", "conflict"),
     ("<answer>left</answer> as I said", "no_think", "left"),
@@ -85,6 +91,45 @@ def test_what_is_the_same_answer():
     assert normal_answer("1.5 cm") != normal_answer("15 cm")
     assert len({normal_answer(text) for text in ("A", "the", "+", "-", "")}) == 5
     assert normal_answer("Crohn’s disease") == normal_answer("Crohn's disease")
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        ("ER+", "ER-", "ER"),
+        ("ER +", "ER -"),
+        ("ER+/PR-", "ER-/PR+", "ER+/PR+"),
+        ("ER+PR+", "ER-PR+"),
+        ("CD20+", "CD20 -"),
+        (">5 cm", "<5 cm", "5 cm", "≥ 5 cm"),
+        ("-5", "5", "+5"),
+        ("Hepatitis A", "hepatitis", "hepatitis B"),
+        ("type A and B", "type B"),
+        ("A+", "+", "A-", "B+", "O"),
+        ("vitamin A deficiency", "vitamin deficiency"),
+    ],
+)
+def test_opposite_findings_are_different_answers(different):
+    assert len(set(map(normal_answer, different))) == len(different)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        ("T2-weighted", "T2 weighted"),
+        ("COVID-19", "covid 19"),
+        ("5-10 mm", "5 – 10 mm"),
+        ("- left lung", "left lung"),
+        ("Pneumonia - left", "pneumonia, left"),
+        ("≥5", ">= 5"),
+        ("−5", "-5"),
+        ("a mass in a child", "mass in the child", "Mass in child"),
+        ("Hepatitis A", "hepatitis a"),
+        ("an ER+ tumour", "ER + tumour"),
+    ],
+)
+def test_hyphens_and_articles_do_not_make_another_answer(same):
+    assert len(set(map(normal_answer, same))) == 1
 
 
 def test_overlap_by_hand():
