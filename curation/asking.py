@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
 from curation.replies import Replies
-from curation.teachers import RETRIED, Heard, Reply, Request, Teacher
+from curation.teachers import DOUBTED, Heard, Reply, Request, Teacher, beginning
 from experiment.interrupts import deferred
 
 
@@ -17,7 +17,7 @@ class UnfinishedError(RuntimeError):
     """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
 
 
-def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: str) -> list[Reply]:
+def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: str) -> Iterator[Reply]:
     """The reply to each request.
 
     Args:
@@ -27,7 +27,7 @@ def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: s
         what: names this part of the work in the progress bar.
 
     Returns:
-        One reply per request, unusable ones with their fault.
+        One reply per request, unusable ones with their fault; read one by one, since all may be too many to hold.
 
     Raises:
         UnfinishedError: the teacher stopped answering, or the budget is spent.
@@ -35,43 +35,42 @@ def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: s
         KeyboardInterrupt: after a signal, once the replies that were under way are kept.
     """
     keys = [teacher.key(request) for request in requests]
-    found: dict[str, Reply] = {}
-    for key in dict.fromkeys(keys):
-        known = replies.get(key)
-        if known is not None:
-            found[key] = teacher.read(*known)
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in found}
+    missing = {key: request for key, request in dict(zip(keys, requests, strict=True)).items() if not replies.get(key)}
     if missing:
-        fetch(teacher, missing, replies, found, what)
-    return [found[key] for key in keys]
+        fetch(teacher, missing, replies, what)
+    return (teacher.read(*replies.held(key)) for key in keys)
 
 
-def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, found: dict[str, Reply], what: str) -> None:
+def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, what: str) -> None:
     """Ask for what is missing; arguments and errors as of `ask`.
 
-    Replies that look like an outage ("malformed", "wrong_model") are believed only when the teacher answers
-    well again, or the work ends without giving up: a proxy's error pages leave no trace.
+    Replies that look like an outage (`DOUBTED`) are believed only when the teacher answers well again, or the work
+    ends without giving up: a proxy's error pages, or a parameter that the endpoint does not know, leave no trace.
     """
+    left = len(missing)
     asked = {id(request): key for key, request in missing.items()}
     troubles: Counter[str] = Counter()
     doubted: list[tuple[str, Heard]] = []
     in_a_row = 0
 
     def keep(key: str, heard: Heard) -> None:
+        nonlocal left
         seen = {"row": heard.request.row, "teacher": dict(teacher.identity), "prompt": teacher.prompt(heard.request)}
         replies.put(key, heard.status, heard.body or b"", {**seen, "draw": heard.request.draw})
-        found[key] = teacher.read(heard.status, heard.body or b"")
+        left -= 1
 
     with deferred() as stop_wanted, bar(what, len(missing)) as progress:
 
-        def take(heard: Heard) -> bool:
+        def take(heard: Heard | None) -> bool:
             nonlocal in_a_row
+            if heard is None:
+                return not stop_wanted()
             key = asked[id(heard.request)]
             fault = heard.trouble or teacher.read(heard.status, heard.body or b"").fault
             if heard.trouble:
                 troubles[heard.trouble] += 1
                 in_a_row += 1
-            elif fault in RETRIED:
+            elif fault in DOUBTED:
                 doubted.append((key, heard))
                 in_a_row += 1
             else:
@@ -83,16 +82,15 @@ def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, found
             return not stop_wanted() and in_a_row < teacher.give_up_after
 
         teacher.answer(list(missing.values()), take)
-    if in_a_row < teacher.give_up_after:
-        for key, heard in doubted:
+    for key, heard in doubted:
+        if in_a_row < teacher.give_up_after:
             keep(key, heard)
-    else:
-        troubles.update(teacher.read(heard.status, heard.body or b"").fault for _, heard in doubted)
-    left = [key for key in missing if key not in found]
+        else:
+            troubles[f"HTTP {heard.status} {beginning(heard.body or b'')!r}"] += 1
     if left:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in troubles.most_common(5))
         raise UnfinishedError(
-            f"{what}: {len(missing) - len(left)} of {len(missing)} replies came now and are kept, {len(left)} are "
+            f"{what}: {len(missing) - left} of {len(missing)} replies came now and are kept, {left} are "
             f"missing: {reasons or 'not asked'}. Nothing is lost; run the same command again to go on"
         )
 

@@ -8,18 +8,17 @@ import io
 import json
 import os
 import queue
+import re
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 from typing_extensions import override
 
-from curation.teachers import RETRIED, Heard, Request, Teacher, TeacherError
+from curation.teachers import RETRIED, Heard, Request, Teacher, TeacherError, beginning
 from curation.wire import Wire, wait_asked
 from datamodules.base import uniform_hash
 from datamodules.batch import BadExampleError, ImageSource, load_image
@@ -71,7 +70,7 @@ class Endpoint(Teacher):
         concurrency: int = 4
         """Requests under way at once, 1 to 64."""
         timeout_s: float = 180.0
-        """Seconds for one attempt from connecting to the last byte, however slowly it drips; above 0."""
+        """Seconds for one attempt from connecting to the last byte, however slowly it drips; a day at most."""
         retries: int = 4
         """Further attempts after a failure that may pass; at least 0."""
         backoff_s: float = 2.0
@@ -89,11 +88,12 @@ class Endpoint(Teacher):
         """Requests in a row that fail after all their attempts, after which the rest is not asked; at least 1."""
 
         def __post_init__(self) -> None:
-            parts = urlsplit(self.base_url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+            if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w./~%-]*)?", self.base_url, re.ASCII):
                 raise ValueError(f"base_url must be http(s)://host[:port]/path without a key, got {self.base_url!r}")
             if not self.model:
                 raise ValueError("model must be given")
+            if self.key_variable and not self.key_variable.isidentifier():
+                raise ValueError("key_variable must be the name of an environment variable, not the key itself")
             at_least = {
                 "temperature": 0, "max_new_tokens": 1, "max_side": 28, "image_tokens": 0, "concurrency": 1,
                 "retries": 0, "backoff_s": 0, "max_wait_s": 0, "max_reply_bytes": 1000, "max_requests": 1,
@@ -102,8 +102,8 @@ class Endpoint(Teacher):
             for name, least in at_least.items():
                 if getattr(self, name) < least:
                     raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-            if not 0 < self.top_p <= 1 or self.concurrency > 64 or self.timeout_s <= 0:
-                raise ValueError("top_p must lie in (0, 1], concurrency in 1 to 64, and timeout_s above 0")
+            if not 0 < self.top_p <= 1 or self.concurrency > 64 or not 0 < self.timeout_s <= 86400:
+                raise ValueError("top_p must lie in (0, 1], concurrency in 1 to 64, and timeout_s in (0, 86400]")
 
     def __init__(self, config: Config) -> None:
         """Take the key from its variable.
@@ -143,32 +143,39 @@ class Endpoint(Teacher):
         return 64 + text + pictures + self.config.max_new_tokens
 
     @override
-    def answer(self, requests: Sequence[Request], take: Callable[[Heard], bool]) -> None:
-        waiting, done, halt = deque(requests), queue.SimpleQueue(), threading.Event()
+    def answer(self, requests: Sequence[Request], take: Callable[[Heard | None], bool]) -> None:
+        waiting, lock, done, halt = iter(requests), threading.Lock(), queue.SimpleQueue(), threading.Event()
 
         def work() -> None:
             try:
-                while not halt.is_set() and waiting:
-                    with suppress(IndexError):  # another thread took the last one
-                        done.put(self.heard(waiting.popleft(), halt))
+                while not halt.is_set():
+                    with lock:
+                        request = next(waiting, None)
+                    if request is None:
+                        break
+                    done.put(self.heard(request, halt))
             except BaseException as error:
                 done.put(error)
             done.put(None)
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(self.config.concurrency)]
-        for thread in threads:
-            thread.start()
-        alive = len(threads)
+        for _ in range(self.config.concurrency):
+            threading.Thread(target=work, daemon=True).start()
+        alive, errors = self.config.concurrency, []
         try:
             while alive:
-                heard = done.get()
-                if isinstance(heard, BaseException):
-                    raise heard
-                alive -= heard is None
-                if heard is not None and not take(heard):
+                heard = None
+                with suppress(queue.Empty):
+                    heard = done.get(timeout=0.2)
+                    alive -= heard is None
+                if isinstance(heard, BaseException):  # what is under way elsewhere still comes
+                    errors.append(heard)
+                    halt.set()
+                elif not take(heard):
                     halt.set()
         finally:
             halt.set()
+        if errors:
+            raise errors[0]
 
     def heard(self, request: Request, halt: threading.Event) -> Heard:
         """Ask until there is an answer, the attempts are used up, or `halt` is set.
@@ -231,8 +238,9 @@ class Endpoint(Teacher):
         place = f"{self.config.base_url} (model {self.config.model!r})"
         key = f"the key in ${self.config.key_variable}" if self.config.key_variable else "a key (key_variable)"
         hint = {401: f"is {key} right?", 402: "is the account empty?", 403: f"does {key} allow this model?"}
-        said = " ".join(body[:200].decode("utf-8", "replace").split())
-        return f"{place} answers HTTP {status}: {said!r}; {hint.get(status, 'are base_url and model right?')}"
+        return (
+            f"{place} answers HTTP {status}: {beginning(body)!r}; {hint.get(status, 'are base_url and model right?')}"
+        )
 
 
 class Budget:

@@ -90,7 +90,7 @@ class LocalModel(Teacher):
         return len(self.prompt(request).encode()) + self.config.max_new_tokens
 
     @override
-    def answer(self, requests: Sequence[Request], take: Callable[[Heard], bool]) -> None:
+    def answer(self, requests: Sequence[Request], take: Callable[[Heard | None], bool]) -> None:
         with self.model.acting([Path(folder) for folder in self.config.adapters]) as policy:
             for start in range(0, len(requests), self.config.rows_at_once):
                 part = requests[start : start + self.config.rows_at_once]

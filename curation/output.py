@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from curation.datasheet import datasheet
-from curation.ledger import Ledger, imbalance
+from curation.endpoint import png
+from curation.ledger import Ledger, Rejected, imbalance
 from curation.pool import Row
-from curation.settings import Settings, resolved
-from datamodules.batch import LETTERS, Example, load_image
+from curation.settings import Settings, absolute_roots, resolved
+from datamodules.batch import LETTERS, Example, image_key, load_image
 from datamodules.mmedexpert import MMedExpert
 from merge.durable import flush, folder_in_one_step
 
@@ -74,7 +76,8 @@ def write_result(
         What counts.json holds.
 
     Raises:
-        RuntimeError: the counts do not add up, or what was written cannot be read back: a defect of ours.
+        RuntimeError: a picture changed since the pool was read; or, a defect of ours, the counts do not add up or what
+            was written cannot be read back.
         OSError: the disk is full or the folder cannot be written.
     """
     counts = {
@@ -88,9 +91,9 @@ def write_result(
     }  # fmt: skip
     with folder_in_one_step(Path(settings.out)) as folder:
         write_data(folder / DATA, kept)
-        write_lines(folder / REJECTED, [asdict(one) for one in ledger.rejected])
-        write_file(folder / COUNTS, json.dumps(counts, indent=1, ensure_ascii=False) + "\n")
-        write_file(folder / SHEET, datasheet(settings, counts, [one.as_json() for one in kept]))
+        write_lines(folder / REJECTED, map(rejection, ledger.rejected, repeat(absolute_roots(settings))))
+        write_file(folder / COUNTS, [json.dumps(counts, indent=1, ensure_ascii=False), "\n"])
+        write_file(folder / SHEET, [datasheet(settings, counts, [one.as_json() for one in kept])])
         write_audit(folder / AUDIT, audit)
         wrong = verify(folder)
         if wrong:
@@ -102,24 +105,35 @@ def write_data(folder: Path, kept: Sequence[Kept]) -> None:
     """One file per specialty, and every picture once, named by the hash of its pixels."""
     (folder / "images").mkdir(parents=True)
     for specialty in sorted({one.specialty for one in kept}):
-        rows = [one.as_json() for one in kept if one.specialty == specialty]
-        write_lines(folder / f"{specialty}.jsonl", rows)
+        write_lines(folder / f"{specialty}.jsonl", (one.as_json() for one in kept if one.specialty == specialty))
     sources = {
         p.key: s for one in kept for p, s in zip(one.row.item.pictures, one.row.item.example.images, strict=True)
     }
     for key, source in sources.items():
-        load_image(source).save(folder / "images" / f"{key}.png", "PNG")
+        image = load_image(source)
+        if image_key(image) != key:
+            raise RuntimeError(f"{source}: the picture changed since the pool was read; run again")
+        (folder / "images" / f"{key}.png").write_bytes(png(image))
         flush(folder / "images" / f"{key}.png")
 
 
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """JSON lines."""
-    write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def rejection(one: Rejected, roots: Sequence[str]) -> dict[str, str]:
+    """A rejection as JSON; files are named below the pool's root, wherever that lies."""
+    detail = one.detail
+    for root in roots:
+        detail = detail.replace(f"{root}/", "").replace(root, Path(root).name)
+    return {**asdict(one), "detail": detail}
 
 
-def write_file(path: Path, text: str) -> None:
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines, one at a time."""
+    write_file(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_file(path: Path, parts: Iterable[str]) -> None:
     """A text file on the disk; file names in it may hold any byte."""
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+        file.writelines(parts)
     flush(path)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from configs.build import build
 from configs.schema import Component
 from curation.ledger import Rejected
-from curation.settings import Pool
+from curation.settings import Pool, built
 from curation.specialties import UNASSIGNED, Assigned, Rule, assign
 from datamodules.base import VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError
@@ -71,7 +70,7 @@ def read_pools(pools: Mapping[str, Pool], rules: Sequence[Rule], tag_points: int
     unreadable: list[Rejected] = []
     examinations: list[Item] = []
     for name, pool in pools.items():
-        data: VQADataModule = build(pool.data, specialty=f"pools.{name}")
+        data = built(pool.data, f"pools.{name}.data", VQADataModule, specialty=f"pools.{name}")
         if data.TEST_ONLY:
             raise BadExampleError(f"pools.{name}: never a training set: {data.TEST_ONLY}")
         found = look_into(data)
@@ -131,17 +130,19 @@ def read_examinations(test_sets: Mapping[str, Component]) -> list[Item]:
     """Every test and validation question of the sets that agents are examined on.
 
     Raises:
-        BadExampleError: a set cannot be read, has no such question, or has pictures that do not open (unless its
-            on_bad_row is skip): nothing could be kept apart from it.
+        BadExampleError: a set cannot be read, has no such question, or has rows or pictures that cannot be read (unless
+            its on_bad_row is skip): nothing could be kept apart from them.
     """
     items: list[Item] = []
     for name, component in test_sets.items():
-        found = look_into(build(component, specialty=f"test_sets.{name}"))
+        found = look_into(built(component, f"test_sets.{name}", VQADataModule, specialty=f"test_sets.{name}"))
         held = [item for split in ("test", "val") for item in found.items.get(split, ())]
         if not held:
             raise BadExampleError(f"test_sets.{name}: there is no test question; is the folder right?")
-        bad = [picture.reason for item in held for picture in item.pictures if picture.trouble]
-        if bad and not found.tolerated:
-            raise BadExampleError(f"test_sets.{name}: {len(bad)} pictures cannot be compared, such as: {bad[0]}")
+        if not found.usable:
+            first = (
+                f"{len(found.problems)} rows cannot be compared (on_bad_row: skip gives them up): {found.problems[0]}"
+            )
+            raise BadExampleError(f"test_sets.{name}: {first}")
         items += held
     return items

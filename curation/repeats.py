@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from datamodules.check.audit import Item, normal_text
-from datamodules.check.overlap import BLOCK, FLAT, NEAR, by_picture, is_long, looks
+from datamodules.check.overlap import BLOCK, FLAT, NEAR, by_picture, by_text, looks, text_key
 from datamodules.pictures import bit_count
 
 Reason = tuple[str, str]
@@ -39,15 +39,17 @@ def same_questions(rows: Sequence[str], items: Mapping[str, Item]) -> list[list[
     blank = np.zeros(4, dtype=np.uint64)
     first_looks = [next((p.look for p in items[row].pictures[:1] if p.look is not None), blank) for row in rows]
     heads, leaders = np.stack(first_looks), []
+    leading = np.empty_like(heads)
     groups: dict[int, list[str]] = {}
     leader_of: dict[tuple[str, ...], int] = {}
     for place, row in enumerate(rows):
         keys = tuple(picture.key for picture in items[row].pictures)
         if keys not in leader_of:
-            close = np.flatnonzero(bit_count(heads[leaders] ^ heads[place]) <= NEAR) if leaders else ()
+            close = np.flatnonzero(bit_count(leading[: len(leaders)] ^ heads[place]) <= NEAR)
             alike = (leaders[i] for i in close if same_pictures(items[rows[leaders[i]]], items[row]))
             leader_of[keys] = next(alike, place)
             if leader_of[keys] == place:
+                leading[len(leaders)] = heads[place]
                 leaders.append(place)
         groups.setdefault(leader_of[keys], []).append(row)
     return list(groups.values())
@@ -78,13 +80,12 @@ def examined(items: Mapping[str, Item], examinations: Sequence[Item]) -> dict[st
     Choice: `datamodules.check` forbids training on equal pictures and equal long texts and only reports the rest; here
         rows are plenty, so that pictures that look alike and short texts without pictures go too.
     """
-    pictures = by_picture(examinations)
-    texts = {item.text: item for item in examinations if not item.pictures or is_long(item)}
+    pictures, texts = by_picture(examinations), by_text(examinations)
     alike = looking_alike(list(items.values()), examinations)
     found: dict[str, Reason] = {}
     for row, item in items.items():
         shared = next((pictures[p.key] for p in item.pictures if p.key in pictures), None)
-        asked = texts.get(item.text) if not item.pictures or is_long(item) else None
+        asked = texts.get(text_key(item))
         if shared is not None:
             found[row] = ("overlap_image", f"shows a picture of {shared.example.question_id}")
         elif asked is not None:
@@ -137,8 +138,7 @@ def linked_patients(patients: Mapping[str, str], items: Mapping[str, Item]) -> d
 
     holders: dict[str, set[str]] = {}
     for row, item in items.items():
-        text = [f"text {item.text}"] if not item.pictures or is_long(item) else []
-        for mark in (*(picture.key for picture in item.pictures), *text):
+        for mark in filter(None, (*(picture.key for picture in item.pictures), text_key(item))):
             holders.setdefault(mark, set()).add(patients[row])
     for names in holders.values():
         join(names)

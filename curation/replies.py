@@ -32,6 +32,17 @@ class Replies:
             return None
         return (status, body) if whole else None
 
+    def held(self, key: str) -> tuple[int, bytes]:
+        """A reply that is known to be kept.
+
+        Raises:
+            OSError: it is gone, or damaged, since.
+        """
+        known = self.get(key)
+        if known is None:
+            raise OSError(f"{self.path(key)}: was there a moment ago; does something else clear this folder?")
+        return known
+
     def put(self, key: str, status: int, body: bytes, asked: dict[str, Any]) -> None:
         """Keep a reply, whole or not at all.
 

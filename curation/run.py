@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs.build import build
 from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
 from curation.output import COUNTS, FORMAT, write_result
 from curation.replies import Replies
-from curation.settings import Settings, resolved
+from curation.settings import Settings, built, resolved
 from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
@@ -24,15 +23,20 @@ def prepare(settings: Settings) -> Curation:
     """Read what a run needs, before anything is asked.
 
     Raises:
-        ConfigError: `out` holds something else, or a result of other settings; or a file is missing.
-        ValueError: rules or guidelines are wrong, or a teacher cannot be used.
+        ConfigError: `out` holds something else, or a result of other settings; or rules or guidelines are wrong.
+        TeacherError: a teacher cannot be used.
     """
     claim(settings)
-    rules, tag_points = load_rules(settings.rule_file)
-    guidelines = load_guidelines(settings.guidelines)
-    others = [build(one) if one else None for one in (settings.base, settings.classifier)]
-    replies = Replies(settings.reply_folder)
-    return Curation(settings, rules, tag_points, guidelines, build(settings.teacher), *others, replies)
+    try:
+        rules, tag_points = load_rules(settings.rule_file)
+        guidelines = load_guidelines(settings.guidelines)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError([Problem("settings", "", None, str(error))]) from error
+    named = {name: getattr(settings, name) for name in ("teacher", "base", "classifier")}
+    teachers = [built(component, name, Teacher) if component else None for name, component in named.items()]
+    return Curation(settings, rules, tag_points, guidelines, *teachers, Replies(settings.reply_folder))
 
 
 def claim(settings: Settings) -> None:
@@ -77,6 +81,7 @@ def curate(settings: Settings) -> dict[str, Any]:
         rows = run.assigned(rows)
         rows, rates = run.within_pass_rate(rows)
         rows, traces = run.taught(rows)
+        claim(settings)  # again, since hours may have passed
         return write_result(settings, run.kept(rows, rates, traces), run.ledger, run.agreement, audit)
 
 

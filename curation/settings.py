@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from configs.build import build, import_class
 from configs.check import check_fields
 from configs.components import check_component, with_defaults
 from configs.construct import as_plain, construct
@@ -17,6 +19,7 @@ from configs.schema import Component, check_name
 from configs.tree import COMMAND_LINE, merge_trees, plain, read_overrides
 
 OPTIONAL = ("base", "classifier")
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.out or Path(self.out).resolve() in (Path.cwd().resolve(), Path(Path.cwd().anchor)):
             raise ValueError(f"out must be a folder of its own, got {self.out!r}: it is replaced as a whole")
+        if self.reply_folder.resolve().is_relative_to(Path(self.out).resolve()):
+            raise ValueError(f"replies must not lie in out, which is replaced as a whole; got {self.replies!r}")
         if not self.pools:
             raise ValueError("pools must name at least one set")
         for name in self.pools:
@@ -167,8 +172,23 @@ def components(given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"test_sets.{name}", component
 
 
+def built(component: Component, key: str, kind: type[Built], **runtime: Any) -> Built:
+    """What a component describes.
+
+    Raises:
+        ConfigError: its class is of another kind.
+    """
+    if not issubclass(import_class(component.class_path), kind):
+        message = f"is no {kind.__module__}.{kind.__name__}"
+        raise ConfigError([Problem("settings", f"{key}.class_path", component.class_path, message)])
+    return build(component, **runtime)
+
+
 def resolved(settings: Settings) -> dict[str, Any]:
-    """The settings as plain data with every default filled in, as the result states them."""
+    """The settings as plain data with every default filled in, as the result states them.
+
+    Of absolute paths only the last name is told, with a hash that tells them apart: they are this machine's.
+    """
     whole = as_plain(settings)
     whole["teacher"] = with_defaults(settings.teacher)
     for key in OPTIONAL:
@@ -177,4 +197,22 @@ def resolved(settings: Settings) -> dict[str, Any]:
     whole["test_sets"] = {name: with_defaults(component) for name, component in settings.test_sets.items()}
     for name, pool in settings.pools.items():
         whole["pools"][name]["data"] = with_defaults(pool.data)
-    return {key: value for key, value in whole.items() if key not in ("out", "replies", "overwrite")}
+    return placeless({key: value for key, value in whole.items() if key not in ("out", "replies", "overwrite")})
+
+
+def placeless(value: Any) -> Any:
+    """Plain data without absolute paths, also behind the sign of a "key=value"."""
+    if isinstance(value, dict):
+        return {key: placeless(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [placeless(entry) for entry in value]
+    head, sign, path = value.rpartition("=") if isinstance(value, str) else ("", "", "")
+    if not Path(path).is_absolute():
+        return value
+    return f"{head}{sign}{Path(path).name} ({hashlib.sha256(path.encode()).hexdigest()[:8]})"
+
+
+def absolute_roots(settings: Settings) -> list[str]:
+    """Roots of pools that are absolute paths, the longest first."""
+    roots = {Path(str(pool.data.init_args.get("root", ""))) for pool in settings.pools.values()}
+    return sorted((str(root) for root in roots if root.is_absolute()), key=len, reverse=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from curation.asking import ask
@@ -77,7 +78,7 @@ class Curation:
         faults: dict[str, Reason] = {}
         if self.classifier is not None and asked:
             requests = [classification(row.id, row.item.example, pictures(row), self.rules) for row in asked]
-            replies = ask(self.classifier, requests, self.replies, "specialties")
+            replies = list(ask(self.classifier, requests, self.replies, "specialties"))
             named = {row.id: classified(reply.text, self.rules) for row, reply in zip(asked, replies, strict=True)}
             unknown = {row.id: reply.fault for row, reply in zip(asked, replies, strict=True) if reply.fault}
             self.compare(
@@ -104,15 +105,16 @@ class Curation:
         if self.base is None:
             return self.gate("pass_rate", rows, {}), {}
         k, (low, high) = self.settings.samples, self.settings.pass_rate
-        requests = [Request(row.id, row.item.example, pictures(row), "", draw) for row in rows for draw in range(k)]
+        held = ((row, pictures(row)) for row in rows)
+        requests = [Request(row.id, row.item.example, keys, "", draw) for row, keys in held for draw in range(k)]
         replies = ask(self.base, requests, self.replies, "pass rate")
         rates, faults = {}, {}
-        for place, row in enumerate(rows):
-            known = [reply for reply in replies[place * k : place * k + k] if not reply.fault]
+        for row in rows:
+            known = [reply for reply in islice(replies, k) if not reply.fault]
             right = sum(is_right(reply, row) for reply in known)
             rates[row.id] = {"right": right, "of": len(known), "unknown": k - len(known)}
-            if not known:
-                faults[row.id] = ("base_unknown", "none of the base's answers could be used")
+            if 2 * len(known) < k:
+                faults[row.id] = ("base_unknown", f"only {len(known)} of {k} answers of the base could be used")
             elif not low <= right / len(known) <= high:
                 word = "too_hard" if right / len(known) < low else "too_easy"
                 faults[row.id] = (word, f"the base is right in {right} of {len(known)}")

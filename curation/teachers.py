@@ -25,11 +25,13 @@ Fault = Literal[
 ]
 RETRIED = ("malformed", "wrong_model")
 """Faults of the moment rather than of the request: asked again before they are believed."""
+DOUBTED = (*RETRIED, "refused")
+"""Faults that say nothing about a request when every request meets them."""
 REFUSED = 400
 """HTTP statuses from here on say that there is no answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One question to a teacher.
 
@@ -106,13 +108,13 @@ class Teacher(ABC):
         """The words that are put to the teacher, pictures apart."""
 
     @abstractmethod
-    def answer(self, requests: Sequence[Request], take: Callable[[Heard], bool]) -> None:
+    def answer(self, requests: Sequence[Request], take: Callable[[Heard | None], bool]) -> None:
         """Answer requests, in any order.
 
         Args:
             requests: what is asked.
-            take: receives every reply as soon as it is there; returns False to stop asking. Replies that are under way
-                then are still handed over.
+            take: receives every reply as soon as it is there, and None now and then while none is; returns False to
+                stop asking. Replies that are under way then, or when an error comes, are still handed over.
 
         Raises:
             TeacherError: no request can be answered.
@@ -174,6 +176,11 @@ def read_reply(status: int, body: bytes, names: Sequence[str] = ()) -> Reply:
     except UnicodeEncodeError:
         return unusable("not_text", model, tokens)
     return Reply(text, "", model, tokens, hashlib.sha256(body).hexdigest())
+
+
+def beginning(body: bytes) -> str:
+    """The first words of a reply, for a message."""
+    return " ".join(body[:200].decode("utf-8", "replace").split())
 
 
 def whole(content: Any, name: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datamodules.batch import Example
+import re
+
+from datamodules.batch import LETTERS, Example
 from evaluation.answers import extract, thinking_of
 from lightning_modules.rewards.adherence import adherence
 from lightning_modules.rewards.gates import gates
@@ -28,8 +30,9 @@ def trace_fault(text: str, example: Example, guideline: Guideline, *, min_adhere
         One of `GATES`, behind "format" and "format:" the strict reader's reason; or an empty text.
 
     Choice: stricter than the reward in three ways. The reasoning must conclude something, namely the answered option
-        and no other: rewards let a reasoning pass that names none. It must not call options by their letters, which
-        are drawn anew when the set is read. And it must follow its guideline by at least `min_adherence`.
+        and no other, and not take it back: rewards let a reasoning pass that names none. It must not call options by
+        their letters, which are drawn anew when the set is read. And it must follow its guideline by at least
+        `min_adherence`.
     """
     if len(text) > max_characters:
         return "too_long"
@@ -42,18 +45,22 @@ def trace_fault(text: str, example: Example, guideline: Guideline, *, min_adhere
     if gate is not None:
         return gate
     thinking = normal(thinking_of(text))
-    end = conclusion(thinking, mentions(thinking, example.options))
+    named = mentions(thinking, example.options)
+    end, right = conclusion(thinking, named), example.options.index(example.answer)
     if end is None:
         return "no_conclusion"
-    if end.options != {example.options.index(example.answer)}:
+    taken_back = any(m.start >= end.end and m.rejected == (m.option == right) for m in named)
+    if end.options != {right} or taken_back:
         return "contradiction"
-    if calls_by_letter(thinking, example.options):
+    if calls_by_letter(thinking_of(text), example.options):
         return "names_letters"
     scored = adherence(thinking_of(text), example.options, example.answer, guideline)
     return "off_guideline" if scored.score < min_adherence else ""
 
 
 def calls_by_letter(thinking: str, options: tuple[str, ...]) -> bool:
-    """Whether a normal text names an option as "option b" or "(b)"."""
-    pattern, _ = option_pattern(options)
-    return any(match[pattern.groups] for match in pattern.finditer(thinking))
+    """Whether a reasoning names an option as "option b", "(b)", or by a capital that ends a sentence or a clause."""
+    pattern = re.compile(option_pattern(options)[0].pattern, re.IGNORECASE)
+    alone = rf"(?<![\w'-])[{LETTERS[: len(options)]}](?=\s*(?:[.,;:!?)]|$))"
+    by_letter = any(match[pattern.groups] for match in pattern.finditer(thinking))
+    return by_letter or bool(re.search(alone, pattern.sub(" ", thinking), re.MULTILINE))

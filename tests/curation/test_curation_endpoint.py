@@ -23,7 +23,7 @@ def request(number=0, pictures=()):
 def ask(one, requests):
     heard = []
     one.answer(requests, lambda item: heard.append(item) or True)
-    return heard
+    return [item for item in heard if item is not None]
 
 
 def test_words_and_pictures_arrive_and_the_reply_comes_back():
@@ -147,6 +147,31 @@ def test_what_no_request_can_cure_ends_at_once_and_tells_no_key(status, monkeypa
     assert fake.asked[0].headers["Authorization"] == "Bearer sk-made-secret"
 
 
+def test_replies_under_way_are_kept_when_another_request_ends_everything():
+    def behave(asked, number):
+        return Says(status=401) if number == 2 else Says(completion(GOOD), stall=0.3)
+
+    heard = []
+    with serving(behave) as fake, pytest.raises(TeacherError, match="HTTP 401"):
+        teacher(fake).answer([request(i) for i in range(5)], lambda one: heard.append(one) or True)
+    assert [one.body is not None for one in heard if one] == [True]
+
+
+def test_a_wish_to_stop_is_heard_while_the_endpoint_says_nothing():
+    with serving(lambda asked, n: Says(completion(GOOD), stall=60)) as fake:
+        teacher(fake, timeout_s=0.7).answer([request()], lambda one: False)
+    assert len(fake.asked) == 1  # no further attempt
+
+
+def test_a_defect_of_ours_is_told_and_no_request_is_forgotten(monkeypatch):
+    def broken(*_):
+        raise IndexError("made")
+
+    monkeypatch.setattr("curation.endpoint.data_url", broken)
+    with serving(lambda asked, n: Says()) as fake, pytest.raises(IndexError, match="made"):
+        ask(teacher(fake), [request(1, (noise_image(3, 40, 60),))])
+
+
 def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch):
     monkeypatch.delenv("MADE_KEY", raising=False)
     with serving(lambda asked, n: Says()) as fake, pytest.raises(TeacherError, match="MADE_KEY"):
@@ -187,7 +212,16 @@ def test_the_budget_of_tokens_counts_what_the_endpoint_says():
 
 
 @pytest.mark.parametrize(
-    "option", [{"base_url": "ftp://a"}, {"base_url": "http://key@a/v1"}, {"top_p": 0.0}, {"retries": -1}]
+    "option",
+    [
+        {"base_url": "ftp://a"},
+        {"base_url": "http://key@a/v1"},
+        {"base_url": "http://a:b/v1"},
+        {"top_p": 0.0},
+        {"retries": -1},
+        {"timeout_s": float("inf")},
+        {"key_variable": "sk-the key itself"},
+    ],
 )
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):

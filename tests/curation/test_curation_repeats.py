@@ -62,6 +62,7 @@ def test_overlap_by_hand():
         "image": item("image", "Something else?", seen),
         "look": item("look", "Something else?", as_jpeg(seen)),
         "text": item("text", LONG.upper(), free),
+        "distractors": item("distractors", LONG, free, options=("left", "right", "up"), answer="up"),
         "short": item("short", "short  no picture"),
         "template": item("template", "What?", free),
         "free": item("free", "Quite another question?"),
@@ -71,6 +72,7 @@ def test_overlap_by_hand():
         "image": "overlap_image",
         "look": "overlap_look",
         "text": "overlap_text",
+        "distractors": "overlap_text",
         "short": "overlap_text",
     }
     assert examined(items, []) == {}

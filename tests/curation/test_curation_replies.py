@@ -1,12 +1,16 @@
 # Reference: the bytes put in, and replies by hand. Run: pytest tests/curation/test_curation_replies.py
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from curation.asking import ask
+from curation.local import LocalModel
 from curation.replies import Replies
-from curation.teachers import read_reply
+from curation.teachers import Request, read_reply
+from datamodules.batch import Example
 from tests.curation.fake_endpoint import completion
 
 KEY = "ab" + "0" * 62
@@ -54,6 +58,22 @@ def test_faults_by_hand(body, fault):
 
 def test_an_error_status_is_no_answer_whatever_the_body_says():
     assert read_reply(422, completion("words")).fault == "refused"
+
+
+def test_replies_are_read_one_by_one(tmp_path):
+    body = completion("word " * 20_000)  # 100 kB each
+    teacher = LocalModel(LocalModel.Config(config="never.yaml"))
+    teacher._identity = {"model": "made"}
+    requests = [Request("r", Example("p", (), f"{i}?", ("a", "b"), "a", f"{i}"), ()) for i in range(40)]
+    replies = Replies(tmp_path)
+    for request in requests:
+        replies.put(teacher.key(request), 200, body, {})
+    tracemalloc.start()
+    lengths = [len(reply.text) for reply in ask(teacher, requests, replies, "made")]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert lengths == [100_000] * 40
+    assert peak < 2_000_000  # all together are 4 MB
 
 
 JSON = st.recursive(

@@ -1,16 +1,16 @@
 # Reference: an endpoint that knows the phantoms' own traces, and fails, stalls and lies as it is told to.
 # Run: pytest tests/curation/test_curation_run.py
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from curation.__main__ import UNFINISHED, main
 from datamodules.batch import image_key, load_image
@@ -20,10 +20,10 @@ from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.skin import SkinLesions
 from datamodules.prompts import question_text
 from lightning_modules.rewards.guidelines import load_guidelines
+from tests.conftest import noise_image
 from tests.curation.fake_endpoint import Says, completion, serving
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENTS = 18
+POPULATION = {"n_patients": 10, "val_fraction": 0.0, "test_fraction": 0.2}
 GUIDELINES = load_guidelines(["differential", "intuitive", "analytical", "bayesian"])
 POOLS = {"chest": ChestFilms, "skin": SkinLesions}
 
@@ -31,7 +31,7 @@ POOLS = {"chest": ChestFilms, "skin": SkinLesions}
 @pytest.fixture(scope="module")
 def known():
     """(question text, picture) -> example, of every training question of both pools."""
-    examples = [e for pool in POOLS.values() for e in pool(pool.Config(n_patients=PATIENTS)).splits["train"]]
+    examples = [e for pool in POOLS.values() for e in pool(pool.Config(**POPULATION)).splits["train"]]
     return {(question_text(e), image_key(load_image(e.images[0]))): e for e in examples}
 
 
@@ -56,7 +56,7 @@ def write(folder, url, **changes):
     """A configuration; `changes` replaces top-level keys."""
     pools = {
         name: {
-            "data": {"class_path": f"{pool.__module__}.{pool.__name__}", "init_args": {"n_patients": PATIENTS}},
+            "data": {"class_path": f"{pool.__module__}.{pool.__name__}", "init_args": POPULATION},
             "source": f"phantoms, {name}",
             "licence": "made here",
         }
@@ -188,7 +188,7 @@ def test_an_outage_loses_nothing_and_the_same_command_goes_on(tmp_path, known, c
         assert not (tmp_path / "parts" / "out").exists()
         kept = list((tmp_path / "parts" / "out.replies").rglob("*.json"))
         assert len(kept) == 30
-        assert len(fake.asked) < 60  # it gave up instead of asking for all the rest
+        assert len(fake.asked) < len(known) * len(GUIDELINES)  # it gave up instead of asking for all the rest
         fake.asked.clear()
         fake.behave = teach
         assert run(parts) == 0
@@ -196,15 +196,34 @@ def test_an_outage_loses_nothing_and_the_same_command_goes_on(tmp_path, known, c
     assert contents(tmp_path / "parts" / "out") == contents(tmp_path / "whole" / "out")
 
 
+def test_refusals_without_end_are_an_outage(tmp_path, known, capsys):
+    # "this parameter is not supported" would be said to every request
+    with serving(lambda asked, n: Says(b'{"error": "no seed here"}', status=400)) as fake:
+        assert run(write(tmp_path, fake.url)) == UNFINISHED
+        assert len(fake.asked) < len(known) * len(GUIDELINES)
+    assert "no seed here" in capsys.readouterr().err
+    assert not list((tmp_path / "out.replies").rglob("*.json"))
+
+
+def test_what_came_to_lie_there_meanwhile_is_not_replaced(tmp_path, known, capsys):
+    teach = honest(known)
+
+    def behave(asked, number):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "thesis.tex").write_text("years of work")
+        return teach(asked, number)
+
+    with serving(behave) as fake:
+        assert run(write(tmp_path, fake.url, limit=1)) == 2
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+    assert "holds something else" in capsys.readouterr().err
+
+
 def command(config):
-    return subprocess.Popen(
-        [sys.executable, "-m", "curation", "run", "--config", config],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        text=True,
-    )
+    """The command in a process of its own; forked, since its imports take longer than its work."""
+    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(run(config)))
+    process.start()
+    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -219,10 +238,10 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bytes(tmp_path, known, numb
     with serving(slow) as fake:
         config = write(tmp_path / "parts", fake.url)
         process = command(config)
-        assert enough.wait(60), process.communicate()[0]
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == (130 if number == signal.SIGINT else -number), said
+        assert enough.wait(60)
+        os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode == (130 if number == signal.SIGINT else -number)
         kept = len(list((tmp_path / "parts" / "out.replies").rglob("*.json")))
         first = len(fake.asked)
         # Ctrl-C keeps what was under way as well; a kill may lose what came and was not yet written
@@ -237,8 +256,8 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_bytes(tmp_path, known, numb
 
 
 def test_the_base_decides_which_questions_are_worth_it(tmp_path, known):
-    # questions in a fixed order: the base is right in 0, 1, 2, 3 of 4 draws, and in the fifth never delivers
-    order = {key: i % 5 for i, key in enumerate(sorted(known, key=str))}
+    # questions in a fixed order: the base is right in 0, 1, 2, 3 of 4 draws, never delivers, and delivers 1 of 4
+    order = {key: i % 6 for i, key in enumerate(sorted(known, key=str))}
     draws = Counter()
     lock = threading.Lock()
 
@@ -250,7 +269,7 @@ def test_the_base_decides_which_questions_are_worth_it(tmp_path, known):
         with lock:
             draws[key] += 1
             right = draws[key] <= order[key]
-        if order[key] == 4:
+        if order[key] == 4 or (order[key] == 5 and draws[key] > 1):
             return Says(completion("cut off", finish="length"))
         wrong = example.options[(example.options.index(example.answer) + 1) % len(example.options)]
         return Says(completion(f"<think>I see it now.</think><answer>{example.answer if right else wrong}</answer>"))
@@ -261,7 +280,7 @@ def test_the_base_decides_which_questions_are_worth_it(tmp_path, known):
         assert run(config) == 0
     size = Counter(order.values())
     entry = counts_of(tmp_path)["gates"]["pass_rate"]
-    assert entry["rejected"] == {"too_hard": size[0], "too_easy": size[3], "base_unknown": size[4]}
+    assert entry["rejected"] == {"too_hard": size[0], "too_easy": size[3], "base_unknown": size[4] + size[5]}
     assert entry["out"] == size[1] + size[2]
     rates = Counter(row["provenance"]["pass_rate"]["right"] for row in rows_of(tmp_path))
     assert rates == {1: size[1], 2: size[2]}
@@ -290,7 +309,7 @@ def test_what_is_examined_is_kept_out_and_the_classifier_audits(tmp_path, known)
     teach = honest(known)
     test_set = {
         "class_path": "datamodules.phantoms.chest.ChestFilms",
-        "init_args": {"n_patients": PATIENTS, "test_fraction": 0.9, "val_fraction": 0.0},
+        "init_args": POPULATION | {"test_fraction": 0.7},
     }
 
     def behave(asked, number):
@@ -371,6 +390,22 @@ def test_every_problem_of_a_configuration_is_told_at_once(tmp_path, capsys):
         assert name in said
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("teacher={class_path: json.JSONDecoder}", "teacher.class_path"),
+        ("pools.chest.data={class_path: json.JSONDecoder}", "pools.chest.data.class_path"),
+        ("test_sets={one: {class_path: json.JSONDecoder}}", "test_sets.one.class_path"),
+        ("guidelines=[guesswork]", "unknown name 'guesswork'"),
+        ("rules=curation/phantoms.yaml", "tag_points and specialties"),
+        ("replies={out}/replies", "replies must not lie in out"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_name(tmp_path, capsys, wrong, named):
+    assert run(write(tmp_path, "http://127.0.0.1:9/v1"), wrong.replace("{out}", str(tmp_path / "out"))) == 2
+    assert named in capsys.readouterr().err
+
+
 def test_sets_for_examination_are_refused_as_pools(tmp_path, capsys):
     (tmp_path / "MM").mkdir()
     data = {"class_path": "datamodules.medxpertqa.MedXpertQA", "init_args": {"root": str(tmp_path)}}
@@ -389,9 +424,10 @@ def test_bad_rows_of_a_pool_are_counted_and_a_formula_stays_text(tmp_path, known
             "provenance": {"source": "made", "source_id": str(i), "licence": "made"},
         })  # fmt: skip
     rows[3]["answer"] = "C"
-    rows[4]["images"] = ["missing.png"]
+    rows[4]["images"], rows[6]["images"] = ["missing.png"], ["scan.png"]
     rows[5]["options"], rows[5]["answer"] = {}, "wide"
     (tmp_path / "pool").mkdir()
+    noise_image(7, 40, 40).save(tmp_path / "pool" / "scan.png", icc_profile=b"taken by Dr. Made")
     (tmp_path / "pool" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     data = {"class_path": "datamodules.mmedexpert.MMedExpert", "init_args": {"root": str(tmp_path / "pool")}}
     data["init_args"] |= {"val_fraction": 0.0, "on_bad_row": "skip"}
@@ -411,19 +447,24 @@ def test_bad_rows_of_a_pool_are_counted_and_a_formula_stays_text(tmp_path, known
     files = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"pool", "out", "out.replies", "curation.yaml"}
     assert ",'=cmd" in (tmp_path / "out" / "audit.csv").read_text()
+    (picture,) = (tmp_path / "out" / "data" / "images").iterdir()
+    assert Image.open(picture).info == {}
+    assert not [name for name, held in contents(tmp_path / "out").items() if str(tmp_path).encode() in held]
 
 
-def test_a_test_set_that_cannot_be_compared_is_no_test_set(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["picture", "row"])
+def test_a_test_set_that_cannot_be_compared_is_no_test_set(tmp_path, capsys, name):
     (tmp_path / "set").mkdir()
     row = {
         "id": "1", "specialty": "pediatrics", "patient_id": "p", "images": ["missing.png"], "question": "Which?",
         "options": ["a", "b"], "answer": "A", "split": "test",
         "provenance": {"source": "made", "source_id": "1", "licence": "made"},
     }  # fmt: skip
-    (tmp_path / "set" / "test.jsonl").write_text(json.dumps(row) + "\n")
+    lines = json.dumps(row) + "\n" if name == "picture" else json.dumps(row | {"images": []}) + "\n{broken\n"
+    (tmp_path / "set" / "test.jsonl").write_text(lines)
     held = {"class_path": "datamodules.mmedexpert.MMedExpert", "init_args": {"root": str(tmp_path / "set")}}
     assert run(write(tmp_path, "http://127.0.0.1:9/v1", test_sets={"made": held})) == 1
-    assert "test_sets.made: 1 pictures cannot be compared" in capsys.readouterr().err
+    assert "test_sets.made: 1 rows cannot be compared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["phantoms", "endpoint"])

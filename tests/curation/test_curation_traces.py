@@ -61,6 +61,23 @@ def test_lies_by_hand(thinking, answer, found):
     assert found in GATES
 
 
+@pytest.mark.parametrize(
+    ("end", "found"),
+    [
+        ("So the answer is effusion. On reflection, though, it is pneumonia.", "contradiction"),
+        ("So the answer is effusion. No, effusion is wrong.", "contradiction"),
+        ("So the answer is not effusion.", "contradiction"),
+        ("Therefore A.", "names_letters"),
+        ("Effusion fits, but I choose A", "names_letters"),
+        ("So effusion, which is B.", "names_letters"),
+        ("So the answer is effusion. The other options, pneumonia and normal lungs, do not fit.", ""),
+        ("A curved edge: so the answer is effusion, not pneumonia.", ""),
+    ],
+)
+def test_the_last_word_counts(end, found):
+    assert fault(f"{REASON} {end}", min_adherence=0.0) == found
+
+
 def test_the_least_adherence_is_the_one_that_is_set():
     assert fault("A white curved edge, typical for effusion.", min_adherence=0.0) == ""
 
