@@ -232,6 +232,9 @@ class Job:
         rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
         for stale in (ADAPTER, DENSE, REJECTED):
             shutil.rmtree(self.recipe.out / stale, ignore_errors=True)
+        of_it = [self.recipe.out / name for name in (CONFLICT_JSON, CONFLICT_MD, CARD)]
+        for path in (*of_it, *self.recipe.out.glob("events.out.tfevents.*")):
+            path.unlink(missing_ok=True)
         out = self.recipe.out / REJECTED if rejected else self.recipe.out
         written = self.written if out == self.recipe.out else moved(self.recipe, out, opened)
         texts = {

@@ -315,8 +315,9 @@ def test_a_rejected_merge_leaves_no_result_where_another_stood(weak, tmp_path):
     for gate in ("reject", "warn"):
         first = "default" if gate == "reject" else "caci"  # accepted, or let through once
         assert merge(weak, tmp_path / gate, read_method(first), gate=gate).accepted
+        (tmp_path / gate / "events.out.tfevents.1").write_bytes(b"the board of what stands")
         assert not merge(weak, tmp_path / gate, read_method("caci")).accepted
-        assert not (tmp_path / gate / "adapter").exists()
+        assert sorted(path.name for path in (tmp_path / gate).iterdir()) == ["recipe.yaml", "rejected"]
         assert is_complete(tmp_path / gate / "rejected/adapter")
         assert merge(weak, tmp_path / gate, read_method("default")).accepted
         assert not (tmp_path / gate / "rejected").exists()
