@@ -29,13 +29,16 @@ def summary(gates: Sequence[Gate]) -> dict[str, Any]:
     return {"verdict": order[worst], "gates": [asdict(gate) for gate in gates]}
 
 
-def gates_on_updates(report: Mapping[str, Any]) -> list[Gate]:
+def gates_on_updates(report: Mapping[str, Any], *, examined: bool = False) -> list[Gate]:
     """What the weights alone tell: experts that were lost, norms out of proportion.
 
     Args:
         report: see `merge.report.conflict_report`.
+        examined: the agent's answers are looked at too; then a norm out of all proportion only warns.
 
     Source: retention as a criterion is ours: TIES reverses an expert of a tenth of the others' norm.
+    Choice: RegMean is free in directions that no input takes, and can be ten times as large as any expert there without
+        harm; answers tell, and where there are none the norm has to.
     """
     found, experts = [], report["experts"]
     for name, e in experts.items():
@@ -53,7 +56,7 @@ def gates_on_updates(report: Mapping[str, Any]) -> list[Gate]:
     if size is None or size == 0:
         found.append(Gate("reject", "the merged update is zero"))
     elif not LOWEST_SIZE <= size <= HIGHEST_SIZE:
-        verdict: Verdict = "warn" if LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
+        verdict: Verdict = "warn" if examined or LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
         text = f"the merged update has {size:.3g} times the largest expert's norm ({LOWEST_SIZE} to {HIGHEST_SIZE})"
         found.append(Gate(verdict, text))
     if report["merged"]["retained_energy"] < LOW_ENERGY:

@@ -228,7 +228,7 @@ class Job:
         """
         facts = {name: note["facts"] for name, note in sorted(self.parts.facts.items())}
         report = conflict_report(opened.experts.names, facts)
-        report |= {"gates": summary(gates_on_updates(report) + self.examined(opened, facts))}
+        report |= {"gates": summary(self.gates(opened, facts, report))}
         rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
         for stale in (ADAPTER, DENSE, REJECTED):
             shutil.rmtree(self.recipe.out / stale, ignore_errors=True)
@@ -262,13 +262,13 @@ class Job:
 
         write_adapter_with(folder, config, fill, manifest)
 
-    def examined(self, opened: Opened, facts: Mapping[str, Any]) -> list[Gate]:
-        """What the gates find in the answers of the agent, which stands among the parts for as long."""
+    def gates(self, opened: Opened, facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[Gate]:
+        """What the gates find in the update and in the agent's answers; it stands among the parts for as long."""
         if self.examination is None:
-            return []
+            return gates_on_updates(report)
         folder = self.parts.folder / "examined"
         self.write_adapter(folder, opened, facts, {"kind": "merged", "base_fingerprint": opened.fingerprint})
-        return gates_on_answers(self.examination.answers(folder))
+        return gates_on_updates(report, examined=True) + gates_on_answers(self.examination.answers(folder))
 
 
 def remove_parts(out: Path) -> None:

@@ -205,6 +205,17 @@ def test_gates_on_updates(vector, weights, verdict, text):
     assert text is None or any(text in gate["text"] for gate in found["gates"])
 
 
+def test_a_norm_out_of_proportion_only_warns_where_answers_tell(vector):
+    a, b = vector(1), vector(2)
+    for factor in (9.0, 0.01):
+        found = gates_on_updates(report_on({"a": a, "b": b}, add([a, b], [factor, factor])), examined=True)
+        assert summary(found)["verdict"] == "warn"
+    assert (
+        summary(gates_on_updates(report_on({"a": a, "b": b}, add([a, b], [1.0, -0.5])), examined=True))["verdict"]
+        == "reject"
+    )
+
+
 def answers(right, n=100):
     return [i < right for i in range(n)]
 
