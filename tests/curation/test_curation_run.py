@@ -221,7 +221,12 @@ def test_what_came_to_lie_there_meanwhile_is_not_replaced(tmp_path, known, capsy
 
 def command(config):
     """The command in a process of its own; forked, since its imports take longer than its work."""
-    process = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(run(config)))
+
+    def stoppable():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
+        sys.exit(run(config))
+
+    process = multiprocessing.get_context("fork").Process(target=stoppable)
     process.start()
     return process
 
