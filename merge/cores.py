@@ -18,6 +18,16 @@ RELATIVE_ZERO = 1e-10
 
 
 @dataclass(frozen=True)
+class Mixture(Factors):
+    """Factors made of the experts' own columns: A^T = [A_1^T ... A_K^T] mix_A and B = [B_1 ... B_K] mix_B, rounded."""
+
+    mix_A: Tensor
+    """(R, r) fp64."""
+    mix_B: Tensor
+    """(R, r) fp64."""
+
+
+@dataclass(frozen=True)
 class Products:
     """All inner products of the factors' columns of K updates: from them every figure follows, at R x R cost."""
 
@@ -39,14 +49,15 @@ class Products:
 
         Args:
             factors: those that this was made `of`.
-            update: of the same shape.
+            update: of the same shape; a mixture of these factors needs no pass over their rows.
         """
         together = [*factors, update]
-        return Products(
-            bordered(self.outputs, last_products([f.B for f in together])),
-            bordered(self.inputs, last_products([f.A.T for f in together])),
-            blocks_of_ranks([f.rank for f in together]),
-        )
+        if isinstance(update, Mixture):
+            borders = mixed(self.outputs, update.mix_B), mixed(self.inputs, update.mix_A)
+        else:
+            borders = last_products([f.B for f in together]), last_products([f.A.T for f in together])
+        blocks = blocks_of_ranks([f.rank for f in together])
+        return Products(bordered(self.outputs, borders[0]), bordered(self.inputs, borders[1]), blocks)
 
     def gram(self) -> Tensor:
         """Inner products between the updates: (K, K) fp64, G_ij = <D_i, D_j>."""
@@ -65,6 +76,12 @@ def bordered(square: Tensor, border: Tensor) -> Tensor:
     """The symmetric matrix that begins with `square`, (R, R), and ends with the columns `border`, (R + r, r)."""
     R = len(square)
     return torch.cat([torch.cat([square, border[:R]], dim=1), border.T.clone()])
+
+
+def mixed(products: Tensor, mix: Tensor) -> Tensor:
+    """[X, X M]^T (X M) from X^T X, (R, R), and M, (R, r): (R + r, r)."""
+    outer = products @ mix
+    return torch.cat([outer, mix.T @ outer])
 
 
 def row_blocks(parts: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -107,6 +124,8 @@ class Basis:
     """X, (m, R)."""
     mix: Tensor
     """T, (R, p) fp64."""
+    own: bool
+    """Whether X are the columns that the basis was made of, and not others that span the same."""
 
     @classmethod
     def of(cls, columns: Tensor, products: Tensor | None = None) -> tuple[Basis, Tensor]:
@@ -128,11 +147,11 @@ class Basis:
             if not failed:
                 inverse = torch.linalg.solve_triangular(upper, torch.eye(len(upper), dtype=upper.dtype), upper=True)
                 if upper.norm() * inverse.norm() < 1e5:
-                    return cls(columns, inverse), upper
+                    return cls(columns, inverse, True), upper
         Q, R = torch.linalg.qr(columns.double())
         U, S, Vh = torch.linalg.svd(R, full_matrices=False)
         p = max(1, int((S > RELATIVE_ZERO * S[0]).sum()))
-        return cls(Q, U[:, :p]), S[:p, None] * Vh[:p]
+        return cls(Q, U[:, :p], False), S[:p, None] * Vh[:p]
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """Q times (p, k): (m, k) fp64."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merge.cores import RELATIVE_ZERO, Basis, Core, Cores, singular
+from merge.cores import RELATIVE_ZERO, Basis, Core, Cores, Mixture, singular
 from merge.factors import Factors
 
 
@@ -86,7 +86,7 @@ def cut(
     """Cut one update to a rank, optimally in the Frobenius norm.
 
     Args:
-        update: factors, a core between orthonormal bases, or a dense (m, n) fp32 matrix.
+        update: factors, a core between the experts' bases, or a dense (m, n) fp32 matrix.
         rank: an integer, "sum" (all that the experts span, exact for methods that stay low-rank), "max", or "energy:x":
             the fewest directions that keep the share x of the squared norm.
         expert_ranks: ranks of the merged experts in this module, for "sum" and "max".
@@ -106,15 +106,18 @@ def cut(
         if joint is not None and isinstance(wish, int) and 2 * wish <= joint.cores.shape[2] <= min(update.shape) // 4:
             return compress_from(update, wish, leading_inputs(joint, wish + max(wish // 2, 8)))
         return compress(update, rank, expert_ranks)
+    of_experts = isinstance(update, Core)
     if isinstance(update, Factors):
         found = Cores.of([update])
         update = Core(found.left, found.cores[0], found.right)
     U, S, V = singular(update.core)
     k = choose_rank(rank, S, expert_ranks)
     root = S[:k].sqrt()  # on either side, so that neither under- or overflows in half precision
-    factors = Factors(
-        (update.right @ (V[:, :k] * root)).T.float().contiguous(), (update.left @ (U[:, :k] * root)).float()
-    )
+    turned_A, turned_B = V[:, :k] * root, U[:, :k] * root
+    A, B = (update.right @ turned_A).T.float().contiguous(), (update.left @ turned_B).float()
+    factors = Factors(A, B)
+    if of_experts and update.left.own and update.right.own:
+        factors = Mixture(A, B, update.right.mix @ turned_A, update.left.mix @ turned_B)
     return factors, S[:k].square().sum().item(), S.square().sum().item()
 
 

@@ -2,8 +2,9 @@
 import pytest
 import torch
 
-from merge.cores import Basis, Cores, Products, singular
+from merge.cores import Basis, Core, Cores, Mixture, Products, singular
 from merge.factors import Factors, LazyVector, TaskVector, add
+from merge.truncation import cut
 
 
 def rotated(vector, seed):
@@ -86,6 +87,22 @@ def test_singular_values_and_vectors_are_lapacks(matrix):
     torch.testing.assert_close((U * S) @ V.T, matrix, rtol=0, atol=1e-6 * expected[0].item())
     for basis in (U, V):
         torch.testing.assert_close(basis.T @ basis, torch.eye(len(S), dtype=S.dtype), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("rank", [2, "sum"])
+def test_a_mixtures_products_are_those_of_its_factors(vector, rank):
+    a, b = vector(1), vector(2)
+    for name in a:
+        factors = [a[name], b[name]]
+        joint, products = Cores.of(factors), Products.of(factors)
+        made, _, _ = cut(Core(joint.left, joint.cores.sum(0), joint.right), rank, [4, 4])
+        assert isinstance(made, Mixture)
+        told, measured = products.beside(factors, made), products.beside(factors, Factors(made.A, made.B))
+        torch.testing.assert_close(told.outputs, measured.outputs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(told.inputs, measured.inputs, rtol=1e-5, atol=1e-5)
+    twice = [a[name], a[name]]  # dependent columns: the basis is of others, and nothing is told from the mixture
+    joint = Cores.of(twice)
+    assert not isinstance(cut(Core(joint.left, joint.cores.sum(0), joint.right), 2, [4, 4])[0], Mixture)
 
 
 def test_cores_between_their_bases_are_the_updates(vector):
