@@ -163,28 +163,29 @@ class Basis:
         return torch.cat([X @ self.mix for X in row_blocks([self.columns])])
 
 
-def singular(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def singular(matrix: Tensor, count: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Singular value decomposition of a small matrix, U S V^T.
 
     Args:
         matrix: (p, q) fp64.
+        count: how many of the largest are wanted; others may be left out. None wants all.
 
     Returns:
         U (p, r), S (r,) descending, V (q, r); singular values of nothing but rounding noise may be left out, at least
         one stays.
 
-    Choice: by the eigenvectors of the smaller Gram matrix where every singular value is either above 1e-4 of the
-        largest, so that squaring leaves at least eight digits of it, or noise; that takes half the time. Else by
+    Choice: by the eigenvectors of the smaller Gram matrix where every singular value that is wanted is above 1e-4 of
+        the largest, so that squaring leaves at least eight digits of it, or noise; that takes half the time. Else by
         LAPACK's SVD.
     """
     if matrix.shape[0] > matrix.shape[1]:
-        V, S, U = singular(matrix.T)
+        V, S, U = singular(matrix.T, count)
         return U, S, V
     eigenvalues, U = torch.linalg.eigh(matrix @ matrix.T)
     clear = int((eigenvalues > 1e-8 * eigenvalues[-1]).sum())
     noise = int((eigenvalues < 1e-13 * eigenvalues[-1]).sum())
-    if clear and clear + noise == len(eigenvalues):
-        U = U[:, noise:].flip(1)
+    if clear and (clear + noise == len(eigenvalues) or (count is not None and clear >= count)):
+        U = U[:, len(eigenvalues) - clear :].flip(1)
         projected = matrix.T @ U  # (q, r)
         S = projected.norm(dim=0)
         return U, S, projected / S

@@ -53,9 +53,9 @@ class Parts:
         weights, note = place.with_suffix(".safetensors"), place.with_suffix(".json")
         try:
             plan = [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"]
-            write_tensors(aside, plan, {}, durable=False)
+            sha256 = write_tensors(aside, plan, {}, durable=False)
             os.replace(aside, weights)
-            told = {"sha256": file_sha256(weights), "shapes": shapes, "facts": facts}
+            told = {"sha256": sha256, "shapes": shapes, "facts": facts}
             aside.write_text(json.dumps(told, sort_keys=True, allow_nan=False), encoding="utf-8")
             os.replace(aside, note)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def planned(name: str, shape: Iterable[int], make: Callable[[], Tensor], dtype: 
     return Planned(name, shape, dtype, torch.Size(shape).numel() * DTYPES[dtype].itemsize, make)
 
 
-def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, str], *, durable: bool = True) -> None:
+def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, str], *, durable: bool = True) -> str:
     """Write a safetensors file, each tensor's contents made, written and dropped in turn.
 
     Args:
@@ -43,6 +44,9 @@ def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, st
         plan: what goes in; the order of the names decides the layout.
         metadata: text beside the tensors.
         durable: return only once the bytes are on the disk.
+
+    Returns:
+        sha256 of the bytes, as they were handed over.
 
     Raises:
         ValueError: a tensor is not of the size promised.
@@ -57,14 +61,19 @@ def write_tensors(path: Path, plan: Iterable[Planned], metadata: Mapping[str, st
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        start = len(text).to_bytes(8, "little") + text
+        digest.update(start)
+        file.write(start)
         for entry in entries:
             content = entry.make()
             if isinstance(content, Tensor):
                 content = content.contiguous().reshape(-1).view(torch.uint8).numpy().data
             if len(content) != entry.n_bytes:
                 raise ValueError(f"{path}: {entry.name} has {len(content)} bytes, {entry.n_bytes} were promised")
+            digest.update(content)
             file.write(content)
     if durable:
         flush(path)
+    return digest.hexdigest()

@@ -110,7 +110,9 @@ def cut(
     if isinstance(update, Factors):
         found = Cores.of([update])
         update = Core(found.left, found.cores[0], found.right)
-    U, S, V = singular(update.core)
+    wish = max(expert_ranks) if rank == "max" else rank
+    U, S, V = singular(update.core, wish if isinstance(wish, int) else None)
+    whole = (S if len(S) == min(update.core.shape) else update.core).square().sum().item()
     k = choose_rank(rank, S, expert_ranks)
     root = S[:k].sqrt()  # on either side, so that neither under- or overflows in half precision
     turned_A, turned_B = V[:, :k] * root, U[:, :k] * root
@@ -118,7 +120,7 @@ def cut(
     factors = Factors(A, B)
     if of_experts and update.left.own and update.right.own:
         factors = Mixture(A, B, update.right.mix @ turned_A, update.left.mix @ turned_B)
-    return factors, S[:k].square().sum().item(), S.square().sum().item()
+    return factors, S[:k].square().sum().item(), whole
 
 
 def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tuple[Factors, float, float]:

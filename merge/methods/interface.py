@@ -97,7 +97,10 @@ class Experts:
         """
         factors = self.factors(module)
         for rows in blocks_of(factors[0].shape):
-            yield Tile(module, rows, torch.stack([f.B[rows] @ f.A for f in factors]))
+            deltas = torch.empty(len(factors), len(factors[0].B[rows]), factors[0].shape[1])
+            for i, f in enumerate(factors):
+                torch.mm(f.B[rows], f.A, out=deltas[i])
+            yield Tile(module, rows, deltas)
 
     def squared_norms(self, module: str) -> Tensor:
         """(K,) fp64."""
