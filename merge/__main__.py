@@ -75,9 +75,24 @@ def with_grams(recipe: Recipe, model: Any = None) -> Recipe:
     if recipe.grams or recipe.live is None:
         return recipe
     model, rows = model or recipe.live.model(), recipe.live.rows
-    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
+    chains = by_specialty(recipe, model)
     folder = recipe.out / ".grams"
     return replace(recipe, grams={name: model.grams(name, c, folder / name, rows) for name, c in chains.items()})
+
+
+def by_specialty(recipe: Recipe, model: Any) -> dict[str, list[Path]]:
+    """Specialty -> adapter folders that together are its expert.
+
+    Raises:
+        ValueError: a source is called otherwise than a specialty, so that the model has no questions for it.
+    """
+    known = list(model.experiment.specialties)
+    if unknown := sorted(set(recipe.sources) - set(known)):
+        raise ValueError(
+            f"sources: {unknown[0]!r} is no specialty of the live model ({', '.join(known)}), so there is nothing to "
+            "ask it; name each source after its specialty, or set live.gate_n to 0 where only the gates ask"
+        )
+    return {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
 
 
 def auto(recipe: Recipe) -> int:
@@ -90,7 +105,7 @@ def auto(recipe: Recipe) -> int:
         raise ValueError("auto needs a model to ask: give the recipe `live: {config: ...}`")
     model = recipe.live.model()
     recipe = with_grams(recipe, model)
-    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
+    chains = by_specialty(recipe, model)
     winner = auto_merge(recipe, chains, model.examine, protocol=model.protocol())
     print((recipe.out / AUTO_MD).read_text(encoding="utf-8"))
     return 0 if winner else REJECTED_CODE
@@ -105,8 +120,8 @@ def adopted(adapter: Path, config: str, out: Path) -> int:
 
 def run(recipe: Recipe, model: Any = None) -> int:
     """Carry out a recipe and print its report; where there is a live model, the gates ask the agent questions."""
-    chains = {name: [source.path for source in chain] for name, chain in recipe.sources.items()}
-    examination = model.examination(chains, recipe.live.gate_n) if model else None
+    asks = model is not None and recipe.live is not None and recipe.live.gate_n
+    examination = model.examination(by_specialty(recipe, model), recipe.live.gate_n) if asks else None
     summary = run_recipe(recipe, examination=examination)
     print(to_markdown(summary.report))
     print(f"{'unchanged' if summary.skipped else 'written'}: {summary.out / 'adapter'} sha256 {summary.sha256}")

@@ -310,6 +310,14 @@ def test_the_command_line_asks_the_live_model(made, tmp_path, monkeypatch, capsy
     assert code == (0 if found["accepted"] else 3)
     assert {c["name"] for c in found["candidates"]} == set(FEW)
     assert "# Candidates" in capsys.readouterr().out
+    named = recipe | {"sources": {f"dsa.{s}": path for s, path in recipe["sources"].items()}, "method": "mean"}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(named))
+    for command in ("run", "auto"):
+        assert main([command, "--config", str(tmp_path / "recipe.yaml")]) == 2
+        assert "'dsa.alpha' is no specialty of the live model (alpha, beta)" in capsys.readouterr().err
+    named["live"] = recipe["live"] | {"gate_n": 0}  # nobody is asked, so any name will do
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(named | {"out": str(tmp_path / "mean")}))
+    assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 0
     del recipe["live"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["auto", "--config", str(tmp_path / "recipe.yaml")]) == 2
