@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from typing_extensions import override
 
+from callbacks.asking import TEXTS, Decoding, ProtocolName
 from callbacks.evaluation_board import write_board
-from callbacks.examination import Cell, Decoding, Examination, read_cell
+from callbacks.examination import Cell, Examination, read_cell
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
 from evaluation.predictions import Prediction, by_variant
+from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
 from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
@@ -57,8 +59,14 @@ class EvaluateExperts(ExperimentCallback):
         """Test questions per specialty, the first in hash order; 0 takes all."""
         split: str = "test"
         """Which split is examined: test, or val while choosing settings."""
+        protocol: ProtocolName = "single"
+        """How a question is asked. `single`: our prompt, one answer. `two_turn`: MedXpertQA's; reasoning first, then
+        its letter. `likelihood`: OmniMedVQA's prefix-based score; each option is measured, nothing is written. The
+        released two have the release's words and count by the release's scorer."""
         max_new_tokens: int = DEFAULT_TOKENS
-        """Limit of an answer in tokens; at least 1."""
+        """Limit of an answer in tokens, of two turns of the first; at least 1."""
+        answer_tokens: int = 64
+        """Limit of the second of two turns in tokens; at least 1."""
         guidelines: tuple[str, ...] = (NEUTRAL,)
         """Names or paths of guidelines: each question is asked under each of them alone; several also vote."""
         samples: int = 1
@@ -80,8 +88,8 @@ class EvaluateExperts(ExperimentCallback):
         """Answers decoded together, and written to disk together; changes no result beyond rounding."""
 
         def __post_init__(self) -> None:
-            if self.n < 0 or self.max_new_tokens < 1 or self.rows_at_once < 1:
-                raise ValueError("n must be at least 0, max_new_tokens and rows_at_once at least 1")
+            if self.n < 0 or min(self.max_new_tokens, self.answer_tokens, self.rows_at_once) < 1:
+                raise ValueError("n must be at least 0, max_new_tokens, answer_tokens and rows_at_once at least 1")
             if self.split not in ("test", "val"):
                 raise ValueError(f"split must be 'test' or 'val', got {self.split!r}")
             for name, values in (("guidelines", self.guidelines), ("image", self.image)):
@@ -99,6 +107,16 @@ class EvaluateExperts(ExperimentCallback):
                     f"shuffle_options must be 0 to {MOST_ORDERS} and paraphrase 0 to {len(WORDINGS)}, got "
                     f"{self.shuffle_options} and {self.paraphrase}"
                 )
+            if self.protocol != "single" and (self.guidelines != (NEUTRAL,) or self.paraphrase):
+                raise ValueError(
+                    f"protocol={self.protocol} asks in the release's own words: guidelines must be [{NEUTRAL}] and "
+                    f"paraphrase 0, got {list(self.guidelines)} and {self.paraphrase}; protocol=single takes both"
+                )
+            if self.protocol == "likelihood" and (self.temperature or self.scorers):
+                raise ValueError(
+                    "protocol=likelihood measures options and writes no text: temperature must be 0, samples 1 and "
+                    f"scorers [], got {self.temperature}, {self.samples} and {list(self.scorers)}"
+                )
 
     def __init__(self, config: Config | None = None, *, experiment: ExperimentContext) -> None:
         """Read the guidelines; arguments as of `ExperimentCallback`.
@@ -109,6 +127,7 @@ class EvaluateExperts(ExperimentCallback):
         super().__init__(config, experiment=experiment)
         c = self.config
         self.guidelines = {g.name: g.instruction for g in load_guidelines(c.guidelines).values()}
+        self.texts = TEXTS[c.protocol]
         self.variants = variants(c.image, c.shuffle_options, c.paraphrase)
         self.data_sha256 = cache(lambda specialty: data_sha256(experiment.data(specialty), c.split))
         self.asked = cache(self._asked)
@@ -133,6 +152,15 @@ class EvaluateExperts(ExperimentCallback):
                 for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
                     write_text(folder / name, text)
         print("\n" + matrix_text(table) + "\n", flush=True)
+
+    @override
+    def plan(self) -> str:
+        """One line for a dry run: how questions would be asked, and by what they count."""
+        c = self.config
+        first, second = f"answers of at most {c.max_new_tokens} tokens", f"then of {c.answer_tokens}"
+        told = {"single": first, "two_turn": f"{first}, {second}", "likelihood": "nothing is written"}[c.protocol]
+        ways = f"{len(self.variants)} ways x {len(self.guidelines)} guidelines x {c.samples} samples"
+        return f"protocol {c.protocol}, {told}; counts by {MAIN.get(c.protocol, 'strict')}; {ways}"
 
     # -- which questions in which way ----------------------------------------------------------------------------
 
@@ -159,16 +187,27 @@ class EvaluateExperts(ExperimentCallback):
         return self.asked(cell.specialty, cell.variant)
 
     def chosen(self, specialty: str) -> Sequence[Example]:
-        """The questions of a specialty that are asked, as the set has them."""
+        """The questions of a specialty that are asked, as the set has them.
+
+        Raises:
+            ValueError: a question without options would be asked by a protocol that needs them.
+        """
         held = self.experiment.data(specialty).splits[self.config.split]
-        return held[: self.config.n] if self.config.n else held
+        found = held[: self.config.n] if self.config.n else held
+        if self.texts and (free := [example.question_id for example in found if not example.options]):
+            raise ValueError(
+                f"protocol={self.config.protocol} needs options to choose from, and {len(free)} of {len(found)} "
+                f"questions of {specialty!r} have none, such as {free[0]!r}; choose closed questions, such as by "
+                "data.questions=yes_no where the set has that key, or protocol=single"
+            )
+        return found
 
     def _asked(self, specialty: str, variant: Variant) -> Sequence[Example]:
         held = self.experiment.data(specialty).splits[self.config.split]
         return tuple(asked(self.chosen(specialty), variant, self.variants[0], held))
 
     def _prompts(self, specialty: str, guideline: str) -> Mapping[str, str]:
-        instruction = self.guidelines[guideline]
+        instruction = "\n".join(self.texts) or self.guidelines[guideline]
         return {example.question_id: prompt_sha256(example, instruction) for example in self.chosen(specialty)}
 
     def cell(self, model: str, adapters: tuple[Path, ...], specialty: str, variant: Variant, guideline: str) -> Cell:
@@ -178,7 +217,7 @@ class EvaluateExperts(ExperimentCallback):
             *map(adapter_sha256, adapters),
             self.data_sha256(specialty),
             str(len(self.asked(specialty, variant))),
-            str(self.config.max_new_tokens),
+            str(self.new_tokens),
             VERSION,
         ]
         if special := self.special(variant, guideline):
@@ -192,13 +231,24 @@ class EvaluateExperts(ExperimentCallback):
         """What differs from the default protocol, for `Prediction.protocol`."""
         c = self.config
         given = {"temperature": f"{c.temperature:g}"} if c.temperature else {}
-        given |= {"max_new_tokens": str(c.max_new_tokens)} if c.max_new_tokens != DEFAULT_TOKENS else {}
+        given |= {"max_new_tokens": str(c.max_new_tokens)} if self.new_tokens not in (0, DEFAULT_TOKENS) else {}
+        given |= {"protocol": c.protocol} if self.texts else {}
+        given |= {"answer_tokens": str(c.answer_tokens)} if c.protocol == "two_turn" else {}
         return given | variant.protocol
+
+    @property
+    def new_tokens(self) -> int:
+        """Limit of what is generated in the first turn; 0 where nothing is."""
+        return 0 if self.config.protocol == "likelihood" else self.config.max_new_tokens
 
     def special(self, variant: Variant, guideline: str) -> dict[str, Any]:
         """All that answers depend on besides greedy decoding of the plain question under the neutral prompt."""
         c = self.config
         found: dict[str, Any] = dict(variant.protocol)
+        if self.texts:
+            found |= {"protocol": c.protocol, "texts": self.texts}
+        if c.protocol == "two_turn":
+            found["answer_tokens"] = c.answer_tokens
         if variant.wording:
             found["frame"] = WORDINGS[variant.wording - 1]
         if self.guidelines[guideline]:
@@ -241,7 +291,9 @@ class EvaluateExperts(ExperimentCallback):
     def compute_here(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells in this process; each piece is on disk as soon as it is done."""
         c = self.config
-        decoding = Decoding(c.max_new_tokens, c.temperature, c.samples, self.experiment.experiment.seed, c.rows_at_once)
+        shared = {name: getattr(c, name) for name in ("max_new_tokens", "temperature", "samples", "rows_at_once")}
+        asked = {"protocol": c.protocol, "answer_tokens": c.answer_tokens, "seed": self.experiment.experiment.seed}
+        decoding = Decoding(**shared, **asked)
         Examination(self.experiment, self.questions, self.guidelines, decoding).run(todo)
 
     def forget_pieces(self) -> None:

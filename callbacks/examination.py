@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from callbacks.asking import Decoding, answers, first_prompt
 from callbacks.progress import Countdown
 from datamodules.batch import Example
 from evaluation.predictions import Prediction
@@ -19,7 +20,6 @@ from evaluation.scoring import score
 from evaluation.variants import Variant
 from lightning_modules.feature_cache import Recent
 from lightning_modules.policy import Policy, Prompt
-from lightning_modules.rollout import sample, stream_seed
 from merge.adapter_files import adapter_sha256, read_adapter, verified
 from merge.durable import write_text
 
@@ -82,25 +82,6 @@ def read_cell(cell: Cell, questions: Sequence[Example], samples: int) -> list[Pr
         )
     names = {"model": cell.model, "specialty": cell.specialty, "protocol": dict(cell.protocol)}
     return [replace(item, tags=tags[item.question_id], **names) for item in found]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are drawn.
-
-    Attributes:
-        max_new_tokens: limit of an answer in tokens.
-        temperature: 0 takes the most likely token.
-        samples: answers per question and guideline.
-        seed: of the draws.
-        rows_at_once: answers decoded together.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    samples: int
-    seed: int
-    rows_at_once: int
 
 
 class Examination:
@@ -176,7 +157,7 @@ class Examination:
         The pieces are the batches of an uninterrupted run, so that its bytes do not depend on where it was killed.
         """
         questions = self.questions(cell)
-        size = max(1, self.decoding.rows_at_once // self.decoding.samples)
+        size = self.decoding.questions_at_once(questions)
         for start in range(0, len(questions), size):
             part = questions[start : start + size]
             file = pieces_folder(cell) / f"{start:06}-{start + len(part):06}.jsonl"
@@ -189,19 +170,9 @@ class Examination:
 
     def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
         """Answers of the policy as it stands; the samples of a question are contiguous."""
-        d = self.decoding
-        numbers = range(d.samples)
-        rows = [(example, number) for example in questions for number in numbers]
-        seeds = [stream_seed("evaluation", d.seed, e.question_id, cell.guideline, number) for e, number in rows]
-        completions = sample(
-            policy,
-            [self.prompt(policy, cell, example) for example in questions],
-            max_new_tokens=d.max_new_tokens,
-            temperature=d.temperature,
-            copies=d.samples,
-            seeds=seeds,
-            rows_at_once=d.rows_at_once,
-        )
+        rows = [(example, number) for example in questions for number in range(self.decoding.samples)]
+        prompts = [self.prompt(policy, cell, example) for example in questions]
+        given = answers(policy, questions, prompts, cell.guideline, self.decoding)
         return [
             Prediction(
                 model=cell.model,
@@ -211,23 +182,21 @@ class Examination:
                 guideline=cell.guideline,
                 options=example.options,
                 answer_letter=example.letter if example.options else "",
-                completion=completion.text,
                 tags=dict(example.tags),
-                n_tokens=len(completion.ids),
-                truncated=completion.truncated,
                 answer="" if example.options else example.answer,
                 sample=number,
                 protocol=dict(cell.protocol),
+                **vars(answer),
             )
-            for (example, number), completion in zip(rows, completions, strict=True)
+            for (example, number), answer in zip(rows, given, strict=True)
         ]
 
     def prompt(self, policy: Policy, cell: Cell, example: Example) -> Prompt:
-        """A question's prompt; models share it as far as memory goes."""
+        """A question's first prompt; models share it as far as memory goes."""
         key = repr((cell.specialty, cell.variant, cell.guideline, example.question_id))
         found = self.prompts.get(key)
         if found is None:
-            found = policy.prompt(example, self.instructions[cell.guideline])
+            found = first_prompt(policy, example, self.instructions[cell.guideline], self.decoding.protocol)
             size = 8 * len(found.ids) + sum(item.pixels.nbytes for _, item in found.images)
             self.prompts.put(key, found, size)
         return found

@@ -25,5 +25,9 @@ class ExperimentCallback(L.Callback):
         self.config = config if config is not None else self.Config()
         self.experiment = experiment
 
+    def plan(self) -> str:
+        """One line for a dry run about what `finish` would do; empty says nothing."""
+        return ""
+
     def finish(self) -> None:
         """Called when every run of the experiment is complete, possibly more than once: do nothing twice."""

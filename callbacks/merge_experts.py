@@ -26,6 +26,7 @@ from experiment.folders import locked
 from experiment.interrupts import deferred
 from experiment.provenance import git_state
 from merge.auto import auto_merge
+from merge.grams import BUDGET_MIB
 from merge.methods.interface import MergeMethod
 from merge.methods.mean import Mean
 from merge.recipe import Recipe, Source, read_method
@@ -57,6 +58,8 @@ class MergeExperts(ExperimentCallback):
         """Validation questions per specialty on which gates compare a merged agent with base and expert; 0: none."""
         gram_rows: int = 96
         """Training questions per specialty on which Gram matrices are collected; at least 1."""
+        gram_mib: int = BUDGET_MIB
+        """Memory for the Gram matrices that are collected together, MiB, at least 1; with less, more passes."""
         auto: bool = False
         """Also build all candidates of `merge.auto`, choose by examination, and write the winner to `merged/auto/`."""
         auto_n: int = 60
@@ -71,8 +74,11 @@ class MergeExperts(ExperimentCallback):
                 raise ValueError(f"sources must be 'lineage' or 'experts', got {self.sources!r}")
             if self.gate not in ("warn", "reject"):
                 raise ValueError(f"gate must be 'warn' or 'reject', got {self.gate!r}")
-            if self.gram_rows < 1 or min(self.auto_n, self.gate_n) < 0 or self.max_new_tokens < 1:
-                raise ValueError("gram_rows and max_new_tokens must be at least 1, auto_n and gate_n at least 0")
+            if min(self.gram_rows, self.gram_mib, self.max_new_tokens) < 1 or min(self.auto_n, self.gate_n) < 0:
+                raise ValueError(
+                    "gram_rows, gram_mib and max_new_tokens must be at least 1, auto_n and gate_n at least 0; got "
+                    f"{self.gram_rows}, {self.gram_mib}, {self.max_new_tokens}, {self.auto_n} and {self.gate_n}"
+                )
             twice = (set(self.methods) | {AUTO}) & set(self.presets) | {AUTO} & set(self.methods)
             if twice:
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
@@ -142,7 +148,8 @@ class MergeExperts(ExperimentCallback):
     @cached_property
     def model(self) -> MergeModel:
         """The live model; its base is loaded when it is first asked something."""
-        return MergeModel(self.experiment, max_new_tokens=self.config.max_new_tokens, n=self.config.auto_n)
+        c = self.config
+        return MergeModel(self.experiment, max_new_tokens=c.max_new_tokens, n=c.auto_n, gram_mib=c.gram_mib)
 
     def grams(self) -> dict[str, Path]:
         """Specialty -> file of its Gram matrices, collected where they are missing."""

@@ -5,43 +5,59 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from callbacks.input_grams import input_grams
 from datamodules.batch import BadExampleError, Example
 from datamodules.prompts import VERSION
 from evaluation.answers import extract
 from experiment.provenance import data_sha256
-from lightning_modules.policy import Policy
+from lightning_modules.policy import Policy, Prompt
 from lightning_modules.rollout import sample
-from merge.adapter_files import adapter_sha256, read_adapter, read_manifest
+from merge.adapter_files import adapter_sha256, open_adapter, read_adapter, read_manifest
 from merge.gates import Answers, Examination
-from merge.grams import FILE, metadata_of, write_grams
+from merge.grams import BUDGET_MIB, FILE, metadata_of, write_grams
+from merge.peft_layout import task_vector_of
+from merge.smoke import REPLIES, Smoke, kl_to_base, repeats
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext
 
-ROWS_AT_ONCE = 24
-"""Training rows in one forward pass; changes no result beyond rounding."""
+
+@dataclass(frozen=True)
+class Reply:
+    """A greedy answer to one question."""
+
+    right: bool
+    """Read strictly."""
+    ids: tuple[int, ...]
+    """Its tokens, the end token included where the model stopped by itself."""
 
 
 class MergeModel:
     """An experiment's base, loaded when it is first needed, with adapters swapped in and out."""
 
-    def __init__(self, experiment: ExperimentContext, *, max_new_tokens: int = 96, n: int = 60) -> None:
+    def __init__(
+        self, experiment: ExperimentContext, *, max_new_tokens: int = 96, n: int = 60, gram_mib: int = BUDGET_MIB
+    ) -> None:
         """Keep the experiment.
 
         Args:
             experiment: knows base, data and experts.
             max_new_tokens: limit of an answer in tokens.
             n: questions per specialty and split, the first in hash order; 0 takes all.
+            gram_mib: see `merge.grams.passes`.
         """
-        self.experiment, self.max_new_tokens, self.n = experiment, max_new_tokens, n
-        self._answers: dict[tuple, list[bool]] = {}
+        self.experiment, self.max_new_tokens, self.n, self.gram_mib = experiment, max_new_tokens, n, gram_mib
+        self._replies: dict[tuple, list[Reply]] = {}
+        self._kls: dict[tuple, float] = {}
 
     @cached_property
     def loaded(self) -> tuple[Policy, str]:
@@ -52,8 +68,8 @@ class MergeModel:
         return policy, fingerprint
 
     @contextmanager
-    def acting(self, adapters: Sequence[Path]) -> Iterator[Policy]:
-        """The policy with these adapters folded into its weights, for a while.
+    def attached(self, adapters: Sequence[Path]) -> Iterator[Policy]:
+        """The policy with these adapters beside its weights, for a while.
 
         Raises:
             AdapterError: an adapter is damaged, or of another base.
@@ -67,15 +83,29 @@ class MergeModel:
                 policy.load_adapter(name, adapter.config, adapter.tensors)
                 names.append(name)
             policy.activate(names)
-            with policy.folded():
-                yield policy
+            yield policy
         finally:
             for name in names:
                 policy.remove_adapter(name)
             policy.activate(())
 
+    @contextmanager
+    def acting(self, adapters: Sequence[Path]) -> Iterator[Policy]:
+        """The policy with these adapters folded into its weights, for a while.
+
+        Raises:
+            AdapterError: an adapter is damaged, or of another base.
+        """
+        with self.attached(adapters) as policy, policy.folded():
+            yield policy
+
+    def questions(self, specialty: str, split: str, n: int) -> Sequence[Example]:
+        """The first n of a split in hash order; 0 takes all."""
+        held = self.experiment.data(specialty).splits[split]
+        return held[:n] if n else held
+
     def examine(self, adapters: Sequence[Path], specialty: str, split: str, n: int | None = None) -> list[bool]:
-        """Right or wrong, question by question: greedy answers to the neutral prompt, read strictly.
+        """Right or wrong, question by question; see `replies`.
 
         Args:
             adapters: folders of those that act together.
@@ -83,19 +113,21 @@ class MergeModel:
             split: of them.
             n: how many, the first in hash order; 0 takes all, None the object's own number.
         """
-        n = self.n if n is None else n
+        return [reply.right for reply in self.replies(adapters, specialty, split, self.n if n is None else n)]
+
+    def replies(self, adapters: Sequence[Path], specialty: str, split: str, n: int) -> list[Reply]:
+        """Greedy answers to the neutral prompt; each is given once and remembered. Arguments as of `examine`."""
         key = (tuple(adapter_sha256(path) for path in adapters), specialty, split, n)
-        if key not in self._answers:
-            held = self.experiment.data(specialty).splits[split]
-            questions = held[:n] if n else held
+        if key not in self._replies:
+            questions = self.questions(specialty, split, n)
             with self.acting(adapters) as policy:
                 prompts = [policy.prompt(example, "") for example in questions]
                 completions = sample(policy, prompts, max_new_tokens=self.max_new_tokens, temperature=0.0)
-            self._answers[key] = [
-                extract(completion.text, example.options).letter == example.letter
+            self._replies[key] = [
+                Reply(extract(completion.text, example.options).letter == example.letter, completion.ids)
                 for example, completion in zip(questions, completions, strict=True)
             ]
-        return self._answers[key]
+        return self._replies[key]
 
     def examination(self, experts: Mapping[str, Sequence[Path]], n: int) -> Examination | None:
         """The gates' questions to a merged agent: those on which base and expert answer too, of the validation split.
@@ -112,13 +144,46 @@ class MergeModel:
             return None
 
         def answers(adapter: Path) -> dict[str, Answers]:
-            return {
-                s: Answers(*(self.examine(acting, s, "val", n) for acting in ((), chain, (adapter,))))
-                for s, chain in asked.items()
-            }
+            return {s: self.compared([adapter], chain, s, n) for s, chain in asked.items()}
 
         hashes = {s: [adapter_sha256(path) for path in chain] for s, chain in asked.items()}
-        return Examination(self.protocol() | {"n": n, "split": "val", "experts": hashes}, answers)
+        how = {"n": n, "split": "val", "experts": hashes, "smoke": REPLIES}
+        return Examination(self.protocol() | how, answers)
+
+    def compared(self, merged: Sequence[Path], expert: Sequence[Path], specialty: str, n: int) -> Answers:
+        """Base, expert and merged agent on the first n validation questions of a specialty."""
+        base, own, agent = (self.replies(adapters, specialty, "val", n) for adapters in ((), expert, merged))
+        smoke = Smoke(
+            self.kl(merged, expert, specialty, n),
+            self.kl(expert, expert, specialty, n),
+            [repeats(reply.ids) for reply in agent],
+            [repeats(reply.ids) for reply in own],
+        )
+        return Answers(*([reply.right for reply in replies] for replies in (base, own, agent)), smoke)
+
+    @torch.no_grad()
+    def kl(self, adapters: Sequence[Path], expert: Sequence[Path], specialty: str, n: int) -> float:
+        """How far adapters take the base's next words, on what the specialty's expert replied.
+
+        Args:
+            adapters: folders of those that act together.
+            expert: whose replies to the first `merge.smoke.REPLIES` of the questions are read.
+            specialty: whose questions.
+            n: validation questions that the expert answers.
+
+        Returns:
+            Nats per token, the mean over replies; see `merge.smoke.kl_to_base`.
+
+        Choice: the expert's replies, not the agent's own: the same tokens for all that are compared, of the kind that
+            the agent is meant to write. On its own loops, an agent and its base agree.
+        """
+        key = (*(tuple(adapter_sha256(path) for path in chain) for chain in (adapters, expert)), specialty, n)
+        if key not in self._kls:
+            replies = self.replies(expert, specialty, "val", n)[:REPLIES]
+            with self.attached(adapters) as policy:
+                asked = zip(self.questions(specialty, "val", n), replies, strict=False)
+                self._kls[key] = fmean(reply_kl(policy, policy.prompt(e, ""), reply.ids) for e, reply in asked)
+        return self._kls[key]
 
     def protocol(self) -> dict[str, Any]:
         """All that answers depend on besides the adapters and their base."""
@@ -163,61 +228,24 @@ class MergeModel:
             "answer_with": data.config.answer_with,
         }
         if metadata_of(folder / FILE) != made_from:
-            names = list(self.modules(adapters[0]))
             with self.acting(adapters) as policy:
-                collected = input_grams(policy, questions, names, data.config.answer_with)
-            write_grams(folder, collected, made_from)
+
+                def collect(names: Sequence[str]) -> dict[str, Tensor]:
+                    return input_grams(policy, questions, names, data.config.answer_with)
+
+                write_grams(folder, self.sizes(adapters[0]), collect, made_from, budget_mib=self.gram_mib)
         return folder / FILE
 
-    def modules(self, adapter: Path) -> list[str]:
-        """The modules that an adapter changes."""
-        tensors = read_adapter(adapter, base_fingerprint=None).tensors
-        return sorted({name.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for name in tensors})
+    def sizes(self, adapter: Path) -> dict[str, int]:
+        """The modules that an adapter changes, and how many inputs each has."""
+        vector = task_vector_of(open_adapter(adapter, base_fingerprint=None), str(adapter))
+        return {module: vector[module].shape[1] for module in vector}
 
 
-def input_grams(
-    policy: Policy, questions: Sequence[Example], names: Sequence[str], answer_with: str
-) -> dict[str, Tensor]:
-    """The mean of x x^T over all tokens of prompts and traces, per module.
-
-    Args:
-        policy: as it acts.
-        questions: at least one.
-        names: modules of the language model.
-        answer_with: what a trace puts into its answer block.
-
-    Returns:
-        Module -> (n, n) fp64.
-    """
-    modules = dict(policy.family.model.named_modules())
-    sums: dict[str, Tensor] = {}
-    tokens = dict.fromkeys(names, 0)
-
-    def collect(name: str, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].flatten(0, -2).double()
-        sums[name] = sums.get(name, 0) + x.T @ x
-        tokens[name] += len(x)
-
-    hooks = [add_hook(modules[name], name, collect) for name in names]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(questions), ROWS_AT_ONCE):
-                part = questions[start : start + ROWS_AT_ONCE]
-                prompts = [policy.prompt(example, "") for example in part]
-                texts = [trace_of(example, start + i, answer_with) for i, example in enumerate(part)]
-                policy.hidden_states(policy.line(prompts, [policy.completion_ids(t)[:-1] if t else [] for t in texts]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: (sums[name] / tokens[name]).cpu() for name in names}
-
-
-def add_hook(module: nn.Module, name: str, collect) -> torch.utils.hooks.RemovableHandle:
-    """Tell `collect` what a module reads."""
-    return module.register_forward_pre_hook(lambda _, inputs: collect(name, inputs))
-
-
-def trace_of(example: Example, number: int, answer_with: str) -> str:
-    """One of the question's worked traces, in turn; empty where it has none."""
-    guidelines = sorted(example.reasoning)
-    return example.trace(guidelines[number % len(guidelines)], answer_with) if guidelines else ""
+def reply_kl(policy: Policy, prompt: Prompt, ids: Sequence[int]) -> float:
+    """KL of a policy as it acts to its bare base on one reply, nats per token."""
+    line = policy.line([prompt], [ids[:-1]])  # nothing is predicted from a last token
+    logits = policy.family.logits(policy.hidden_states(line)[None, -len(ids) :])
+    with policy.acting(()):
+        base_logits = policy.family.logits(policy.hidden_states(line)[None, -len(ids) :])
+    return kl_to_base(logits, base_logits, torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)).item()

@@ -10,6 +10,7 @@ import lightning as L
 from typing_extensions import override
 
 from experiment.base_files import write_base
+from merge.adapter_checks import reading
 from merge.adapter_files import adapter_sha256, write_adapter
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class SaveResult(L.Callback):
         if trainer.global_step < trainer.max_steps:
             return  # too many updates were skipped: what is there is no result
         run = self.experiment.folder.run(self.specialty)
+        family = pl_module.policy.family
         beneath = self.experiment.experts_beneath(self.specialty)
         parent = {"sha256": adapter_sha256(beneath[-1][1]), "specialty": self.specialty} if beneath else None
         manifest = {
@@ -51,10 +53,11 @@ class SaveResult(L.Callback):
             "data_sha256": self.provenance["data_sha256"],
             "git": self.provenance["git"],
             "metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
+            "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1])),
         }
         if pl_module.provides == "expert":
             config, tensors = pl_module.policy.adapter_state(pl_module.adapter)
             write_adapter(run.adapter, config, tensors, manifest)
         else:
-            write_base(run.base, pl_module.policy.family, manifest)
+            write_base(run.base, family, manifest)
         run.checkpoint.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from evaluation.answers import LETTERS
 from evaluation.paired import paired_difference
 from evaluation.predictions import Prediction
-from evaluation.scorers import answered_text, strict
+from evaluation.scorers import answered_text, main_outcome
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def ablation(main: Sequence[Prediction], variant: Sequence[Prediction]) -> Ablat
             f"ablation: {len(variant)} answers of the variant, of which {len(pairs)} have a partner in the main way; "
             "was the file cut off?"
         )
-    outcomes = [[strict(item) for item in pair] for pair in pairs]
+    outcomes = [[main_outcome(item) for item in pair] for pair in pairs]
     right = [[pair[side].right for pair in outcomes] for side in (0, 1)]
     texts = [[answered_text(i, o) for i, o in zip(*both, strict=True)] for both in zip(pairs, outcomes, strict=True)]
     found = paired_difference(*right, [(item.specialty, item.patient_id) for item, _ in pairs])
@@ -97,7 +97,7 @@ def consistency(main: Sequence[Prediction], others: Sequence[Sequence[Prediction
     n = len(groups)
     if not n:
         return Consistency(0, (math.nan,) * (1 + len(others)), math.nan, math.nan, {})
-    outcomes = [[strict(item) for item in group] for group in groups]
+    outcomes = [[main_outcome(item) for item in group] for group in groups]
     right = [[outcome.right for outcome in group] for group in outcomes]
     texts = [[answered_text(i, o) for i, o in zip(*both, strict=True)] for both in zip(groups, outcomes, strict=True)]
     said = Counter(outcome.answered for group in outcomes for outcome in group)

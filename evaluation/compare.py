@@ -25,7 +25,7 @@ from evaluation.clustered import cluster_index, clustered_se, clustered_wilson
 from evaluation.comparison_report import Comparison, Verdict, write_reports
 from evaluation.paired import macro_difference, paired_difference
 from evaluation.predictions import Prediction, by_variant, read_predictions
-from evaluation.scorers import SCORERS, scorer_named
+from evaluation.scorers import SCORERS, main_outcome, main_scorer, scorer_named
 from evaluation.statistics import holm
 
 ALL, MACRO = "all questions", "mean over specialties"
@@ -50,20 +50,20 @@ class System:
     right: Mapping[tuple, bool]
 
 
-def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: str = "strict") -> list[System]:
+def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: str = "") -> list[System]:
     """Read and score the models of several experiments, in the order of the files.
 
     Args:
         paths: experiment folders or files of predictions.
         models: patterns of row names, as in a shell; a model that fits one of them is taken. Answers to other variants
             of the questions go by names such as base@image=none, and are taken only by patterns with an @.
-        scorer: a name of `evaluation.scorers.SCORERS`.
+        scorer: a name of `evaluation.scorers.SCORERS`; empty takes the main score of each answer's protocol.
 
     Raises:
         FileNotFoundError: an experiment has no predictions.
         ValueError: a line is malformed, a model answered one question twice, or no model fits the patterns.
     """
-    outcome = scorer_named(scorer)
+    outcome = scorer_named(scorer) if scorer else main_outcome
     found: list[tuple[int, str, dict[tuple, Prediction]]] = []
     seen: set[str] = set()
     for folder, path in enumerate(paths):
@@ -154,12 +154,6 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
                 f"({item.options} right {item.gold!r}, {other.options} right {other.gold!r}); were options shuffled "
                 "with another seed?"
             )
-        prompts = {i.prompt_sha256 for i in (item, other)} - {""}
-        if len(prompts) > 1 and "prompt" not in vary:
-            raise ValueError(
-                f"{where}: question {key} was put with another stem, instruction or picture; was the data set or the "
-                "guideline of this name changed between them? evaluate both again, or name it by --vary prompt"
-            )
         differing = {name for name, _ in set(item.protocol.items()) ^ set(other.protocol.items())} - set(vary)
         if differing:
             values = ", ".join(
@@ -169,6 +163,12 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
             raise ValueError(
                 f"{where}: their protocols differ: {values}; evaluate both alike, or name what is meant to differ by "
                 "--vary"
+            )
+        prompts = {i.prompt_sha256 for i in (item, other)} - {""}
+        if len(prompts) > 1 and "prompt" not in vary:
+            raise ValueError(
+                f"{where}: question {key} was put with another stem, instruction or picture; was the data set or the "
+                "guideline of this name changed between them? evaluate both again, or name it by --vary prompt"
             )
 
 
@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders or files of predictions")
     parser.add_argument("--models", nargs="+", default=["*"], help="patterns of row names; all by default")
     parser.add_argument("--baseline", help="row name that all others are compared with")
-    parser.add_argument("--scorer", default="strict", choices=list(SCORERS))
+    parser.add_argument("--scorer", default="", choices=list(SCORERS), help="by default what each protocol counts by")
     parser.add_argument("--vary", nargs="+", default=[], help="protocol keys that may differ, such as image or shuffle")
     parser.add_argument("--alpha", type=float, default=0.05, help="family-wise error rate; intervals cover 1 - alpha")
     parser.add_argument("--out", type=Path, help="folder for compare.md, .csv, .tex and .png")
@@ -294,7 +294,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     alike = len(pairs) - len(apart)
-    print(write_reports(judged(rows, given.alpha), given.out, given.scorer, given.alpha, alike=alike))
+    main_scorers = sorted({main_scorer(item) for system in systems for item in system.items.values()})
+    scorer = given.scorer or " and ".join(main_scorers)
+    print(write_reports(judged(rows, given.alpha), given.out, scorer, given.alpha, alike=alike))
     return 0
 
 

@@ -23,16 +23,19 @@ class Prediction:
         guideline: whose instruction the prompt carried; "neutral" at test time.
         options: the texts in the order shown; none where the answer is free text.
         answer_letter: the right option's letter; empty where the answer is free text.
-        completion: the text as generated; of a protocol with several turns, the last one's.
+        completion: the text as generated; of a protocol with several turns, the last one's; empty where options were
+            measured instead.
         tags: attributes to break results down by.
-        n_tokens: length of the completion in tokens.
-        truncated: the completion reached the token limit.
+        n_tokens: length of the completion in tokens, together with that of the earlier turns.
+        truncated: the completion, or an earlier turn, reached its token limit.
         answer: the right answer of a question without options.
         sample: counts the completions sampled for one question and guideline, from 0.
         protocol: what else decided the completion, such as {"temperature": "0.7", "image": "blank"}; results of
-            different protocols are not compared.
+            different protocols are not compared. Its key "protocol" names a released one, see
+            `evaluation.scorers.main_scorer`.
         turns: completions of the earlier turns, in order.
         option_losses: mean negative log-likelihood of each option's text after the question, nats per token.
+        option_tokens: tokens of each option's text; minus its loss times these is its log-likelihood.
         prompt_sha256: hash of what was asked besides the options, before any variant of it: the prompt's version, stem,
             instruction, pictures; empty where it is unknown.
     """
@@ -53,6 +56,7 @@ class Prediction:
     protocol: Mapping[str, str] = field(default_factory=dict)
     turns: tuple[str, ...] = ()
     option_losses: tuple[float, ...] = ()
+    option_tokens: tuple[int, ...] = ()
     prompt_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -68,10 +72,12 @@ class Prediction:
                 f"{where}: has no options, so answer_letter must be empty and answer must hold the right text, got "
                 f"{self.answer_letter!r} and {self.answer!r}"
             )
-        if self.option_losses and len(self.option_losses) != len(self.options):
-            raise ValueError(f"{where}: {len(self.option_losses)} option_losses for {len(self.options)} options")
-        if self.sample < 0 or not all(map(math.isfinite, self.option_losses)):
-            raise ValueError(f"{where}: option_losses must be finite and sample at least 0")
+        for name in ("option_losses", "option_tokens"):
+            held = getattr(self, name)
+            if held and len(held) != len(self.options):
+                raise ValueError(f"{where}: {len(held)} {name} for {len(self.options)} options")
+        if self.sample < 0 or not all(map(math.isfinite, self.option_losses)) or min(self.option_tokens, default=1) < 1:
+            raise ValueError(f"{where}: option_losses must be finite, option_tokens at least 1 and sample at least 0")
 
     @property
     def gold(self) -> str:
@@ -136,7 +142,7 @@ def by_variant(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]
 
 VARIED = ("image", "shuffle", "wording")
 """Keys of a protocol that say how a question was put: the attributes of `evaluation.variants.Variant`."""
-SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "prompt_sha256")
+SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "option_tokens", "prompt_sha256")
 KINDS: dict[str, tuple[type, type | None]] = {
     **{item.name: (str, None) for item in fields(Prediction)},
     "options": (list, str),
@@ -144,6 +150,7 @@ KINDS: dict[str, tuple[type, type | None]] = {
     "protocol": (dict, str),
     "turns": (list, str),
     "option_losses": (list, float),
+    "option_tokens": (list, int),
     "n_tokens": (int, None),
     "sample": (int, None),
     "truncated": (bool, None),

@@ -54,13 +54,28 @@ def right_text(prediction: Prediction) -> str:
 
 
 def strict(prediction: Prediction) -> Outcome:
-    """The main score."""
+    """The main score of our own protocol."""
     return by_reading(prediction, "strict")
 
 
 def lenient(prediction: Prediction) -> Outcome:
-    """Reported beside the main score."""
-    return by_reading(prediction, "lenient")
+    """Reported beside the main score; measured options leave no text to read, and count as the main score has them."""
+    measured = prediction.option_losses and not prediction.completion
+    return main_outcome(prediction) if measured else by_reading(prediction, "lenient")
+
+
+def main_scorer(prediction: Prediction) -> str:
+    """Name of the scorer that counts: ours, or that of the released protocol in which the question was asked.
+
+    Choice: an answer to a second turn is a letter, without the tags that our strict reading asks for, and a measured
+        option is no text at all: strictly read, all of them would be wrong.
+    """
+    return MAIN.get(prediction.protocol.get("protocol", ""), "strict")
+
+
+def main_outcome(prediction: Prediction) -> Outcome:
+    """The main score, by `main_scorer`."""
+    return SCORERS[main_scorer(prediction)](prediction)
 
 
 def official_medxpertqa(prediction: Prediction) -> Outcome:
@@ -118,6 +133,8 @@ SCORERS: dict[str, Callable[[Prediction], Outcome]] = {
     "official:medevalkit": official_medevalkit,
 }
 
+MAIN = {"two_turn": "official:medxpertqa", "likelihood": "official:omnimedvqa_prefix"}
+"""Released protocol -> the scorer that belongs to it."""
 
 NEEDS_OPTIONS = ("official:medxpertqa", "official:omnimedvqa", "official:omnimedvqa_prefix")
 """Scorers that cannot read open questions."""

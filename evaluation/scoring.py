@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.answers import LETTERS
 from evaluation.clustered import clustered_wilson
 from evaluation.predictions import Prediction
-from evaluation.scorers import lenient, strict
+from evaluation.scorers import lenient, main_outcome
 from evaluation.statistics import wilson
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Score:
 
     Attributes:
         n: completions: one per question, unless several guidelines or samples were asked for.
-        correct_strict: right by the strict reading.
+        correct_strict: right by the strict reading, or by the scorer of a released protocol (`scorers.main_scorer`).
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
         low: lower end of its 95 % Wilson interval; several completions of a question count together.
         high: upper end.
@@ -37,13 +37,13 @@ class Score:
         high_clustered: upper end.
         n_clusters: patients.
         accuracy_lenient: right by the lenient reading; reported beside the main score, never instead of it.
-        parse_rate: share that the strict reading can read.
+        parse_rate: share that the same reading can read.
         parse_rate_lenient: share that the lenient reading can read.
         refusals: share that declines to answer, by the lenient reading.
         truncated: share that reached the token limit.
         mean_tokens: mean length of a completion in tokens.
         letters: letter -> (times answered, times right answer), to show a preferred letter.
-        reasons: strict reason code -> count.
+        reasons: reason code of the main score -> count.
     """
 
     n: int
@@ -78,13 +78,13 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
         raise ValueError("score: no predictions; was the split empty or the filter too narrow?")
     _refuse_duplicates(predictions)
     n = len(predictions)
-    strictly, leniently = [strict(item) for item in predictions], [lenient(item) for item in predictions]
-    right = [outcome.right for outcome in strictly]
+    mainly, leniently = [main_outcome(item) for item in predictions], [lenient(item) for item in predictions]
+    right = [outcome.right for outcome in mainly]
     patients = [(item.specialty, item.patient_id) for item in predictions]
     bounds = clustered_wilson(right, patients, confidence)
     questions = [(item.specialty, item.question_id) for item in predictions]
     single = len(set(questions)) == n
-    given = Counter(outcome.answered for outcome in strictly)
+    given = Counter(outcome.answered for outcome in mainly)
     gold = Counter(item.answer_letter for item in predictions)
     shown = LETTERS[: max(len(item.options) for item in predictions)]
     return Score(
@@ -101,7 +101,7 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
         truncated=sum(item.truncated for item in predictions) / n,
         mean_tokens=sum(item.n_tokens for item in predictions) / n,
         letters={letter: (given[letter], gold[letter]) for letter in shown},
-        reasons=dict(sorted(Counter(outcome.reason for outcome in strictly).items())),
+        reasons=dict(sorted(Counter(outcome.reason for outcome in mainly).items())),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from datamodules.prompts import NEUTRAL
 from evaluation.predictions import Prediction
-from evaluation.scorers import answered_text, right_text, strict
+from evaluation.scorers import answered_text, main_outcome, right_text
 from evaluation.votes import maj_at_k, pass_at_k, vote
 
 
@@ -36,7 +36,7 @@ class Several:
 
 
 def several(predictions: Sequence[Prediction]) -> Several:
-    """Score the completions of one model by the strict reading.
+    """Score the completions of one model by the main score.
 
     Args:
         predictions: of one model, with the same number of completions for every question; their order within a
@@ -64,7 +64,7 @@ def several(predictions: Sequence[Prediction]) -> Several:
     passed, won = dict.fromkeys(ks, 0.0), dict.fromkeys(ks, 0.0)
     by_guideline: dict[str, list[bool]] = {}
     for items in questions.values():
-        outcomes = [strict(item) for item in items]
+        outcomes = [main_outcome(item) for item in items]
         for item, outcome in zip(items, outcomes, strict=True):
             by_guideline.setdefault(item.guideline, []).append(outcome.right)
         answers = [answered_text(item, outcome) for item, outcome in zip(items, outcomes, strict=True)]

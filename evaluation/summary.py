@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evaluation.paired import paired_difference
 from evaluation.predictions import Prediction, by_variant, read_predictions
-from evaluation.scorers import strict
+from evaluation.scorers import main_outcome
 from evaluation.scoring import Row, columns_of, matrix
 from evaluation.statistics import mean_sd
 
@@ -67,7 +67,7 @@ def comparison_markdown(predictions: Sequence[Prediction], pairs: Sequence[tuple
             for model in (before, after)
         )
         ids = sorted(first)
-        right = [[strict(side[i]).right for i in ids] for side in (first, second)]
+        right = [[main_outcome(side[i]).right for i in ids] for side in (first, second)]
         found = paired_difference(*right, clusters=[first[i].patient_id for i in ids])
         interval = f"{100 * found.difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
         lines.append(f"| {before} | {after} | {specialty} | {interval} | {found.p_mcnemar:.3g} |")

@@ -10,7 +10,7 @@ from evaluation.ablations import ablation, consistency
 from evaluation.clustered import clustered_wilson
 from evaluation.comparison_report import percent
 from evaluation.predictions import Prediction, by_variant
-from evaluation.scorers import NEEDS_OPTIONS, scorer_named
+from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
 from evaluation.scoring import Score, breakdown, score
 from evaluation.several import several
 
@@ -28,7 +28,7 @@ def parts_of(predictions: Sequence[Prediction]) -> Parts:
 
 
 def scores_table(parts: Parts) -> str:
-    """Every model on every specialty: both readings with what they could not read, then micro and macro means."""
+    """Every model on every specialty: what counts and the lenient reading, unread answers, micro and macro means."""
     rows = []
     for model, columns in parts.items():
         found = {specialty: score(items) for specialty, items in columns.items()}
@@ -37,8 +37,7 @@ def scores_table(parts: Parts) -> str:
             rows.append(_score_row(model, "micro", score([item for items in columns.values() for item in items])))
             means = [math.fsum(values) / len(found) for values in zip(*map(_rates, found.values()), strict=True)]
             rows.append([model, "macro", str(sum(one.n for one in found.values())), "", *map(_share, means)])
-    names = ("model", "specialty", "n", "patients", "strict, %", "lenient, %", "read strictly, %", "read leniently, %")
-    return _table([*names, "refused, %", "cut off, %"], rows)
+    return _table(["model", "specialty", *_score_names(parts)], rows)
 
 
 def scorer_table(parts: Parts, name: str) -> str:
@@ -66,8 +65,7 @@ def breakdown_table(parts: Parts, tag: str) -> str:
         for model, columns in parts.items()
         for value, one in breakdown([item for items in columns.values() for item in items], tag).items()
     ]
-    names = ("model", tag, "n", "patients", "strict, %", "lenient, %", "read strictly, %", "read leniently, %")
-    return _table([*names, "refused, %", "cut off, %"], rows)
+    return _table(["model", tag, *_score_names(parts)], rows)
 
 
 def several_table(parts: Parts) -> str:
@@ -151,9 +149,17 @@ def _rates(one: Score) -> tuple[float, ...]:
     return one.accuracy, one.accuracy_lenient, one.parse_rate, one.parse_rate_lenient, one.refusals, one.truncated
 
 
+def _score_names(parts: Parts) -> list[str]:
+    """Heads of what `_score_row` fills in, the main score by its name."""
+    used = {main_scorer(item) for columns in parts.values() for items in columns.values() for item in items}
+    read = "read strictly, %" if used == {"strict"} else "read, %"
+    shown = [" or ".join(sorted(used)), "lenient"]
+    return ["n", "patients", *(f"{name}, %" for name in shown), read, "read leniently, %", "refused, %", "cut off, %"]
+
+
 def _score_row(model: str, name: str, one: Score) -> list[str]:
-    strict = percent(one.accuracy, one.low_clustered, one.high_clustered)
-    return [model, name, str(one.n), str(one.n_clusters), strict, *map(_share, _rates(one)[1:])]
+    share = percent(one.accuracy, one.low_clustered, one.high_clustered)
+    return [model, name, str(one.n), str(one.n_clusters), share, *map(_share, _rates(one)[1:])]
 
 
 def _share(value: float) -> str:

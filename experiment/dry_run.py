@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from callbacks.experiment_callback import ExperimentCallback
 from configs.build import build
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
@@ -46,6 +47,8 @@ def experiment_lines(context: ExperimentContext) -> list[str]:
                 f"    {name:5} {report['examples']:6} questions of {report['patients']:5} patients, "
                 f"{report['with_traces']} with traces; chance {report['random_guess']:.1%}; letters {letters}"
             )
+    plans = [c.plan() for c in context.callbacks() if isinstance(c, ExperimentCallback)]
+    lines += [f"  {plan}" for plan in plans if plan]
     if not training:
         return lines
     if context.base_folder is None or context.base_folder.exists():

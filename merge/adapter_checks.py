@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ REASONS = {
     "target_parameters": "updates of bare parameters have another layout",
 }
 
+READING = ("tokenizer_sha256", "chat_template_sha256")
+"""What a manifest's `extra` records of how an expert reads text; absent from those that were not trained here."""
+
 INITS_THAT_KEEP_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
@@ -68,6 +72,49 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
             continue
         reason = REASONS.get(key, "a setting of which this code does not know that it leaves the update at B A")
         raise AdapterError(f"{place}: {key}={value!r}: {reason}; train the expert as plain LoRA without it")
+
+
+def reading(tokenizer: str, prompt: Sequence[int]) -> dict[str, str]:
+    """What to record of how an expert reads text, so that it is merged only with those that read alike.
+
+    Args:
+        tokenizer: its JSON, `tokenizer.backend_tokenizer.to_str()`.
+        prompt: tokens of some fixed question in its chat template, system prompt included.
+
+    Choice: the template is known by what it makes of a question, wherever it is written down.
+    """
+    rules = {key: value for key, value in json.loads(tokenizer).items() if key not in ("truncation", "padding")}
+    contents = (json.dumps(rules, sort_keys=True), json.dumps(list(prompt)))
+    return {key: hashlib.sha256(text.encode()).hexdigest() for key, text in zip(READING, contents, strict=True)}
+
+
+def check_reading(extras: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Refuse experts of which two read text differently.
+
+    Args:
+        extras: place of an adapter -> `extra` of its manifest.
+
+    Returns:
+        What all that record it agree on, and the places that record nothing, or not all; they are taken as they are.
+
+    Raises:
+        AdapterError: names both places and what differs, or the place of a record that is none.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for place, extra in extras.items():
+        if not isinstance(extra, dict | None):
+            raise AdapterError(f"{place}: extra must be an object or null in the manifest, got {extra!r:.200}")
+        for key in READING:
+            if (found := (extra or {}).get(key)) is None:
+                continue
+            before, expected = first.setdefault(key, (place, found))
+            if found != expected:
+                raise AdapterError(
+                    f"{place}: {key} is {found!r:.100}, that of {before} is {expected!r:.100}; experts that read text "
+                    "differently cannot share one agent. Was the model's revision or its system prompt changed between?"
+                )
+    silent = [place for place, extra in extras.items() if any((extra or {}).get(key) is None for key in READING)]
+    return {key: found for key, (_, found) in first.items()}, silent
 
 
 def check_header(path: Path) -> None:

@@ -76,9 +76,10 @@ class StoredAdapter:
         for name in names:
             match = TENSOR_NAME.fullmatch(name)
             modules.setdefault(match["module"] if match else "", []).append(name)
+        self.shapes: dict[str, tuple[int, int]] = {}
         for found in modules.values() or [[]]:
-            check_tensors(self.tensors(found), str(folder))
-        self.modules = sorted(modules)
+            for module, (A, B) in check_tensors(self.tensors(found), str(folder)).items():
+                self.shapes[module] = B.shape[0], A.shape[1]
 
     @property
     def sha256(self) -> str:
@@ -140,24 +141,23 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
     check_tensors(tensors, place)
     stored = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in sorted(tensors.items())}
 
-    def fill(path: Path) -> None:
+    def fill(path: Path) -> str:
         try:
             save_file(stored, path, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{place}: cannot write {WEIGHTS}: {error}; is the disk full?") from error
+        return file_sha256(path)
 
     write_adapter_with(folder, config, fill, manifest)
 
 
-def write_adapter_with(
-    folder: Path, config: Mapping[str, Any], fill: Callable[[Path], None], manifest: Mapping
-) -> None:
+def write_adapter_with(folder: Path, config: Mapping[str, Any], fill: Callable[[Path], str], manifest: Mapping) -> None:
     """`write_adapter` for weights that are not in memory together.
 
     Args:
         folder: the adapter folder itself.
         config: PEFT's LoRA configuration.
-        fill: writes the safetensors file, of checked tensors, to the path given.
+        fill: writes the safetensors file, of checked tensors, to the path given, and returns the bytes' sha256.
         manifest: see `write_adapter`.
 
     Raises:
@@ -176,11 +176,11 @@ def write_adapter_with(
     check_config(config, place)
     with folder_in_one_step(folder) as aside:
         (aside / CONFIG).write_text(dump(config), encoding="utf-8")
-        fill(aside / WEIGHTS)
+        hashes = {CONFIG: file_sha256(aside / CONFIG), WEIGHTS: fill(aside / WEIGHTS)}
         files = {}
-        for name in (CONFIG, WEIGHTS):
+        for name, sha256 in hashes.items():
             flush(aside / name)
-            files[name] = {"bytes": (aside / name).stat().st_size, "sha256": file_sha256(aside / name)}
+            files[name] = {"bytes": (aside / name).stat().st_size, "sha256": sha256}
         filled = dict.fromkeys(MANIFEST_KEYS) | plain(dict(manifest)) | {"format": FORMAT, "files": files}
         (aside / MANIFEST).write_text(dump(filled), encoding="utf-8")
         flush(aside / MANIFEST)

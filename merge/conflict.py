@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from merge.cores import Products
+from merge.cores import triangular_root
 from merge.factors import Factors
+from merge.products import Products, Stack
 
 SAMPLED_ROWS = 64
 """Rows per matrix in which signs and masses are compared; all of them where a matrix has no more."""
@@ -69,25 +70,38 @@ class Signs:
         }
 
 
-def signs(a: Tensor, b: Tensor, cosine: float | None, shape: tuple[int, int]) -> Signs:
+def sign_counts(sampled: Tensor) -> tuple[Tensor, Tensor]:
+    """How many entries per row of a pair of experts differ in sign, and how many are both non-zero.
+
+    Args:
+        sampled: (K, rows, n), the same rows of K updates; n below 2^24, so that fp32 counts exactly.
+
+    Returns:
+        (rows, K, K) fp64 each.
+    """
+    sign = sampled.sign().transpose(0, 1)  # (rows, K, n)
+    agreement = sign @ sign.mT  # those that agree less those that differ
+    both = sign.abs_() @ sign.mT
+    return (both - agreement).double() / 2, both.double()
+
+
+def signs(differ: Tensor, both: Tensor, cosine: float | None, shape: tuple[int, int]) -> Signs:
     """Compare the signs of two experts on the same rows of one module.
 
     Args:
-        a: (rows, n), rows of one expert's update.
-        b: the same rows of another's.
+        differ: (rows,) fp64, entries of a row that differ in sign.
+        both: (rows,) fp64, entries of a row that are both non-zero.
         cosine: of the whole updates; None where one is zero.
         shape: (m, n) of the module.
     """
     if cosine is None:
         return Signs()
     m, n = shape
-    scale = m / len(a)
-    products = a.sign() * b.sign()
-    differ = (products < 0).sum(dim=1).double() * scale
-    both = (products != 0).sum(dim=1).double() * scale
+    scale = m / len(both)
+    differ, both = differ * scale, both * scale
     squares = tuple(x.sum().item() for x in (differ * differ, differ * both, both * both))
     chance = math.acos(min(1.0, max(-1.0, cosine))) / math.pi * m * n
-    return Signs(differ.sum().item(), both.sum().item(), squares, chance, float(m * n), len(a) < m)
+    return Signs(differ.sum().item(), both.sum().item(), squares, chance, float(m * n), scale > 1)
 
 
 def cosines(products: Tensor) -> list[list[float | None]]:
@@ -131,14 +145,20 @@ def overlaps(side: Tensor, blocks: Sequence[slice]) -> list[list[float]]:
         side: (R, R), `inputs` or `outputs` of the updates' `Products`.
         blocks: their places.
     """
-    pairs = [(block, whitening(side[block, block])) for block in blocks]
-    return [
-        [(w.T @ side[a, b] @ v).square().sum().item() / min(w.shape[1], v.shape[1]) for b, v in pairs] for a, w in pairs
-    ]
+    whitenings = [whitening(side[block, block]) for block in blocks]
+    found = torch.zeros(len(blocks), len(blocks), dtype=side.dtype)
+    for i, (block, w) in enumerate(zip(blocks, whitenings, strict=True)):
+        rows = w.T @ side[block, block.start :]  # (p_i, R - those before)
+        parts = rows.split([b.stop - b.start for b in blocks[i:]], dim=1)
+        for j, (part, v) in enumerate(zip(parts, whitenings[i:], strict=True), start=i):
+            found[i, j] = found[j, i] = (part @ v).square().sum() / min(w.shape[1], v.shape[1])
+    return found.tolist()
 
 
 def whitening(products: Tensor) -> Tensor:
     """W (r, p) such that the columns X W are orthonormal and span X's, from X^T X (r, r); p is X's rank, at least 1."""
+    if (found := triangular_root(products)) is not None:
+        return found[1]
     E, V = torch.linalg.eigh(products)
     kept = E > 1e-12 * E[-1].clamp_min(torch.finfo(E.dtype).tiny)
     kept[-1] = True
@@ -175,10 +195,11 @@ def between_experts(names: Sequence[str], factors: Sequence[Factors], products: 
     rows = spread(m, SAMPLED_ROWS)
     sampled = torch.stack([f.B[rows] @ f.A for f in factors])  # (K, rows, n)
     cosine = cosines(products.gram())
+    differ, both = sign_counts(sampled)
     pairs = {
-        f"{a} | {b}": vars(signs(sampled[i], sampled[i + 1 + j], cosine[i][i + 1 + j], (m, n)))
+        f"{a} | {b}": vars(signs(differ[:, i, j], both[:, i, j], cosine[i][j], (m, n)))
         for i, a in enumerate(names)
-        for j, b in enumerate(names[i + 1 :])
+        for j, b in enumerate(names[i + 1 :], start=i + 1)
     }
     scale = m / len(rows)
     return {
@@ -192,20 +213,19 @@ def between_experts(names: Sequence[str], factors: Sequence[Factors], products: 
     }
 
 
-def with_merged(factors: Sequence[Factors], products: Products, merged: Factors) -> dict[str, Any]:
+def with_merged(stack: Stack, merged: Factors) -> dict[str, Any]:
     """What became of one module's experts, in JSON's types.
 
     Args:
-        factors: K updates of the module.
-        products: of the same.
+        stack: K updates of the module.
         merged: what was written for it.
 
     Returns:
         gram: (K + 1, K + 1) inner products, the merged update last.
         interference: per expert, see `interference`.
     """
-    K = len(factors)
-    both = products.beside(factors, merged)
+    both = stack.beside(merged)
+    K = len(both.blocks) - 1
     return {"gram": both.gram().tolist(), "interference": [list(interference(both, K, i)) for i in range(K)]}
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from merge.adapter_files import (
-    PICKLES,
     AdapterError,
     StoredAdapter,
     adapter_sha256,
@@ -23,15 +26,16 @@ from merge.adapter_files import (
     open_adapter,
     read_json,
 )
+from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, weight_of
 from merge.durable import flush, folder_in_one_step
 from merge.factors import TaskVector
+from merge.parts import PREFIX, folder_of, keep, whole
 from merge.peft_layout import task_vector_of
 from merge.report import to_json
 from merge.tensor_stream import DTYPES, Planned, planned, write_tensors
 
 MAX_LOSS = 0.05
 """Largest share of a tensor's update that rounding may take, unless it is accepted expressly."""
-MANIFEST, INDEX = "merge_manifest.json", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,58 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Weight:
-    """One tensor of the base."""
+class Work:
+    """An adapter, and the weights that it is added to."""
 
-    shard: Path
-    name: str
-    dtype: str
-    """safetensors' name."""
-    shape: tuple[int, ...]
+    settings: Dense
+    adapter: StoredAdapter
+    vector: TaskVector
+    shards: dict[Path, list[Weight]]
+    targets: dict[Weight, str]
+    """Weights that change -> the adapter's module."""
 
-    def read(self) -> Tensor:
-        """Its contents."""
-        with safe_open(self.shard, framework="pt") as file:
-            return file.get_tensor(self.name)
+    def made_of(self) -> dict[str, Any]:
+        """All that decides the checkpoint's bytes, in JSON's types."""
+        return {
+            "adapter_sha256": self.adapter.sha256,
+            "base": {path.name: file_sha256(path) for path in (*beside(self.settings.base), *self.shards)},
+            "dtype": self.settings.dtype,
+            "versions": {"torch": version("torch")},
+        }
+
+    def losses(self, shard: Path) -> dict[str, float]:
+        """Module -> share of its update that rounding takes, of one shard."""
+        found = {}
+        for w in self.shards[shard]:
+            if (module := self.targets.get(w)) is not None:
+                found[module] = rounding_loss(w.read(), self.vector.delta(module), stored_dtype(w, self.settings))
+        return found
+
+    def write(self, shard: Path, path: Path) -> str:
+        """Write a shard with the updates added, and return its sha256."""
+        plan = [changed(w, self.targets.get(w), self.vector, self.settings) for w in self.shards[shard]]
+        return write_tensors(path, plan, metadata_of(shard), durable=False)
+
+
+def opened(adapter: Path, settings: Dense) -> Work:
+    """Match an adapter's modules with its base's weights.
+
+    Raises:
+        AdapterError: the adapter is damaged, or a module has no weight of its shape in the base.
+    """
+    stored = open_adapter(adapter, base_fingerprint=None)
+    if stored.config.get("fan_in_fan_out"):
+        raise AdapterError(f"{adapter}: fan_in_fan_out: the base stores these weights transposed; keep the LoRA")
+    vector = task_vector_of(stored, str(adapter))
+    weights = base_weights(settings.base)
+    check_base(weights, stored, settings)
+    targets = {weight_of(module, vector[module].shape, weights): module for module in vector}
+    if len(targets) != len(vector):
+        raise AdapterError(f"{settings.base}: {len(vector)} modules of the adapter meet {len(targets)} weights there")
+    shards: dict[Path, list[Weight]] = {}
+    for weight in weights:
+        shards.setdefault(weight.shard, []).append(weight)
+    return Work(settings, stored, vector, shards, targets)
 
 
 def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
@@ -75,7 +118,8 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
         W' = round(fp32(W) + M), once, to the dtype wanted
 
     Everything in the base's folder that is no weight (tokenizer, processor, chat template, generation settings) is
-    copied byte for byte.
+    copied byte for byte. Shards that were finished before an interruption are verified and taken; a checkpoint that
+    stands whole, made of the same things, is left.
 
     Args:
         adapter: folder of the merged adapter.
@@ -93,45 +137,84 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
 
     Choice: rounding to nearest. Stochastic rounding is unbiased, but loses more.
     """
-    stored = open_adapter(adapter, base_fingerprint=None)
-    if stored.config.get("fan_in_fan_out"):
-        raise AdapterError(f"{adapter}: fan_in_fan_out: the base stores these weights transposed; keep the LoRA")
-    vector = task_vector_of(stored, str(adapter))
-    weights = base_weights(settings.base)
-    check_base(weights, stored, settings)
-    targets = {weight_of(module, vector[module].shape, weights): module for module in vector}
-    if len(targets) != len(vector):
-        raise AdapterError(f"{settings.base}: {len(vector)} modules of the adapter meet {len(targets)} weights there")
-    losses = {targets[w]: rounding_loss(w.read(), vector.delta(targets[w]), stored_dtype(w, settings)) for w in targets}
+    work = opened(adapter, settings)
+    made_of = work.made_of()
+    if (stands := finished_before(out, adapter, made_of)) is not None:
+        check_losses(stands["rounding_loss"], settings)
+        return stands
+    identity = hashlib.sha256(to_json(made_of).encode()).hexdigest()
+    folder = folder_of(out.with_name(f".{out.name}{PREFIX}"), identity)
+    places = {shard: folder / f"{number:05d}" for number, shard in enumerate(work.shards)}
+    notes = {shard: whole(place) for shard, place in places.items()}
+    losses = {shard: note["losses"] if note else work.losses(shard) for shard, note in notes.items()}
+    rounding = {module: loss for of_shard in losses.values() for module, loss in of_shard.items()}
+    check_losses(rounding, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard, place in places.items():
+        notes[shard] = notes[shard] or keep(place, partial(work.write, shard), {"losses": losses[shard]})
+    shards = {s.name: (place.with_suffix(".safetensors"), notes[s]["sha256"]) for s, place in places.items()}
+    manifest = assemble(work, out, shards, made_of | {"rounding_loss": rounding})
+    shutil.rmtree(folder)
+    return manifest
+
+
+def assemble(
+    work: Work, out: Path, shards: Mapping[str, tuple[Path, str]], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Move finished shards to where they belong, beside copies of the base's other files.
+
+    Args:
+        work: what is written.
+        out: the checkpoint's folder, replaced in one step.
+        shards: name -> where it lies, and its sha256. They are on the disk before they move, so that little time is
+            left in which a kill would lose them.
+        manifest: but for `files`.
+
+    Returns:
+        The manifest as written.
+    """
+    for place, _ in shards.values():
+        flush(place)
+    with folder_in_one_step(out) as aside:
+        for path in beside(work.settings.base):
+            shutil.copyfile(path, aside / path.name)
+        if len(shards) > 1:
+            (aside / INDEX).write_text(index(work), encoding="utf-8")
+        files = {path.name: file_sha256(path) for path in aside.iterdir()}
+        for name, (place, sha256) in shards.items():
+            os.replace(place, aside / name)
+            files[name] = sha256
+        manifest = dict(manifest) | {"files": files}
+        (aside / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
+        for path in aside.iterdir():
+            flush(path)
+    return manifest
+
+
+def check_losses(losses: Mapping[str, float], settings: Dense) -> None:
+    """Refuse what rounding takes too much of.
+
+    Raises:
+        ValueError: names the worst module, unless it is accepted.
+    """
     worst = max(losses, key=lambda module: losses[module])
     if losses[worst] > MAX_LOSS and not settings.accept_rounding:
         raise ValueError(
             f"{settings.base}: rounding takes {losses[worst]:.1%} of the update of {worst} (limit {MAX_LOSS:.0%}); "
             'keep the LoRA, choose dense.dtype "float32", or set dense.accept_rounding'
         )
-    with folder_in_one_step(out) as aside:
-        for path in sorted(settings.base.iterdir()):
-            if path.is_file() and path.suffix != ".safetensors" and path.name not in (INDEX, MANIFEST):
-                shutil.copyfile(path, aside / path.name)
-                flush(aside / path.name)
-        by_shard: dict[Path, list[Weight]] = {}
-        for weight in weights:
-            by_shard.setdefault(weight.shard, []).append(weight)
-        for shard, held in by_shard.items():
-            plan = [changed(w, targets.get(w), vector, settings) for w in held]
-            write_tensors(aside / shard.name, plan, metadata_of(shard))
-        if len(by_shard) > 1:
-            (aside / INDEX).write_text(index(weights, targets, settings), encoding="utf-8")
-        manifest = {
-            "adapter_sha256": adapter_sha256(adapter),
-            "base": {path.name: file_sha256(path) for path in sorted(by_shard)},
-            "dtype": settings.dtype,
-            "rounding_loss": losses,
-            "files": {path.name: file_sha256(path) for path in sorted(aside.iterdir())},
-        }
-        (aside / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
-        flush(aside / MANIFEST)
-    return manifest
+
+
+def finished_before(out: Path, adapter: Path, made_of: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a checkpoint that stands there whole, made of the same things, or None."""
+    try:
+        manifest = read_json(out / MANIFEST)
+        if {key: manifest[key] for key in made_of} == made_of:
+            verify_dense(out, adapter)
+            return manifest
+    except (AdapterError, OSError, KeyError, TypeError, AttributeError):
+        pass  # whatever is wrong with it, writing it anew sets it right
+    return None
 
 
 def check_base(weights: list[Weight], adapter: StoredAdapter, settings: Dense) -> None:
@@ -161,46 +244,6 @@ def verify_dense(folder: Path, adapter: Path) -> None:
         path = folder / Path(name).name
         if not path.is_file() or file_sha256(path) != sha256:
             raise AdapterError(f"{path}: missing or not what the manifest recorded; changed after it was written?")
-
-
-def base_weights(base: Path) -> list[Weight]:
-    """Every tensor of a checkpoint's safetensors files.
-
-    Raises:
-        AdapterError: none, an unreadable file, or a pickle, which is not opened.
-    """
-    if any((base / name).exists() for name in PICKLES):
-        raise AdapterError(f"{base}: holds pickled weights, which can run code when read; convert it to safetensors")
-    found = []
-    for shard in sorted(base.glob("*.safetensors")):
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for name in file.keys():
-                    piece = file.get_slice(name)
-                    found.append(Weight(shard, name, piece.get_dtype(), tuple(piece.get_shape())))
-        except SafetensorError as error:
-            raise AdapterError(f"{shard}: not a valid safetensors file: {error}") from error
-    if not found:
-        raise AdapterError(f"{base}: no safetensors files; is this the folder of the base's checkpoint?")
-    return found
-
-
-def weight_of(module: str, shape: tuple[int, int], weights: list[Weight]) -> Weight:
-    """The base's weight of a module: the one whose name ends with the module's, or with most of it.
-
-    Raises:
-        AdapterError: there is none of this shape, or there are several.
-    """
-    ends = (f"{module}.weight", f"{module.removeprefix('model.')}.weight")
-    for end in ends:
-        found = [w for w in weights if w.name == end or w.name.endswith(f".{end}")]
-        if len(found) == 1 and found[0].shape == shape and found[0].dtype in DTYPES:
-            return found[0]
-    have = [f"{w.name} {w.shape} {w.dtype}" for w in weights if w.name.endswith(f".{module.rpartition('.')[2]}.weight")]
-    raise AdapterError(
-        f"{module} of shape {shape} has no weight of its own in the base, or several: {have[:3]}; "
-        "is this the base that the experts were trained on? Quantised weights cannot be added to"
-    )
 
 
 def stored_dtype(weight: Weight, settings: Dense) -> str:
@@ -236,18 +279,13 @@ def changed(weight: Weight, module: str | None, vector: TaskVector, settings: De
     return Planned(weight.name, weight.shape, weight.dtype, n_bytes, content)
 
 
-def metadata_of(shard: Path) -> dict[str, str]:
-    """The text beside a shard's tensors."""
-    with safe_open(shard, framework="pt") as file:
-        return dict(file.metadata() or {"format": "pt"})
-
-
-def index(weights: list[Weight], targets: Mapping[Weight, str], settings: Dense) -> str:
+def index(work: Work) -> str:
     """Which shard holds which tensor, as transformers reads it."""
+    weights = [w for held in work.shards.values() for w in held]
 
     def sizes() -> Iterator[int]:
         for w in weights:
-            dtype = stored_dtype(w, settings) if w in targets else w.dtype
+            dtype = stored_dtype(w, work.settings) if w in work.targets else w.dtype
             yield torch.Size(w.shape).numel() * (DTYPES[dtype].itemsize if dtype in DTYPES else w.read().itemsize)
 
     table = {w.name: w.shard.name for w in weights}

@@ -7,7 +7,7 @@ different ranks, alphas and rank-stabilised scales need no further care.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,10 @@ class TaskVector(Mapping[str, Factors]):
     def __add__(self, other: TaskVector) -> TaskVector:
         return add([self, other])
 
+    def shape(self, name: str) -> tuple[int, int]:
+        """(m, n) of one module."""
+        return self[name].shape
+
     def delta(self, name: str) -> Tensor:
         """The dense update of one module: (m, n) fp32."""
         return self[name].B @ self[name].A
@@ -81,10 +85,15 @@ class TaskVector(Mapping[str, Factors]):
 class LazyVector(TaskVector):
     """A task vector whose factors are made, or read, each time they are asked for: one module in memory at a time."""
 
-    def __init__(self, names: Iterable[str], make: Callable[[str], Factors]) -> None:
-        """Keep the names and how to get a module's factors."""
-        self._modules = dict.fromkeys(sorted(names))
+    def __init__(self, shapes: Mapping[str, tuple[int, int]], make: Callable[[str], Factors]) -> None:
+        """Keep the modules' names with their (m, n), and how to get a module's factors."""
+        self._modules = dict.fromkeys(sorted(shapes))
+        self._shapes = shapes
         self._make = make
+
+    @override
+    def shape(self, name: str) -> tuple[int, int]:
+        return self._shapes[name]
 
     @override
     def __getitem__(self, name: str) -> Factors:
@@ -119,7 +128,8 @@ def add(vectors: Sequence[TaskVector], weights: Sequence[float] | None = None) -
     check_same_modules(vectors)
     if len(weights) != len(vectors):
         raise ValueError(f"got {len(weights)} weights for {len(vectors)} task vectors")
-    return LazyVector(vectors[0], lambda name: concatenated([vector[name] for vector in vectors], weights))
+    shapes = {name: vectors[0].shape(name) for name in vectors[0]}
+    return LazyVector(shapes, lambda name: concatenated([vector[name] for vector in vectors], weights))
 
 
 def check_same_modules(vectors: Sequence[TaskVector]) -> None:
@@ -137,7 +147,7 @@ def check_same_modules(vectors: Sequence[TaskVector]) -> None:
                 "were the experts trained with the same target_modules, on the same base?"
             )
     for name in vectors[0]:
-        shapes = [vector[name].shape for vector in vectors]
+        shapes = [vector.shape(name) for vector in vectors]
         for number, shape in enumerate(shapes[1:], start=2):
             if shape != shapes[0]:
                 raise ValueError(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from merge.adapter_checks import READING
 from merge.report import HIGHEST_SIZE, LOW_ENERGY, LOWEST_SIZE, NORM_RATIO, WEAK_RETENTION
+from merge.smoke import Smoke
 
 Verdict = Literal["accept", "warn", "reject"]
+
+KL_RATIO = 1.0
+"""Times the largest expert's divergence from the base above which the merged agent's is called far."""
+MANY_LOOPS = 0.5
+"""Share of replies that end in a loop above which an agent is of no use."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One check that a merge did not simply pass."""
+    """One check that a merge did not simply pass, or what a check measured."""
 
     verdict: Verdict
     text: str
@@ -64,6 +72,12 @@ def gates_on_updates(report: Mapping[str, Any], *, examined: bool = False) -> li
     return found
 
 
+def gates_on_reading(unrecorded: Sequence[str]) -> list[Gate]:
+    """A warning about experts that do not record their tokenizer and chat template; those that differ were refused."""
+    text = f"{', '.join(unrecorded)}: tokenizer and chat template are not recorded ({', '.join(READING)})"
+    return [Gate("warn", f"{text}; are they the others'?")] if unrecorded else []
+
+
 @dataclass(frozen=True)
 class Answers:
     """Right or wrong, question by question, on one specialty; the same questions for all three."""
@@ -71,6 +85,8 @@ class Answers:
     base: Sequence[bool]
     expert: Sequence[bool]
     merged: Sequence[bool]
+    smoke: Smoke | None = None
+    """How expert and merged agent speak, where a model was there to tell."""
 
     def __post_init__(self) -> None:
         if not len(self.base) == len(self.expert) == len(self.merged) or not self.base:
@@ -123,9 +139,9 @@ def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> li
 
     Returns:
         A rejection where a specialty is below the base and its interval excludes equality; a warning where it is below
-        the base within the interval, or below (1 - epsilon) of the expert.
+        the base within the interval, or below (1 - epsilon) of the expert; and what `gates_on_smoke` finds.
     """
-    found = []
+    found = gates_on_smoke({specialty: a.smoke for specialty, a in answers.items() if a.smoke is not None})
     for specialty, a in answers.items():
         merged, base, expert = share(a.merged), share(a.base), share(a.expert)
         if merged < base:
@@ -138,3 +154,41 @@ def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> li
             text = f"{specialty}: {merged:.3f} is below {1 - epsilon:.2f} of the expert's {expert:.3f}"
             found.append(Gate("warn", f"{text}, difference {low:+.3f} to {high:+.3f} (95 %, n = {len(a.base)})"))
     return found
+
+
+def gates_on_smoke(smoke: Mapping[str, Smoke]) -> list[Gate]:
+    """What can be told without reading answers: whether the agent is a language model still.
+
+    Args:
+        smoke: specialty -> how expert and merged agent speak.
+
+    Returns:
+        A rejection where logits are not finite, or where most replies end in a loop, beyond chance more than the
+        expert's; a warning where more do but not most, or where the agent is further from the base than any expert by
+        a factor of `KL_RATIO`; and, last, the figures.
+
+    Choice: bounds relative to the experts, because what divergence is much, and how often a base loops on its own,
+        depends on base and training. On 18 merges of the embedded experiment the divergence over the largest expert's
+        orders those beyond 1 by what is left of them (right at 1.06: 36 %, 1.2: 18, 1.4: 14, 1.8: 7, above 2: 0; the
+        base 38), and all that beat the base are below 0.9. On real pictures RegMean, the best there at ten times any
+        expert's norm, has 0.9, the sum of the experts 2.0.
+    """
+    if not smoke:
+        return []
+    found: list[Gate] = []
+    largest = max(s.expert_kl if math.isfinite(s.expert_kl) else 0.0 for s in smoke.values())
+    for specialty, s in smoke.items():
+        if not math.isfinite(s.kl):
+            whose = "the merged agent" if math.isfinite(s.expert_kl) else "the base or the expert"
+            found.append(Gate("reject", f"{specialty}: logits of {whose} hold NaN or infinity"))
+        elif s.kl > KL_RATIO * largest:
+            text = f"{specialty}: KL to the base is {s.kl:.3g} nats a token, the largest expert's {largest:.3g}"
+            found.append(Gate("warn", f"{text} (limit {KL_RATIO:g} times that)"))
+        if bootstrap_interval(s.loops, s.expert_loops)[0] > 0:
+            text = f"{share(s.loops):.3f} of the replies end in a loop, {share(s.expert_loops):.3f} of the expert's"
+            verdict: Verdict = "reject" if share(s.loops) > MANY_LOOPS else "warn"
+            found.append(Gate(verdict, f"{specialty}: {text} (n = {len(s.loops)})"))
+    figures = ", ".join(f"{specialty} {s.kl:.3g} (expert {s.expert_kl:.3g})" for specialty, s in smoke.items())
+    loops, of_experts = (sum(sum(getattr(s, key)) for s in smoke.values()) for key in ("loops", "expert_loops"))
+    ends = f"{loops} of {sum(len(s.loops) for s in smoke.values())} replies end in a loop (experts: {of_experts})"
+    return [*found, Gate("accept", f"KL to the base, nats a token: {figures}; {ends}")]

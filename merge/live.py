@@ -6,6 +6,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from merge.grams import BUDGET_MIB
+
 
 @dataclass(frozen=True)
 class Live:
@@ -17,6 +19,8 @@ class Live:
     """Dotted `key=value` arguments, as on the command line of `train.py`."""
     rows: int = 96
     """Training questions per specialty on which Gram matrices are collected."""
+    gram_mib: int = BUDGET_MIB
+    """Memory for the Gram matrices that are collected together, MiB; with less, more passes over the questions."""
     n: int = 60
     """Questions per specialty on which candidates are chosen, and the winner confirmed; 0 takes all."""
     gate_n: int = 40
@@ -27,11 +31,16 @@ class Live:
     """Dotted path of the function that builds the model."""
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or min(self.n, self.gate_n) < 0 or self.max_new_tokens < 1:
-            raise ValueError("live.rows and live.max_new_tokens must be at least 1, live.n and live.gate_n at least 0")
+        if min(self.rows, self.gram_mib, self.max_new_tokens) < 1 or min(self.n, self.gate_n) < 0:
+            raise ValueError(
+                "live.rows, live.gram_mib and live.max_new_tokens must be at least 1, live.n and live.gate_n at least "
+                f"0; got {self.rows}, {self.gram_mib}, {self.max_new_tokens}, {self.n} and {self.gate_n}"
+            )
 
     def model(self) -> Any:
         """Load it: an object with the methods of `callbacks.merge_model.MergeModel`."""
         module, _, name = self.factory.rpartition(".")
         build = getattr(importlib.import_module(module), name)
-        return build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)
+        model = build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)
+        model.gram_mib = self.gram_mib
+        return model

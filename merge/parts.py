@@ -1,11 +1,11 @@
-"""Finished modules of an unfinished merge: what was computed before an interruption is verified and kept."""
+"""Finished parts of something unfinished: what was computed before an interruption is verified and kept."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,8 @@ class Parts:
             identity: of the recipe.
             modules: all that there will be.
         """
-        self.folder = out / f"{PREFIX}{identity[:16]}"
+        self.folder = folder_of(out / PREFIX, identity)
         self.places = {module: self.folder / f"{number:05d}" for number, module in enumerate(modules)}
-        for other in out.glob(f"{PREFIX}*"):
-            if other != self.folder:
-                shutil.rmtree(other)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.facts: dict[str, dict[str, Any]] = {}
         for module, place in self.places.items():
@@ -43,24 +40,11 @@ class Parts:
                 self.facts[module] = found
 
     def put(self, module: str, factors: Factors, facts: dict[str, Any]) -> None:
-        """Keep a module; it counts from the moment its note stands.
-
-        Nothing waits for the disk: a part that a power cut tears does not have the hash that its note says.
-        """
-        place = self.places[module]
-        aside = place.with_suffix(f".{os.getpid()}.tmp")
+        """Keep a module; see `keep`."""
         shapes = {side: list(getattr(factors, side).shape) for side in "AB"}
-        weights, note = place.with_suffix(".safetensors"), place.with_suffix(".json")
-        try:
-            plan = [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"]
-            sha256 = write_tensors(aside, plan, {}, durable=False)
-            os.replace(aside, weights)
-            told = {"sha256": sha256, "shapes": shapes, "facts": facts}
-            aside.write_text(json.dumps(told, sort_keys=True, allow_nan=False), encoding="utf-8")
-            os.replace(aside, note)
-        finally:
-            aside.unlink(missing_ok=True)
-        self.facts[module] = told
+        plan = [planned(s, shapes[s], lambda s=s: getattr(factors, s)) for s in "AB"]
+        told = {"shapes": shapes, "facts": facts}
+        self.facts[module] = keep(self.places[module], lambda path: write_tensors(path, plan, {}, durable=False), told)
 
     def plan(self) -> list[Planned]:
         """The merged adapter's tensors, to be read one at a time."""
@@ -74,6 +58,44 @@ class Parts:
             for module, note in self.facts.items()
             for side in "AB"
         ]
+
+
+def folder_of(prefix: Path, identity: str) -> Path:
+    """Where the parts of something lie; those of others that were made for the same place are removed.
+
+    Args:
+        prefix: beginning of the folder's path.
+        identity: of what the parts belong to; at least its first 16 characters tell it from others.
+    """
+    folder = prefix.with_name(f"{prefix.name}{identity[:16]}")
+    for other in prefix.parent.iterdir() if prefix.parent.is_dir() else ():
+        if other.name.startswith(prefix.name) and other != folder:
+            shutil.rmtree(other)
+    return folder
+
+
+def keep(place: Path, write: Callable[[Path], str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a part; it counts from the moment its note stands.
+
+    Nothing waits for the disk: a part that a power cut tears does not have the hash that its note says.
+
+    Args:
+        place: path without a suffix, in a folder that exists.
+        write: writes a safetensors file to the path given, and returns the bytes' sha256.
+        told: what else the note shall say.
+
+    Returns:
+        The note.
+    """
+    aside = place.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        note = {"sha256": write(aside), **told}
+        os.replace(aside, place.with_suffix(".safetensors"))
+        aside.write_text(json.dumps(note, sort_keys=True, allow_nan=False), encoding="utf-8")
+        os.replace(aside, place.with_suffix(".json"))
+    finally:
+        aside.unlink(missing_ok=True)
+    return note
 
 
 def whole(place: Path) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from merge.adapter_checks import AdapterError, check_tensors, is_finite
@@ -62,7 +63,7 @@ def factors_of(config: Mapping[str, Any], module: str, A: Tensor, B: Tensor, pla
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise AdapterError(f"{place}: {module}: lora_alpha is {alpha!r}, expected a finite number")
     factors = Factors(A.float(), B.float() * lora_scale(config, rank, alpha))
-    if not (is_finite(factors.A) and is_finite(factors.B)):
+    if not is_finite(factors.B) or (A.dtype == torch.float64 and not is_finite(factors.A)):
         raise AdapterError(f"{place}: {module}: too large for fp32 with lora_alpha {alpha!r}")
     return factors
 
@@ -78,7 +79,7 @@ def task_vector_of(adapter: Adapter | StoredAdapter, place: str = "adapter") -> 
         AdapterError: the configured rank of a module is not the rank of its factors.
     """
     if isinstance(adapter, StoredAdapter):
-        return LazyVector(adapter.modules, lambda m: factors_of(adapter.config, m, *adapter.pair(m), place))
+        return LazyVector(adapter.shapes, lambda m: factors_of(adapter.config, m, *adapter.pair(m), place))
     pairs = check_tensors(adapter.tensors, place)
     return TaskVector({module: factors_of(adapter.config, module, *pair, place) for module, pair in pairs.items()})
 

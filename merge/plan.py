@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from merge.grams import passes
 from merge.methods.interface import BLOCK_ENTRIES, EntryMethod
 from merge.recipe import Recipe
 from merge.run import one_thread
@@ -20,7 +21,8 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         experts, modules, the largest module's shape, rank of the experts together, `memory_mib` (an upper estimate of
-        what is held at once) and `output_mib` (an upper bound: a rank given as a share of energy may be lower).
+        what is held at once) and `output_mib` (an upper bound: a rank given as a share of energy may be lower); and
+        `grams`, see `collection`.
 
     Raises:
         AdapterError: a source is refused.
@@ -44,6 +46,27 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "memory_mib": ALLOWANCE_MIB
         + 1.5 * max(held(recipe, shapes[n], sum(ranks[n]), kept[n], len(experts)) for n in shapes) / MIB,
         "output_mib": sum(4 * kept[name] * sum(shapes[name]) for name in shapes) / MIB,
+        "grams": collection(recipe, {name: n for name, (_, n) in shapes.items()}),
+    }
+
+
+def collection(recipe: Recipe, sizes: dict[str, int]) -> dict[str, Any] | None:
+    """What collecting one expert's Gram matrices takes, where the recipe's live model has to.
+
+    Returns:
+        passes over the samples, `rows` of them, `memory_mib` beside the model and its activations, and `output_mib` on
+        disk; None where nothing is collected.
+    """
+    if recipe.live is None or recipe.grams or not recipe.method.needs_grams:
+        return None
+    groups = passes(sizes, recipe.live.gram_mib)
+    held_at_once = (sum(8 * sizes[name] ** 2 for name in names) for names in groups)
+    return {
+        "passes": len(groups),
+        "rows": recipe.live.rows,
+        # Beside the sums, one matrix in fp32 that is made, and the one before it.
+        "memory_mib": (max(held_at_once) + 2 * 4 * max(sizes.values()) ** 2) / MIB,
+        "output_mib": sum(4 * n * n for n in sizes.values()) / MIB,
     }
 
 
@@ -65,8 +88,16 @@ def held(recipe: Recipe, shape: tuple[int, int], joint: int, kept: int, experts:
 def told(found: dict[str, Any]) -> str:
     """The plan in words."""
     name, (m, n) = found["largest"]
-    return (
+    lines = [
         f"{found['experts']} experts over {found['modules']} modules, together of rank {found['rank']}; the largest is "
-        f"{name}, {m} x {n}\nabout {found['memory_mib']:.0f} MiB of memory beside the program's own, at most "
-        f"{found['output_mib']:.0f} MiB written as the adapter (and the same again while it is made)"
-    )
+        f"{name}, {m} x {n}",
+        f"about {found['memory_mib']:.0f} MiB of memory beside the program's own, at most "
+        f"{found['output_mib']:.0f} MiB written as the adapter (and the same again while it is made)",
+    ]
+    if (grams := found["grams"]) is not None:
+        lines.append(
+            f"before that, Gram matrices of each expert where they are missing: {grams['passes']} passes over "
+            f"{grams['rows']} questions, {grams['memory_mib']:.0f} MiB of memory beside the model, "
+            f"{grams['output_mib']:.0f} MiB on disk"
+        )
+    return "\n".join(lines)

@@ -26,7 +26,7 @@ from merge.card import model_card
 from merge.conflict import between_experts, with_merged
 from merge.durable import write_text
 from merge.factors import Factors
-from merge.gates import Examination, Gate, gates_on_answers, gates_on_updates, summary
+from merge.gates import Examination, Gate, gates_on_answers, gates_on_reading, gates_on_updates, summary
 from merge.methods.interface import Experts, MergeMethod, Update
 from merge.parts import PREFIX, Parts
 from merge.peft_layout import merged_config
@@ -162,14 +162,15 @@ def report_of(recipe: Recipe) -> dict[str, Any]:
     """The conflict report of a recipe, without writing anything."""
     parse_rank(recipe.rank)
     with one_thread():
-        experts = open_sources(recipe).experts
+        opened = open_sources(recipe)
+        experts = opened.experts
         module = recipe.method.merge(experts)
         facts = {
             name: facts_of_experts(experts, name) | merged_module(experts, name, module(name), recipe.rank)[1]
             for name in experts.modules
         }
     found = conflict_report(experts.names, facts)
-    return found | {"gates": summary(gates_on_updates(found))}
+    return found | {"gates": summary(gates_on_reading(opened.unrecorded) + gates_on_updates(found))}
 
 
 def check_finite(name: str, figures: Sequence[float]) -> None:
@@ -184,7 +185,7 @@ def check_finite(name: str, figures: Sequence[float]) -> None:
 
 def facts_of_experts(experts: Experts, name: str) -> dict[str, Any]:
     """What the report needs to know of a module's experts; see `merge.conflict.between_experts`."""
-    facts = between_experts(experts.names, experts.factors(name), experts.products(name))
+    facts = between_experts(experts.names, experts.factors(name), experts.stack(name).products)
     check_finite(name, facts["mass"])
     return facts
 
@@ -195,12 +196,11 @@ def merged_module(experts: Experts, name: str, update: Update, rank: int | str) 
     Raises:
         ValueError: the result is not finite.
     """
-    factors = experts.factors(name)
     if isinstance(update.value, Tensor) and not is_finite(update.value):
         check_finite(name, [math.nan])
     joint = experts.cores(name) if isinstance(update.value, Tensor) else None
-    merged, kept, whole = cut(update.value, rank, [f.rank for f in factors], joint)
-    facts = with_merged(factors, experts.products(name), merged)
+    merged, kept, whole = cut(update.value, rank, [f.rank for f in experts.factors(name)], joint)
+    facts = with_merged(experts.stack(name), merged)
     check_finite(name, [whole, *map(sum, facts["gram"])])
     survival = None if update.kept is None else list(update.kept)
     return merged, facts | {"energy": [kept, whole], "rank": merged.rank, "survival": survival}
@@ -230,8 +230,9 @@ class Job:
         report = conflict_report(opened.experts.names, facts)
         report |= {"gates": summary(self.gates(opened, facts, report))}
         rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
-        for stale in (ADAPTER, DENSE, REJECTED):
-            shutil.rmtree(self.recipe.out / stale, ignore_errors=True)
+        unfinished = self.recipe.out.glob(f".{DENSE}{PREFIX}*")
+        for stale in (*(self.recipe.out / name for name in (ADAPTER, DENSE, REJECTED)), *unfinished):
+            shutil.rmtree(stale, ignore_errors=True)
         of_it = [self.recipe.out / name for name in (CONFLICT_JSON, CONFLICT_MD, CARD)]
         for path in (*of_it, *self.recipe.out.glob("events.out.tfevents.*")):
             path.unlink(missing_ok=True)
@@ -244,7 +245,7 @@ class Job:
             CARD: model_card(written, report),
         }
         energy = report["merged"]["retained_energy"]
-        manifest = merged_manifest(given, opened.fingerprint, self.identity, texts, report)
+        manifest = merged_manifest(given, opened, self.identity, texts, report)
         for name, text in texts.items():
             write_text(out / name, text)
         self.write_adapter(out / ADAPTER, opened, facts, manifest)
@@ -257,18 +258,19 @@ class Job:
         """Put the parts together."""
         config = merged_config({name: facts[name]["rank"] for name in facts}, opened.template)
 
-        def fill(path: Path) -> None:
-            write_tensors(path, self.parts.plan(), {"format": "pt"})
+        def fill(path: Path) -> str:
+            return write_tensors(path, self.parts.plan(), {"format": "pt"}, durable=False)
 
         write_adapter_with(folder, config, fill, manifest)
 
     def gates(self, opened: Opened, facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[Gate]:
         """What the gates find in the update and in the agent's answers; it stands among the parts for as long."""
+        before = gates_on_reading(opened.unrecorded)
         if self.examination is None:
-            return gates_on_updates(report)
+            return before + gates_on_updates(report)
         folder = self.parts.folder / "examined"
         self.write_adapter(folder, opened, facts, {"kind": "merged", "base_fingerprint": opened.fingerprint})
-        return gates_on_updates(report, examined=True) + gates_on_answers(self.examination.answers(folder))
+        return before + gates_on_updates(report, examined=True) + gates_on_answers(self.examination.answers(folder))
 
 
 def remove_parts(out: Path) -> None:
@@ -284,19 +286,19 @@ def moved(recipe: Recipe, out: Path, opened: Opened) -> dict[str, Any]:
 
 def merged_manifest(
     given: Mapping[str, Any],
-    fingerprint: str,
+    opened: Opened,
     recipe_sha256: str,
     texts: Mapping[str, str],
     report: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe and reports."""
-    ours = {
+    ours = opened.reading | {
         "reports": {name: text_sha256(text) for name, text in texts.items()},
         "gates": report["gates"]["verdict"],
     }
     return dict(given) | {
         "kind": "merged",
-        "base_fingerprint": fingerprint,
+        "base_fingerprint": opened.fingerprint,
         "config_sha256": recipe_sha256,
         "metrics": dict(given.get("metrics") or {}) | {"retained_energy": report["merged"]["retained_energy"]},
         "extra": dict(given.get("extra") or {}) | ours,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from merge.adapter_checks import check_reading
 from merge.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
 from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
 from merge.grams import StoredGrams
@@ -30,6 +31,10 @@ class Opened:
     """Name -> sha256 of the Gram matrices' file."""
     template: dict[str, Any]
     """PEFT configuration of one of them, for the settings that the merged adapter keeps."""
+    reading: dict[str, str]
+    """Hashes of the tokenizer and the chat template that all share, where they are recorded."""
+    unrecorded: list[str]
+    """Experts that do not record them."""
 
 
 def open_sources(recipe: Recipe) -> Opened:
@@ -37,7 +42,7 @@ def open_sources(recipe: Recipe) -> Opened:
 
     Raises:
         AdapterError: another base, another content than the recipe names, a child without its parent before it in the
-            chain, or settings that cannot be carried into one adapter.
+            chain, another tokenizer or chat template, or settings that cannot be carried into one adapter.
         ValueError: modules or weights do not fit.
     """
     if not recipe.sources or not all(recipe.sources.values()):
@@ -66,6 +71,8 @@ def open_sources(recipe: Recipe) -> Opened:
                 hashes[name][-1]["relative_to_sha256"] = parent.sha256
         vectors[name] = terms[0] if len(terms) == 1 else add(terms, signs)
     check_carried(links)
+    reading, silent = check_reading({str(source.path): adapter.manifest["extra"] for source, adapter in links})
+    unrecorded = [name for name, chain in sorted(recipe.sources.items()) if {str(s.path) for s in chain} & {*silent}]
     if recipe.missing == "zero":
         vectors = filled(vectors)
     check_same_modules(list(vectors.values()))
@@ -81,12 +88,14 @@ def open_sources(recipe: Recipe) -> Opened:
         hashes,
         gram_hashes,
         links[0][1].config,
+        reading,
+        unrecorded,
     )
 
 
 def filled(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
     """The same experts over all modules that any of them has; a module that one lacks is a zero update."""
-    shapes = {module: vector[module].shape for vector in vectors.values() for module in vector}
+    shapes = {module: vector.shape(module) for vector in vectors.values() for module in vector}
 
     def factors(vector: TaskVector, module: str) -> Factors:
         m, n = shapes[module]

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from merge.cores import RELATIVE_ZERO, Basis, Core, Cores, Mixture, singular
+from merge.cores import RELATIVE_ZERO, Basis, Core, Cores, singular, squared_sum
 from merge.factors import Factors
+from merge.products import Mixture, Stack, column_products
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,19 @@ def cut(
     if isinstance(update, Tensor):
         wish = max(expert_ranks) if rank == "max" else rank
         if joint is not None and isinstance(wish, int) and 2 * wish <= joint.cores.shape[2] <= min(update.shape) // 4:
-            return compress_from(update, wish, leading_inputs(joint, wish + max(wish // 2, 8)))
+            return compress_from(update, wish, leading_inputs(joint, wish + max(wish // 2, 16)))
         return compress(update, rank, expert_ranks)
     of_experts = isinstance(update, Core)
     if isinstance(update, Factors):
-        found = Cores.of([update])
+        found = Cores.of(Stack.of([update]))
         update = Core(found.left, found.cores[0], found.right)
     wish = max(expert_ranks) if rank == "max" else rank
-    U, S, V = singular(update.core, wish if isinstance(wish, int) else None)
+    U, S, V = update.triples or singular(update.core, wish if isinstance(wish, int) else None)
     whole = (S if len(S) == min(update.core.shape) else update.core).square().sum().item()
     k = choose_rank(rank, S, expert_ranks)
     root = S[:k].sqrt()  # on either side, so that neither under- or overflows in half precision
     turned_A, turned_B = V[:, :k] * root, U[:, :k] * root
-    A, B = (update.right @ turned_A).T.float().contiguous(), (update.left @ turned_B).float()
+    A, B = (update.right @ turned_A).T.float().contiguous(), (update.left @ turned_B).float().contiguous()
     factors = Factors(A, B)
     if of_experts and update.left.own and update.right.own:
         factors = Mixture(A, B, update.right.mix @ turned_A, update.left.mix @ turned_B)
@@ -157,19 +158,19 @@ def compress(delta: Tensor, rank: int | str, expert_ranks: Sequence[int]) -> tup
 
 def leading_inputs(joint: Cores, count: int) -> Tensor:
     """The directions that the experts together read most: (n, count) fp32, orthonormal."""
-    stacked = joint.cores.flatten(0, 1)  # (K p, q)
-    return (joint.right @ torch.linalg.eigh(stacked.T @ stacked)[1].flip(1)[:, :count]).float()
+    products = squared_sum([(a, b) for b, a in joint.pairs])
+    return (joint.right @ torch.linalg.eigh(products)[1].flip(1)[:, :count]).float().contiguous()
 
 
 def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 1) -> tuple[Factors, float, float]:
     """Approximate one dense update by factors, looking for its leading directions from a good guess.
 
-        Q = basis(D start),  then `powers` times  Q = basis(D D^T Q),   D ~ Q (Q^T D), cut to the rank
+        Q = basis(D^T D start), `powers` times;   D ~ (D Q) Q^T, cut to the rank
 
     Args:
         delta: (m, n) fp32.
         rank: k, below the columns of `start`.
-        start: (n, p).
+        start: (n, p), orthonormal.
         powers: each multiplies the spectrum's contrast by its square.
 
     Returns:
@@ -179,14 +180,14 @@ def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 1) -> t
     Choice: the experts' inputs instead of random numbers as the start: an update made of the experts lies near them,
         and the same update gives the same bytes.
     """
-    Q = Basis.of(delta @ start)[0].dense().float()
+    Q = start
     for _ in range(powers):
-        Q = Basis.of(delta @ (delta.T @ Q))[0].dense().float()
-    small = (Q.T @ delta).double()  # (p, n)
-    # Left singular vectors from the Gram matrix: the rows kept are projections, their values need no precision.
-    basis = torch.linalg.eigh(small @ small.T)[1].flip(1)[:, :rank]
-    projected = basis.T @ small  # (k, n)
-    norms = projected.norm(dim=1)
-    V = (projected / norms.clamp_min(torch.finfo(torch.float64).tiny).unsqueeze(1)).T
-    factors = balanced(Q.double() @ basis, norms, V)
+        Q = Basis.of(delta.T @ (delta @ Q))[0].dense().float()
+    small = delta @ Q  # (m, p)
+    # Right singular vectors from the Gram matrix: the columns kept are projections, their values need no precision.
+    basis = torch.linalg.eigh(column_products(small))[1].flip(1)[:, :rank]
+    projected = small.double() @ basis  # (m, k)
+    norms = projected.norm(dim=0)
+    U = projected / norms.clamp_min(torch.finfo(torch.float64).tiny)
+    factors = balanced(U, norms, Q.double() @ basis)
     return factors, projected.square().sum().item(), delta.norm(dim=1).double().square().sum().item()

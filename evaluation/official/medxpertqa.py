@@ -11,11 +11,23 @@ The authors ask not to use this reading for QVQ and DeepSeek-R1.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 LETTERS = "ABCDEFGHIJ"
 ECHOES = ("I understand", "A through J", "A through E", "A through D")
 SYSTEM = "You are a helpful medical assistant."
 """Of both turns; its wording, like that of `direct_turn`, follows a description of the release, not its text."""
+
+
+def released_question(stem: str, options: Sequence[str]) -> str:
+    """A question as the release spells it, with its answer choices on a line of their own.
+
+    Raises:
+        ValueError: fewer than 2 or more than 10 options.
+    """
+    letters = LETTERS[: _checked(len(options))]
+    choices = " ".join(f"({letter}) {option}" for letter, option in zip(letters, options, strict=True))
+    return f"{stem}\nAnswer Choices: {choices}"
 
 
 def first_turn(question: str) -> str:

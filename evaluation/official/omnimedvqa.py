@@ -22,8 +22,13 @@ def prompt(question: str, options: Sequence[str]) -> str:
 
 
 def prefix(question: str, options: Sequence[str]) -> str:
-    """What each candidate is appended to, after a blank and before a full stop, for its loss."""
+    """What each candidate is appended to, for its loss: plain text after the pictures, in no chat."""
     return f"Question: {prompt(question, options)} The answer is"
+
+
+def continuation(option: str) -> str:
+    """A candidate as it is appended to `prefix`; its loss is over these tokens alone."""
+    return f" {option}."
 
 
 def most_similar(text: str, options: Sequence[str]) -> int | None:

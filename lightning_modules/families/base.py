@@ -60,14 +60,45 @@ class VisionLanguageFamily(nn.Module):
         """The token that fills rows; masks go by length, never by this id."""
         return self.tokenizer.pad_token_id
 
+    def text_ids(self, text: str) -> list[int]:
+        """Tokenise a text by itself; control tokens in it stay plain text."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
     @abstractmethod
-    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+    def prompt_ids(
+        self, text: str, image_tokens: Sequence[int], *, system: str | None = None, pictures_last: bool = False
+    ) -> list[int]:
         """Tokenise one user turn up to where the assistant begins.
 
         Args:
             text: the question as `datamodules.prompts.prompt_text` writes it; control tokens in it stay plain text.
-            image_tokens: placeholder count of each picture; pictures stand before the text.
+            image_tokens: placeholder count of each picture.
+            system: system prompt in place of the family's own; empty leaves the system turn out.
+            pictures_last: the pictures stand after the text, not before it.
         """
+
+    @abstractmethod
+    def next_turn_ids(self, text: str) -> list[int]:
+        """Tokenise what follows the end token of an assistant turn: a user turn without pictures, as `prompt_ids`."""
+
+    @abstractmethod
+    def plain_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        """Tokenise pictures and then a text, outside any chat; arguments as of `prompt_ids`."""
+
+    def continued_ids(self, prompt: Sequence[int], reply: Sequence[int], text: str) -> list[int]:
+        """The prompt of a chat's next turn.
+
+        It holds, token for token, the prompt before it; the reply's tokens as they were generated, thinking and tags
+        included; the end token, which is added where the reply was cut at its limit; and the next user turn. The reply
+        is not decoded and tokenised again, for a text has many spellings in tokens and the model wrote one of them.
+
+        Args:
+            prompt: of the turn before, pictures included; these are shown once, in their turn.
+            reply: what the model generated after it, with or without its end token.
+            text: of the next user turn; control tokens in it stay plain text.
+        """
+        end = [] if reply and reply[-1] == self.eos_token_id else [self.eos_token_id]
+        return [*prompt, *reply, *end, *self.next_turn_ids(text)]
 
     @abstractmethod
     def preprocess(self, image: Image.Image) -> ImageInput:

@@ -15,19 +15,20 @@ from torch.nn.utils import skip_init
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
-from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.families.base import ImageInput
+from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
 from lightning_modules.packing import ATTENTION, Attention
 
-START, END, PAD, IMAGE = "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<empty_output>"
-"""Control tokens; the picture takes one that SmolLM2 reserved for notebooks, so that no embedding row is added."""
+PAD, IMAGE = "<|endoftext|>", "<empty_output>"
+"""More control tokens; the picture takes one that SmolLM2 reserved for notebooks, so no embedding row is added."""
 
 STRIDE = 32
 """Pixels per cell of the tower's feature map."""
 
 
-class Lite0SmolLM2(VisionLanguageFamily):
+class Lite0SmolLM2(ChatMLFamily):
     """Cells of Lite0's feature map, pooled and projected, stand before the question.
 
     The tower stays frozen in every stage; `projector_parameters` is what aligns it to the language model.
@@ -117,14 +118,8 @@ class Lite0SmolLM2(VisionLanguageFamily):
         self.register_buffer("word_scale", self.model.get_input_embeddings().weight.detach().std(), persistent=False)
 
     @override
-    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
-        def plain(piece: str) -> list[int]:
-            return self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-        start, end = self.tokenizer.convert_tokens_to_ids([START, END])
-        ids = [start, *plain(f"system\n{self.config.system}"), end, *plain("\n")] if self.config.system else []
-        ids += [start, *plain("user\n"), *[self.image_token_id] * sum(image_tokens), *plain(text), end]
-        return [*ids, *plain("\n"), start, *plain("assistant\n")]
+    def picture_ids(self, image_tokens: Sequence[int]) -> list[int]:
+        return [self.image_token_id] * sum(image_tokens)
 
     @override
     def preprocess(self, image: Image.Image) -> ImageInput:

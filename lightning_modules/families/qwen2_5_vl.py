@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from typing_extensions import override
 
-from lightning_modules.families.base import ImageInput, VisionLanguageFamily
+from lightning_modules.families.base import ImageInput
+from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.packing import ATTENTION, Attention
 
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+CONTROL_TOKENS = (START, END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
-class Qwen2_5_VL(VisionLanguageFamily):
+class Qwen2_5_VL(ChatMLFamily):
     """A Qwen2.5-VL checkpoint in the hub's file layout."""
 
     lora_targets = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -51,7 +52,6 @@ class Qwen2_5_VL(VisionLanguageFamily):
         super().__init__()
         self.config = config if config is not None else self.Config()
         self._build(weights)
-        self.system = self.config.system
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids("<|image_pad|>")
         self.vision_start_id, self.vision_end_id = ids("<|vision_start|>"), ids("<|vision_end|>")
@@ -74,16 +74,9 @@ class Qwen2_5_VL(VisionLanguageFamily):
         )
 
     @override
-    def prompt_ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
-        def plain(piece: str) -> list[int]:
-            return self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-        start, end = self.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
-        ids = [start, *plain(f"system\n{self.system}"), end, *plain("\n")] if self.system else []
-        ids += [start, *plain("user\n")]
-        for count in image_tokens:
-            ids += [self.vision_start_id, *[self.image_token_id] * count, self.vision_end_id]
-        return [*ids, *plain(text), end, *plain("\n"), start, *plain("assistant\n")]
+    def picture_ids(self, image_tokens: Sequence[int]) -> list[int]:
+        start, end, place = self.vision_start_id, self.vision_end_id, self.image_token_id
+        return [token for count in image_tokens for token in (start, *[place] * count, end)]
 
     @override
     def preprocess(self, image: Image.Image) -> ImageInput:

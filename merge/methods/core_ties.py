@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,26 +10,39 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.cores import singular
+from merge.cores import Cores, clear_directions, singular, squared_sum
 from merge.methods.interface import CoreMethod, check_choice, check_number
 from merge.methods.ties import Disjoint, Elect, ties
 
 
-def in_singular_bases(cores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def in_singular_bases(joint: Cores) -> tuple[Tensor, Tensor, Tensor]:
     """Turn cores into the singular bases of all experts together.
 
     Args:
-        cores: (K, p, q) fp64.
+        joint: the experts in common bases.
 
     Returns:
-        U (p, r), the turned cores (K, r, t), V (q, t): cores_i = U turned_i V^T.
+        U (p, r), the turned cores (K, r, t), V (q, t), fp64: cores_i = U turned_i V^T.
 
     Choice: the bases of [D_1 ... D_K] and [D_1; ...; D_K], so that the result depends on the updates alone; bases of
         the stacked B and A, as published, depend on how an update is split into factors.
     """
-    U = singular(torch.cat(list(cores), dim=1))[0]
-    V = singular(torch.cat(list(cores), dim=0))[2]
-    return U, U.T @ cores @ V, V
+    U, V = joint_directions(joint.pairs), joint_directions([(a, b) for b, a in joint.pairs])
+    return U, torch.stack([(U.T @ b) @ (V.T @ a).T for b, a in joint.pairs]), V
+
+
+def joint_directions(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Left singular vectors of [D_1 ... D_K], D_i = b_i a_i^T, without those of nothing but rounding noise.
+
+    Args:
+        pairs: K times (p, r_i) and (q, r_i) fp64.
+
+    Returns:
+        (p, r), the leading one first.
+    """
+    # What is turned into these bases is rounded to fp32, so that six digits are enough.
+    U = clear_directions(squared_sum(pairs), floor=1e-10)
+    return singular(torch.cat([b @ a.T for b, a in pairs], dim=1))[0] if U is None else U
 
 
 class CoreTies(CoreMethod):
@@ -59,16 +73,16 @@ class CoreTies(CoreMethod):
             check_choice("disjoint", self.disjoint, ("weighted", "mean", "sum"))
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
+    def core(self, joint: Cores, weights: Tensor) -> Tensor:
         c = self.config
-        return core_ties(cores, weights, density=c.density, lambda_=c.lambda_, elect=c.elect, disjoint=c.disjoint)
+        return core_ties(joint, weights, density=c.density, lambda_=c.lambda_, elect=c.elect, disjoint=c.disjoint)
 
 
 def core_ties(
-    cores: Tensor, weights: Tensor, *, density: float, lambda_: float, elect: Elect, disjoint: Disjoint
+    joint: Cores, weights: Tensor, *, density: float, lambda_: float, elect: Elect, disjoint: Disjoint
 ) -> Tensor:
-    """TIES in the joint singular bases: (K, p, q) and (K,) -> (p, q); options as for `ties`."""
-    U, turned, V = in_singular_bases(cores)
+    """TIES in the joint singular bases: K experts in common bases and (K,) -> (p, q); options as for `ties`."""
+    U, turned, V = in_singular_bases(joint)
     # fp32, in which magnitudes are ordered and counted exactly.
     merged = ties(turned.float(), weights.float(), density=density, lambda_=lambda_, elect=elect, disjoint=disjoint)
     return U @ merged.double() @ V.T

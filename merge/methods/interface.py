@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.cores import Core, Cores, Products
+from merge.cores import Core, Cores, Triples
 from merge.factors import Factors
+from merge.products import Stack
 
 BLOCK_ENTRIES = 2**17
 """Entries handled at once: what is made of a block stays in the processor's cache."""
@@ -62,7 +64,7 @@ class Experts:
         self.modules = list(next(iter(vectors.values())))
         self._module = ""
         self._factors: list[Factors] = []
-        self._products: Products | None = None
+        self._stack: Stack | None = None
         self._cores: Cores | None = None
 
     def __len__(self) -> int:
@@ -72,21 +74,21 @@ class Experts:
         """The K updates of a module."""
         if module != self._module:
             self._factors = [vector[module] for vector in self.vectors.values()]
-            self._module, self._products, self._cores = module, None, None
+            self._module, self._stack, self._cores = module, None, None
         return self._factors
 
-    def products(self, module: str) -> Products:
-        """Inner products of the columns of the K updates of a module."""
+    def stack(self, module: str) -> Stack:
+        """The K updates of a module side by side."""
         factors = self.factors(module)
-        if self._products is None:
-            self._products = Products.of(factors)
-        return self._products
+        if self._stack is None:
+            self._stack = Stack.of(factors)
+        return self._stack
 
     def cores(self, module: str) -> Cores:
         """The K updates of a module in joint bases."""
-        products = self.products(module)
+        stack = self.stack(module)
         if self._cores is None:
-            self._cores = Cores.of(self.factors(module), products)
+            self._cores = Cores.of(stack)
         return self._cores
 
     def tiles(self, module: str) -> Iterator[Tile]:
@@ -104,7 +106,7 @@ class Experts:
 
     def squared_norms(self, module: str) -> Tensor:
         """(K,) fp64."""
-        return self.products(module).gram().diagonal()
+        return self.stack(module).products.gram().diagonal()
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,13 @@ class CoreMethod(MergeMethod):
     """A rule on cores: exact in factor space, and of the experts' joint rank at most."""
 
     @abstractmethod
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
-        """(K, p, q) fp64 and (K,) fp64 -> (p, q) fp64."""
+    def core(self, joint: Cores, weights: Tensor) -> Tensor | Triples:
+        """The merged core, (p, q) fp64, or its singular value decomposition where the rule gives that.
+
+        Args:
+            joint: one module's experts; `joint.cores` is (K, p, q) fp64.
+            weights: (K,) fp64.
+        """
 
     @override
     def prepare(self, experts: Experts) -> Callable[[str], Update]:
@@ -169,7 +176,11 @@ class CoreMethod(MergeMethod):
 
         def module(name: str) -> Update:
             joint = experts.cores(name)
-            return Update(Core(joint.left, self.core(joint.cores, weights), joint.right))
+            found = self.core(joint, weights)
+            if isinstance(found, Tensor):
+                return Update(Core(joint.left, found, joint.right))
+            U, S, V = found
+            return Update(Core(joint.left, (U * S) @ V.T, joint.right, found))
 
         return module
 
@@ -200,12 +211,12 @@ class EntryMethod(MergeMethod):
         def module(name: str) -> Update:
             known = self.of_module(experts, name, shared)
             merged = torch.empty(experts.factors(name)[0].shape)
-            kept = torch.zeros(len(experts), dtype=torch.float64)
+            kept = [0] * len(experts)
             for tile in experts.tiles(name):
                 sparse = self.sparsify(experts, tile, known)
-                kept += sparse.sign().abs_().sum(dim=(1, 2))  # below 2**24 each, so exact; faster than count_nonzero
+                kept = [k + np.count_nonzero(x.numpy() != 0) for k, x in zip(kept, sparse, strict=True)]
                 merged[tile.rows] = self.fuse(sparse, sparse.new_tensor(experts.weights), known)
-            return Update(merged, (kept / merged.numel()).tolist())
+            return Update(merged, [k / merged.numel() for k in kept])
 
         return module
 
@@ -223,16 +234,21 @@ def expert_tiles(vector: Mapping[str, Factors], modules: Sequence[str]) -> Itera
         yield from (f.B[rows] @ f.A for rows in blocks_of(f.shape))
 
 
-def expert_sample(vector: Mapping[str, Factors], modules: Sequence[str], entries: int = 2**19) -> Tensor:
-    """Some `entries` of one expert's dense updates, of every module in proportion to its size: evenly spaced places."""
+def expert_sample(vector: Mapping[str, Factors], modules: Sequence[str], entries: int = 2**18) -> Tensor:
+    """Some `entries` of one expert's dense updates, of every module in proportion to its size.
+
+    Choice: where evenly spaced rows and columns cross. Entries of a row share its norm, and so do those of a column, so
+        that many rows with few entries of each tell more than a few whole rows.
+    """
     sizes = {module: math.prod(vector[module].shape) for module in modules}
     found = []
     for module, size in sizes.items():
         f, count = vector[module], max(1, entries * size // sum(sizes.values()))
-        m = f.shape[0]
-        rows = torch.arange(min(m, 64)) * m // min(m, 64)  # a bad sample costs a second pass, no accuracy
-        flat = (f.B[rows] @ f.A).flatten()
-        found.append(flat[torch.arange(min(count, len(flat))) * len(flat) // min(count, len(flat))])
+        m, n = f.shape
+        height = min(m, math.isqrt(count) + 1)
+        width = min(n, count // height + 1)
+        rows, columns = torch.arange(height) * m // height, torch.arange(width) * n // width
+        found.append((f.B[rows] @ f.A[:, columns]).flatten())
     return torch.cat(found)
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from merge.cores import singular
+from merge.cores import Cores, Triples, singular
 from merge.methods.interface import CoreMethod, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.tsv_m import RELATIVE_RANK
 
 
-def iso_c(cores: Tensor, weights: Tensor, lambda_: float = 1.0) -> Tensor:
+def iso_c(cores: Tensor, weights: Tensor, lambda_: float = 1.0) -> Triples:
     """Flatten the spectrum of the sum.
 
         sum_i w_i D_i = U S V^T,   M = lambda mean(S) U V^T
@@ -24,7 +24,7 @@ def iso_c(cores: Tensor, weights: Tensor, lambda_: float = 1.0) -> Tensor:
         lambda_: scale of the result.
 
     Returns:
-        (p, q).
+        The singular value decomposition of M, (p, r), (r,) and (q, r).
 
     Source: Iso-C, arXiv:2502.04959.
     Choice: only over the directions that the sum has. In full space a LoRA's sum has singular values of 0 by the
@@ -32,7 +32,8 @@ def iso_c(cores: Tensor, weights: Tensor, lambda_: float = 1.0) -> Tensor:
     """
     U, S, V = singular(task_arithmetic(cores, weights))
     kept = S > RELATIVE_RANK * S[0]
-    return lambda_ * S[kept].mean().nan_to_num() * U[:, kept] @ V[:, kept].T
+    kept[0] = True
+    return U[:, kept], (lambda_ * S[kept].mean()).expand(int(kept.sum())), V[:, kept]
 
 
 class IsoC(CoreMethod):
@@ -49,5 +50,5 @@ class IsoC(CoreMethod):
             check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
-        return iso_c(cores, weights, self.config.lambda_)
+    def core(self, joint: Cores, weights: Tensor) -> Triples:
+        return iso_c(joint.cores, weights, self.config.lambda_)

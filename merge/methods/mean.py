@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
+from merge.cores import Cores
 from merge.methods.interface import CoreMethod
 from merge.methods.task_arithmetic import task_arithmetic
 
@@ -38,5 +39,5 @@ class Mean(CoreMethod):
         """Nothing to set."""
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
-        return mean(cores, weights)
+    def core(self, joint: Cores, weights: Tensor) -> Tensor:
+        return mean(joint.cores, weights)

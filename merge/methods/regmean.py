@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from merge.methods.interface import Experts, MergeMethod, Update, check_number
 
 def regmean(
     factors: Sequence[Factors],
-    grams: Sequence[Tensor],
+    grams: Iterable[Tensor],
     weights: Sequence[float],
     *,
     off_diagonal: float = 0.95,
@@ -30,7 +30,7 @@ def regmean(
 
     Args:
         factors: K updates of one module.
-        grams: K matrices (n, n), the mean of x x^T over the expert's own tokens.
+        grams: K matrices (n, n), the mean of x x^T over the expert's own tokens; taken one at a time.
         weights: K, above 0.
         off_diagonal: factor on the entries beside the diagonal, in [0, 1].
         ridge: added to the diagonal, as a share of its mean.
@@ -45,13 +45,14 @@ def regmean(
     Choice: on updates instead of weights, which is the same for one base, and keeps the result a LoRA.
     """
     n = factors[0].shape[1]
-    if wrong := [tuple(g.shape) for g in grams if g.shape != (n, n)]:
-        raise ValueError(f"Gram matrix of shape {wrong[0]} for a module with {n} inputs")
     total, read = torch.zeros(n, n, dtype=torch.float64), []
     for f, g, w in zip(factors, grams, weights, strict=True):  # one (n, n) at a time: n is 18944 in a model of 7B
-        H = w * off_diagonal_scaled(g.double(), off_diagonal)
+        if g.shape != (n, n):
+            raise ValueError(f"Gram matrix of shape {tuple(g.shape)} for a module with {n} inputs")
+        H = off_diagonal_scaled(g.double(), off_diagonal).mul_(w)
         total += H
         read.append(f.A.double() @ H)
+        del g, H  # before the next is read
     total.diagonal().add_(ridge * total.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny))
     A = torch.cholesky_solve(torch.cat(read).T, torch.linalg.cholesky(total)).T
     return Factors(A.float(), torch.cat([f.B for f in factors], dim=1))
@@ -93,8 +94,8 @@ class RegMean(MergeMethod):
             raise ValueError(f"Gram matrices of {sorted(grams or ())} are given; experts: {sorted(experts.names)}")
 
         def module(name: str) -> Update:
-            held = [grams[expert][name] for expert in experts.names]
-            merged = regmean(experts.factors(name), held, experts.weights, off_diagonal=c.off_diagonal, ridge=c.ridge)
+            read = (grams[expert][name] for expert in experts.names)
+            merged = regmean(experts.factors(name), read, experts.weights, off_diagonal=c.off_diagonal, ridge=c.ridge)
             return Update(Factors(merged.A * c.lambda_, merged.B))
 
         return module

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from merge.cores import Cores
 from merge.methods.interface import CoreMethod, check_choice, check_number
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.wudi import interference_form
@@ -21,15 +22,13 @@ def participation_ratio(eigenvalues: Tensor) -> int:
     return max(1, int(torch.tensor(ratio - 1e-9).ceil()))
 
 
-def swudi(
-    cores: Tensor, weights: Tensor, *, time: float = 300.0, directions: str = "all", init: str = "mean"
-) -> Tensor:
+def swudi(joint: Cores, weights: Tensor, *, time: float = 300.0, directions: str = "all", init: str = "mean") -> Tensor:
     """Follow the gradient of the interference from a starting point for a time.
 
         M = M0 (1 - V f V^T) + N V (f / E) V^T,   f = 1 - exp(-t E) on the K leading directions, 0 on the others
 
     Args:
-        cores: (K, p, q) fp64, the experts in common bases.
+        joint: the experts in common bases.
         weights: (K,) fp64, above 0.
         time: t; the form is scaled so that E sums to K, the number of experts.
         directions: "all", or "participation" (SWUDI-A): as many as the spectrum of this layer has in effect.
@@ -40,13 +39,13 @@ def swudi(
 
     Source: SWUDI and SWUDI-A, arXiv:2606.07289; the form is that of `interference_form`.
     """
-    E, V, N = interference_form(cores, weights)
+    E, V, N = interference_form(joint, weights)
     f = -torch.expm1(-time * E)
     if directions == "participation":
         f[participation_ratio(E) :] = 0
     # f / E tends to t where E vanishes.
     ratio = torch.where(E > 0, f / E.clamp_min(torch.finfo(E.dtype).tiny), 0.0)
-    start = task_arithmetic(cores, weights / weights.sum() if init == "mean" else weights)
+    start = task_arithmetic(joint.cores, weights / weights.sum() if init == "mean" else weights)
     return start - start @ (V * f) @ V.T + N @ (V * ratio) @ V.T
 
 
@@ -75,6 +74,6 @@ class Swudi(CoreMethod):
             check_choice("init", self.init, ("mean", "sum"))
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
+    def core(self, joint: Cores, weights: Tensor) -> Tensor:
         c = self.config
-        return c.lambda_ * swudi(cores, weights, time=c.time, directions=c.directions, init=c.init)
+        return c.lambda_ * swudi(joint, weights, time=c.time, directions=c.directions, init=c.init)

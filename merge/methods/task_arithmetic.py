@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from merge.cores import Cores
 from merge.methods.interface import CoreMethod, check_number
 
 
@@ -44,5 +45,5 @@ class TaskArithmetic(CoreMethod):
             check_number("lambda_", self.lambda_, -math.inf)
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
-        return task_arithmetic(cores, weights, self.config.lambda_)
+    def core(self, joint: Cores, weights: Tensor) -> Tensor:
+        return task_arithmetic(joint.cores, weights, self.config.lambda_)

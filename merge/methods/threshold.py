@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,42 +37,79 @@ def kept_threshold(blocks: Callable[[], Iterable[Tensor]], density: float, sampl
         return 0.0
     if sample is not None and (found := threshold_near(blocks, density, sample)) is not None:
         return found
-    upper = torch.zeros(2**15, dtype=torch.int64)
+    upper = np.zeros(2**15, dtype=np.int64)
     for block in blocks():
-        upper += torch.bincount(magnitude_bits(block) >> 16, minlength=2**15)
-    k = int(density * upper.sum().item())
+        upper += np.bincount(magnitude_bits(block).numpy() >> 16, minlength=2**15)
+    k = int(density * int(upper.sum()))
     if k == 0:
         return math.inf
     bin_, k_in_bin = nth_from_top(upper, k)
-    lower = torch.zeros(2**16, dtype=torch.int64)
+    lower = np.zeros(2**16, dtype=np.int64)
     for block in blocks():
-        bits = magnitude_bits(block)
-        lower += torch.bincount(bits[bits >> 16 == bin_] & 0xFFFF, minlength=2**16)
+        bits = magnitude_bits(block).numpy()
+        lower += np.bincount(bits[bits >> 16 == bin_] & 0xFFFF, minlength=2**16)
     low, _ = nth_from_top(lower, k_in_bin)
     return as_magnitude((bin_ << 16) | low)
 
 
 def threshold_near(blocks: Callable[[], Iterable[Tensor]], density: float, sample: Tensor) -> float | None:
-    """`kept_threshold` in one pass, where a sample tells within a twentieth of the rank where it lies; else None."""
-    guess = magnitude_bits(sample).sort(descending=True).values
-    rank, slack = density * len(guess), 0.05 * density * len(guess) + 8
-    if not (slack <= rank and rank + slack < len(guess)):
+    """`kept_threshold` in one pass, where a sample tells near enough where it lies; else None."""
+    bracket = Bracket.around(sample, density)
+    if bracket is None or bracket.high - bracket.low >= 2**22:  # counted by exact value, which takes too much memory
         return None
-    low, high = int(guess[int(rank + slack)]), int(guess[int(rank - slack)])
-    if high - low >= 2**22:  # counted by exact value, which takes too much memory
-        return None
-    counts = torch.zeros(high - low + 1, dtype=torch.int64)
-    entries = above = 0
+    counts = np.zeros(bracket.high - bracket.low + 1, dtype=np.int64)
+    waiting: list[np.ndarray] = []
+    held = 0
     for block in blocks():
-        bits = magnitude_bits(block)
-        ordered = bits.numpy()  # whose comparisons and selections take a third of torch's time
-        inside = bits[torch.from_numpy(((ordered >= low) & (ordered <= high)).nonzero()[0])].long() - low
-        counts.index_add_(0, inside, torch.ones_like(inside))
-        entries, above = entries + len(ordered), above + int((ordered > high).sum())
-    k = int(density * entries)
-    if not above < k <= above + int(counts.sum()):
-        return None
-    return as_magnitude(low + nth_from_top(counts, k - above)[0])
+        waiting.append(bracket.inside(magnitude_bits(block).numpy()))
+        held += len(waiting[-1])
+        if held > len(counts):
+            counts += counted(waiting, len(counts))
+            waiting, held = [], 0
+    counts += counted(waiting, len(counts))
+    k = int(density * bracket.entries) - bracket.above
+    return as_magnitude(bracket.low + nth_from_top(counts, k)[0]) if 0 < k <= counts.sum() else None
+
+
+def counted(values: Sequence[np.ndarray], bins: int) -> np.ndarray:
+    """How often each number below `bins` occurs."""
+    return np.bincount(np.concatenate(values), minlength=bins) if values else np.zeros(bins, dtype=np.int64)
+
+
+@dataclass
+class Bracket:
+    """Two magnitudes between which a threshold is thought to lie, and what was seen above them."""
+
+    low: int
+    """Bit pattern."""
+    high: int
+    """Bit pattern."""
+    entries: int = 0
+    above: int = 0
+
+    @classmethod
+    def around(cls, sample: Tensor, density: float) -> Bracket | None:
+        """A twentieth of the rank to either side of where a sample, (S,), has it; None where it is too small for that.
+
+        Args:
+            sample: (S,) entries that stand for all.
+            density: fraction to keep, in [0, 1].
+        """
+        guess = magnitude_bits(sample).numpy()
+        rank, slack = density * len(guess), 0.05 * density * len(guess) + 8
+        if not (slack + 1 <= rank and rank + slack < len(guess)):
+            return None
+        return cls(nth_largest(guess, int(rank + slack)), nth_largest(guess, int(rank - slack)))
+
+    def inside(self, bits: np.ndarray) -> np.ndarray:
+        """Count some magnitudes' bit patterns, (n,) int32; those in the bracket, less its lower end, uint32.
+
+        Choice: in numpy, whose comparisons, counts and selections take a third of torch's time.
+        """
+        self.entries += len(bits)
+        self.above += int(np.count_nonzero(bits > self.high))
+        from_low = (bits - np.int32(self.low)).view(np.uint32)  # those below become the largest
+        return from_low[(from_low <= np.uint32(self.high - self.low)).nonzero()[0]]
 
 
 def magnitude_bits(block: Tensor) -> Tensor:
@@ -78,15 +117,20 @@ def magnitude_bits(block: Tensor) -> Tensor:
     return block.float().abs().flatten().view(torch.int32)
 
 
+def nth_largest(values: np.ndarray, n: int) -> int:
+    """The n-th largest of some integers, n from 1."""
+    return int(np.partition(values, len(values) - n)[len(values) - n])
+
+
 def as_magnitude(bits: int) -> float:
     """The non-negative fp32 number of a bit pattern."""
     return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()
 
 
-def nth_from_top(counts: Tensor, n: int) -> tuple[int, int]:
+def nth_from_top(counts: np.ndarray, n: int) -> tuple[int, int]:
     """The bin that holds the n-th largest item (n from 1), and its place counted from the top of that bin."""
-    from_top = counts.flip(0).cumsum(0)
-    position = int((from_top < n).sum())
+    from_top = counts[::-1].cumsum()
+    position = int(np.searchsorted(from_top, n))
     above = int(from_top[position - 1]) if position else 0
     return len(counts) - 1 - position, n - above
 

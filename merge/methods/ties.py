@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardshrink
 from typing_extensions import override
 
 from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
@@ -29,14 +28,21 @@ def trim(task_vectors: Tensor, thresholds: Tensor) -> Tensor:
         a twentieth of the time of a comparison and a selection.
     """
     below = torch.nextafter(thresholds, torch.zeros_like(thresholds)).tolist()
-    return torch.stack([hardshrink(x, a) if a > 0 else x for x, a in zip(task_vectors, below, strict=True)])
+    trimmed = torch.empty_like(task_vectors)
+    for out, x, a in zip(trimmed, task_vectors, below, strict=True):
+        if a > 0:
+            torch.hardshrink(x, a, out=out)
+        else:
+            out.copy_(x)
+    return trimmed
 
 
-def elect_sign(weighted: Tensor, elect: Elect = "mass", norms: Tensor | None = None) -> Tensor:
+def elect_sign(trimmed: Tensor, weights: Tensor, elect: Elect = "mass", norms: Tensor | None = None) -> Tensor:
     """The sign per entry that outweighs the other.
 
     Args:
-        weighted: (K, *S), trimmed and weighted.
+        trimmed: (K, *S).
+        weights: (K,), above 0.
         elect: "mass" compares the summed magnitudes, "frequency" the numbers of experts, "unit" the summed magnitudes
             of experts scaled to unit norm.
         norms: (K,) of the whole experts, for "unit".
@@ -48,13 +54,13 @@ def elect_sign(weighted: Tensor, elect: Elect = "mass", norms: Tensor | None = N
     Choice: a draw elects +1, as mergekit and PEFT; the released code takes the commoner sign of the whole vector.
         "unit" is ours: by mass, an expert of a tenth of the others' norm hardly ever wins a vote.
     """
-    votes = weighted
     if elect == "frequency":
-        votes = weighted.sign()
+        total = trimmed.sign().sum(dim=0)
     elif elect == "unit" and norms is not None:
-        votes = weighted / per_expert(norms.clamp_min(torch.finfo(torch.float32).tiny), weighted)
-    total = votes.sum(dim=0) + 0.0  # -0 becomes +0
-    return torch.copysign(torch.ones((), dtype=total.dtype), total)
+        total = torch.tensordot(weights / norms.clamp_min(torch.finfo(torch.float32).tiny).to(weights), trimmed, dims=1)
+    else:
+        total = torch.tensordot(weights, trimmed, dims=1)
+    return torch.copysign(torch.ones((), dtype=total.dtype), total.add_(0.0))  # -0 becomes +0
 
 
 def disjoint_merge(trimmed: Tensor, weights: Tensor, sign: Tensor, disjoint: Disjoint = "weighted") -> Tensor:
@@ -92,7 +98,7 @@ def elect_and_merge(
     norms: Tensor | None = None,
 ) -> Tensor:
     """The second half of TIES, on entries that were sparsified before: (K, *S) -> (*S)."""
-    sign = elect_sign(trimmed * per_expert(weights, trimmed), elect, norms)
+    sign = elect_sign(trimmed, weights, elect, norms)
     return lambda_ * disjoint_merge(trimmed, weights, sign, disjoint)
 
 

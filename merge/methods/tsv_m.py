@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.cores import singular
+from merge.cores import Cores, Triples, singular, singular_of_product
 from merge.methods.interface import CoreMethod, check_number
 
 RELATIVE_RANK = 1e-6
@@ -26,34 +27,32 @@ def polar(stack: Tensor) -> Tensor:
     return P[:, kept] @ Q[:, kept].T
 
 
-def tsv_m(cores: Tensor, weights: Tensor, *, share: float = 0.0, lambda_: float = 1.0) -> Tensor:
+def tsv_m(experts: Sequence[Triples], weights: Tensor, *, share: float = 0.0, lambda_: float = 1.0) -> Triples:
     """Orthogonalise the experts' singular vectors and put their singular values back.
 
         M = lambda U S V^T,   U = polar([U_1 ... U_K]),  S = diag(w_1 S_1, ..., w_K S_K),  V = polar([V_1 ... V_K])
 
     Args:
-        cores: (K, p, q) fp64, the experts in common bases (or dense).
+        experts: K singular value decompositions, in common bases.
         weights: (K,) fp64.
         share: of each expert's directions that is kept, in (0, 1]; 0 means 1 / K.
         lambda_: scale of the result.
 
     Returns:
-        (p, q).
+        U, lambda S and V of M, K blocks one after the other.
 
     Source: TSV-Merge, arXiv:2412.00081.
     Choice: the paper keeps 1 / K of min(m, n) directions, which for a LoRA would be all or zeros; 1 / K of its own
         rank is counted here.
     """
     U, S, V = [], [], []
-    for core, weight in zip(cores, weights, strict=True):
-        u, s, v = singular(core)
+    for (u, s, v), weight in zip(experts, weights, strict=True):
         rank = int((s > RELATIVE_RANK * s[0]).sum())
-        k = max(1, math.ceil(rank * (share or 1 / len(cores)) - 1e-9))
+        k = max(1, math.ceil(rank * (share or 1 / len(experts)) - 1e-9))
         U.append(u[:, :k])
         S.append(weight * s[:k])
         V.append(v[:, :k])
-    left, right = polar(torch.cat(U, dim=1)), polar(torch.cat(V, dim=1))
-    return lambda_ * (left * torch.cat(S)) @ right.T
+    return polar(torch.cat(U, dim=1)), lambda_ * torch.cat(S), polar(torch.cat(V, dim=1))
 
 
 class TsvM(CoreMethod):
@@ -73,5 +72,7 @@ class TsvM(CoreMethod):
             check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
-    def core(self, cores: Tensor, weights: Tensor) -> Tensor:
-        return tsv_m(cores, weights, share=self.config.share, lambda_=self.config.lambda_)
+    def core(self, joint: Cores, weights: Tensor) -> Triples:
+        experts = [singular_of_product(*pair) for pair in joint.pairs]
+        U, S, V = tsv_m(experts, weights, share=self.config.share, lambda_=self.config.lambda_)
+        return singular_of_product(U * S, V)

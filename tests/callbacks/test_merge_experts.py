@@ -11,9 +11,10 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.input_grams import input_grams, trace_of
 from callbacks.merge_board import places, write_board
 from callbacks.merge_experts import MergeExperts
-from callbacks.merge_model import MergeModel, input_grams, trace_of
+from callbacks.merge_model import MergeModel
 from datamodules.batch import BadExampleError
 from experiment import live_model
 from experiment.folders import ExperimentFolder
@@ -21,9 +22,11 @@ from lightning_modules.policy import LoRASettings
 from merge.__main__ import main
 from merge.adapter_files import adapter_sha256, base_fingerprint, is_complete, read_adapter, write_adapter
 from merge.auto import auto_merge
-from merge.grams import StoredGrams
+from merge.gates import gates_on_smoke
+from merge.grams import StoredGrams, passes
 from merge.peft_layout import task_vector_of
 from tests.conftest import made_example, randomise_adapter
+from tests.merge.conftest import READS
 
 SPECIALTIES = ("alpha", "beta")
 
@@ -73,7 +76,7 @@ def made(tiny_policy, tmp_path):
         randomise_adapter(tiny_policy, "dsa", seed=seed)
         config, tensors = tiny_policy.adapter_state("dsa")
         tiny_policy.remove_adapter("dsa")
-        manifest = {"kind": "dsa", "base_fingerprint": fingerprint, "specialty": specialty}
+        manifest = {"kind": "dsa", "base_fingerprint": fingerprint, "specialty": specialty, "extra": READS}
         write_adapter(experiment.folder.run(specialty).adapter, config, tensors, manifest)
     return experiment
 
@@ -134,6 +137,25 @@ def test_gram_matrices_are_taken_under_the_expert_kept_and_made_anew_when_it_cha
     assert path.read_bytes() != first
 
 
+def test_less_memory_for_gram_matrices_means_more_passes_and_the_same_bytes(made, tmp_path, monkeypatch):
+    chain, asked = [made.folder.run("alpha").adapter], []
+
+    def counted(policy, questions, names, answer_with):
+        asked.append(list(names))
+        return input_grams(policy, questions, names, answer_with)
+
+    monkeypatch.setattr("callbacks.merge_model.input_grams", counted)
+    whole = MergeModel(made).grams("alpha", chain, tmp_path / "whole", 3).read_bytes()
+    model = MergeModel(made)
+    sizes = model.sizes(chain[0])
+    modules = dict(made.tiny.family.model.named_modules())
+    assert sizes == {name: modules[name].in_features for name in asked[0]}
+    model.gram_mib = 0.1  # of 8 * 64^2 bytes each, and 8 * 96^2
+    assert model.grams("alpha", chain, tmp_path / "few", 3).read_bytes() == whole
+    assert asked[1:] == passes(sizes, 0.1)
+    assert len(asked) > 4
+
+
 def test_traces_take_turns_and_questions_without_one_are_read_alone():
     example = made_example(0)
     assert trace_of(example, 5, "letter") == example.trace("intuitive", "letter")
@@ -157,6 +179,70 @@ def test_the_base_is_as_it_was_after_adapters_were_swapped_in(made):
     assert all(torch.equal(a, b) for a, b in zip(before, made.tiny.family.parameters(), strict=True))
     assert made.tiny.active == ()
     assert MergeModel(made, max_new_tokens=6, n=0).examine([], "alpha", "val") == first
+
+
+def lora(made, folder, seed, scale):
+    """A random adapter of the tiny base, B of the given size."""
+    made.tiny.add_adapter("dsa", LoRASettings(rank=2, alpha=4.0))
+    randomise_adapter(made.tiny, "dsa", seed=seed, scale=scale)
+    config, tensors = made.tiny.adapter_state("dsa")
+    made.tiny.remove_adapter("dsa")
+    write_adapter(folder, config, tensors, {"kind": "merged", "base_fingerprint": made.fingerprint})
+    return folder
+
+
+def test_divergence_from_the_base_is_what_two_plain_passes_give(made):
+    model, chain = MergeModel(made, max_new_tokens=6), [made.folder.run("alpha").adapter]
+    other = [made.folder.run("beta").adapter]
+    replies = model.replies(chain, "alpha", "val", 2)
+    expected = []
+    for example, reply in zip(made.data("alpha").splits["val"], replies, strict=True):
+        logps = []
+        for adapters in ((), other):
+            with torch.no_grad(), model.acting(adapters) as policy:
+                line = policy.line([policy.prompt(example, "")], [reply.ids])
+                states = policy.hidden_states(line)[-len(reply.ids) - 1 : -1]
+                logps.append(policy.family.logits(states).double().log_softmax(-1))
+        expected.append((logps[1].exp() * (logps[1] - logps[0])).sum(-1).mean())
+    assert model.kl(other, chain, "alpha", 2) == pytest.approx(torch.stack(expected).mean().item(), rel=1e-3)
+    assert model.kl([], chain, "alpha", 2) == 0
+    assert made.tiny.active == ()
+
+
+def smoked(made, adapter, experts):
+    """What the gates say of an adapter's logits and loops, its answers left aside."""
+    answers = MergeModel(made, max_new_tokens=30).examination(experts, 2).answers(adapter)
+    return gates_on_smoke({specialty: a.smoke for specialty, a in answers.items()})
+
+
+def test_an_agent_whose_logits_overflow_or_that_repeats_itself_is_rejected_and_a_healthy_one_is_not(made, tmp_path):
+    # The tiny random base repeats its last token; a large update keeps it from that, a tiny one does not.
+    experts = {s: [lora(made, tmp_path / s, seed, 3.0)] for seed, s in enumerate(SPECIALTIES)}
+    made.data = lambda _: Data({"val": [made_example(i) for i in range(2)], "test": []})
+    assert [g.verdict for g in smoked(made, experts["alpha"][0], {"alpha": experts["alpha"]})] == ["accept"]
+    broken = smoked(made, lora(made, tmp_path / "huge", 0, 1e30), experts)
+    assert [g.text for g in broken if g.verdict == "reject" and "NaN" in g.text] == [
+        f"{s}: logits of the merged agent hold NaN or infinity" for s in SPECIALTIES
+    ]
+    loops = smoked(made, lora(made, tmp_path / "still", 0, 1e-3), experts)
+    assert [g.verdict for g in loops] == ["reject", "reject", "accept"]
+    assert loops[0].text == "alpha: 1.000 of the replies end in a loop, 0.000 of the expert's (n = 2)"
+    far = smoked(made, experts["beta"][0], {s: [made.folder.run(s).adapter] for s in SPECIALTIES})
+    assert [g.verdict for g in far] == ["warn", "warn", "accept"]
+
+
+def test_smoke_is_rejected_on_disk_and_shown_in_every_report(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.merge_model.reply_kl", lambda policy, prompt, ids: float("nan"))
+    callback(made, methods=TIES).finish()
+    folder = made.folder.merged("ties")
+    assert [p.name for p in folder.iterdir() if p.name == "adapter"] == []
+    for name in ("conflict.md", "README.md", "conflict.json"):
+        assert "alpha: logits of the base or the expert hold NaN" in (folder / "rejected" / name).read_text()
+    manifest = read_adapter(folder / "rejected/adapter", base_fingerprint=made.fingerprint).manifest
+    assert manifest["extra"]["gates"] == "reject"
+    monkeypatch.undo()
+    callback(made, methods={"healthy": TIES["ties"]}).finish()
+    assert "- accept: KL to the base, nats a token: alpha" in (made.folder.merged("healthy") / "README.md").read_text()
 
 
 def test_the_callback_merges_reports_and_repeats_nothing(made, capsys):
@@ -197,6 +283,7 @@ def test_stages_are_sources_of_their_own_or_summed(made):
         ({"sources": "all"}, "sources"),
         ({"gate": "off"}, "gate"),
         ({"gram_rows": 0}, "gram_rows"),
+        ({"gram_mib": 0}, "gram_mib"),
         ({"methods": TIES, "presets": ("ties",)}, "two merges are called 'ties'"),
         ({"methods": {"auto": {}}}, "two merges are called 'auto'"),
     ],
@@ -304,7 +391,7 @@ def test_the_command_line_asks_the_live_model(made, tmp_path, monkeypatch, capsy
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 0
     callback(made, presets=("regmean",), gram_rows=3).finish()
     assert adapter_sha256(tmp_path / "regmean/adapter") == adapter_sha256(made.folder.merged("regmean") / "adapter")
-    capsys.readouterr()
+    assert "- accept: KL to the base, nats a token: alpha" in capsys.readouterr().out
     code = main(["auto", "--config", str(tmp_path / "recipe.yaml")])
     found = json.loads((tmp_path / "regmean/auto.json").read_text())
     assert code == (0 if found["accepted"] else 3)

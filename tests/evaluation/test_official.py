@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from datamodules.medxpertqa import MedXpertQA
 from datamodules.path_vqa import PathVQA
 from datamodules.slake import Slake
 from datamodules.vqa_rad import VQARad
@@ -162,6 +163,19 @@ def test_medxpertqa_turns():
     for n in (1, 11):
         with pytest.raises(ValueError, match="2 to 10"):
             medxpertqa.letter("A", n)
+        with pytest.raises(ValueError, match="2 to 10"):
+            medxpertqa.released_question("Which?", ["x"] * n)
+
+
+@pytest.mark.parametrize("shape", ["hf", "github"])
+def test_a_medxpertqa_question_is_put_together_as_it_was_released(shape, tmp_path):
+    module = MedXpertQA(MedXpertQA.Config(**released_shapes.medxpertqa(tmp_path, shape)), specialty="medxpertqa")
+    questions = {example.question_id: example for example in module.splits["test"]}
+    for i in range(released_shapes.TRIALS):
+        row = released_shapes.medxpertqa_row(i, shape)
+        example = questions[row["id"]]
+        assert "Answer Choices" not in example.question
+        assert medxpertqa.released_question(example.question, example.options) == row["question"]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +205,7 @@ def test_omnimedvqa_prefix_score():
         "Question: What is it?Here are 2 candidate answers:['x', 'y']"
     )
     assert omnimedvqa.prefix("What is it?", ["x"]).endswith("The answer is")
+    assert omnimedvqa.continuation("a wide heart") == " a wide heart."
 
 
 def test_omnimedvqa_prefix_score_is_the_softmax_of_reciprocals():

@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.rescore import main
-from evaluation.scorers import SCORERS, scorer_named
+from evaluation.scorers import SCORERS, main_outcome, main_scorer, scorer_named
 from evaluation.scoring import breakdown, matrix, matrix_csv, score
 
 OPTIONS = ("enlarged", "normal")
@@ -145,6 +145,37 @@ def test_every_scorer_by_its_name(name, item, right, answered):
     assert (found.right, found.answered) == (right, answered)
 
 
+TWO_TURN, LIKELIHOOD = ({"protocol": name} for name in ("two_turn", "likelihood"))
+
+
+def test_a_released_protocol_counts_by_its_own_scorer():
+    # (what is stored, counted by, right, lenient right); option A is right
+    stored = [
+        (prediction(0, "A"), "strict", True, True),
+        (prediction(0, "The answer is A."), "strict", False, True),
+        (prediction(0, "(A)", protocol=TWO_TURN, turns=("B?",)), "official:medxpertqa", True, True),
+        (prediction(0, "enlarged", protocol=TWO_TURN, turns=("B?",)), "official:medxpertqa", False, True),
+        (prediction(0, "", protocol=LIKELIHOOD, option_losses=(0.5, 1.5)), "official:omnimedvqa_prefix", True, True),
+        (prediction(0, "", protocol=LIKELIHOOD, option_losses=(1.5, 0.5)), "official:omnimedvqa_prefix", False, False),
+    ]
+    for item, name, right, lenient in stored:
+        assert main_scorer(item) == name
+        assert (main_outcome(item).right, scorer_named("lenient")(item).right) == (right, lenient)
+        one = score([item])
+        assert (one.accuracy, one.accuracy_lenient) == (float(right), float(lenient))
+    with pytest.raises(ValueError, match="has no option_losses"):
+        main_outcome(prediction(0, "", protocol=LIKELIHOOD))
+
+
+def test_tables_name_what_counts(tmp_path, capsys):
+    losses = [(0.5, 1.5), (0.2, 0.1), (0.3, 0.4)]
+    rows = [prediction(i, "", protocol=LIKELIHOOD, option_losses=given) for i, given in enumerate(losses)]
+    assert main([str(experiment(tmp_path / "run", rows)), "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "| model | specialty | n | patients | official:omnimedvqa_prefix, % | lenient, % | read, % |" in printed
+    assert "| base | chest | 3 | 3 | 66.7 [20.8, 93.9] | 66.7 | 100.0 | 100.0 | 0.0 | 0.0 |" in printed
+
+
 def test_scorers_refuse_what_they_cannot_score():
     with pytest.raises(ValueError, match="choose one of strict, lenient"):
         scorer_named("judge")
@@ -168,6 +199,8 @@ def test_free_answers_are_scored_too():
         ({"options": (), "answer": "left"}, "has no options"),
         ({"option_losses": (1.0,)}, "1 option_losses for 2 options"),
         ({"option_losses": (1.0, float("nan"))}, "must be finite"),
+        ({"option_tokens": (1, 2, 3)}, "3 option_tokens for 2 options"),
+        ({"option_losses": (1.0, 2.0), "option_tokens": (0, 2)}, "option_tokens at least 1"),
         ({"sample": -1}, "sample at least 0"),
     ],
 )
@@ -184,7 +217,9 @@ def test_rare_attributes_come_back_and_cost_nothing():
         protocol={"image": "blank"},
         turns=("I think …",),
         option_losses=(0.5, 1.25),
+        option_tokens=(3, 1),
         answer="enlarged",
     )
     assert Prediction.from_json(rich.to_json()) == rich
-    assert not {"sample", "protocol", "turns", "option_losses"} & set(prediction(0, "A").to_json().split('"'))
+    rare = {"sample", "protocol", "turns", "option_losses", "option_tokens"}
+    assert not rare & set(prediction(0, "A").to_json().split('"'))

@@ -315,7 +315,9 @@ def test_a_dry_run_says_what_would_be_examined(lineage, medxpertqa, capsys):
     arguments = [f"model={model}", f"requires=[{model}]", "data=medxpertqa", f"data.root={medxpertqa}", "--dry-run"]
     overrides = [f"runs_dir={lineage.runs}", f"adapters=[{lineage.runs}/gba/alpha]"]
     assert train.main(["--config", "evaluate.yaml", *arguments, *overrides]) == 0
-    assert "evaluate: examines base, gba/alpha on medxpertqa" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "evaluate: examines base, gba/alpha on medxpertqa" in told
+    assert "  protocol single, answers of at most 96 tokens; counts by strict; 1 ways x 1 guidelines" in told
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from merge.adapter_files import write_adapter
 from merge.factors import Factors, TaskVector
 
 BASE = "b" * 64
+READS = {"tokenizer_sha256": "1" * 64, "chat_template_sha256": "2" * 64}
 SHAPES = {"model.layers.0.q_proj": (24, 16), "model.layers.1.down_proj": (12, 30)}
 
 
@@ -47,7 +48,7 @@ def expert(tmp_path):
             folder,
             lora_config(ranks[0], alpha, rank_pattern=pattern) | config,
             lora_tensors(seed, ranks, scale),
-            {"kind": "dsa", "base_fingerprint": BASE, "specialty": name} | (manifest or {}),
+            {"kind": "dsa", "base_fingerprint": BASE, "specialty": name, "extra": READS} | (manifest or {}),
         )
         return folder
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from merge.conflict import between_experts, signs_of, spread, with_merged
-from merge.cores import Products
 from merge.factors import Factors, TaskVector, add
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, gates_on_updates, summary
+from merge.products import Stack
 from merge.report import conflict_report, to_json, to_markdown
 
 
@@ -24,8 +24,8 @@ def gaussian(seed, m, n):
 
 def module_conflict(names, factors, merged):
     """All that the report needs to know of one module."""
-    products = Products.of(factors)
-    return between_experts(names, factors, products) | with_merged(factors, products, merged)
+    stack = Stack.of(factors)
+    return between_experts(names, factors, stack.products) | with_merged(stack, merged)
 
 
 def report_on(vectors, merged, kept=1.0, survival=None):

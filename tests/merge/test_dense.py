@@ -1,5 +1,8 @@
 # Reference: the sum in fp64, and transformers' loader. Run: pytest tests/merge/test_dense.py
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import torch
@@ -7,6 +10,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from merge import dense
 from merge.__main__ import main
 from merge.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
 from merge.dense import Dense, rounding_loss, write_dense
@@ -83,6 +87,92 @@ def test_an_update_that_bf16_would_erase_is_refused_unless_accepted_or_kept_in_f
     after = loaded(tmp_path / "wide")
     assert {after[f"{m}.weight"].dtype for m in SHAPES} == {torch.float32}
     assert after["model.norm.weight"].dtype == torch.bfloat16
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def killed_after(shards, *arguments):
+    """Write a dense checkpoint in another process, which is killed when so many shards are done; -1: while moving."""
+    child = os.fork()
+    if not child:
+        keep, assemble, done = dense.keep, os.replace, []
+
+        def counted(*args):
+            if len(done) == shards:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(args)
+            return keep(*args)
+
+        def moved(place, to):
+            assemble(place, to)
+            if shards < 0 and ".dense." in str(to) and str(to).endswith("model-0.safetensors"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        dense.keep, os.replace = counted, moved
+        dense.write_dense(*arguments)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, -1])
+def test_a_dense_checkpoint_that_was_killed_goes_on_and_gives_the_same_bytes(expert, tmp_path, monkeypatch, after):
+    base, tensors = base_folder(tmp_path / "base", torch.bfloat16, shards=3)
+    adapter = expert("a", seed=1, manifest=fingerprint_of(tensors))
+    write_dense(adapter, Dense(base), tmp_path / "whole")
+    out = tmp_path / "out/dense"
+    killed_after(after, adapter, Dense(base), out)
+    assert not out.exists()
+    (parts,) = out.parent.glob(".dense.parts-*")
+    whole = [p for p in parts.glob("*.json") if p.with_suffix(".safetensors").exists()]
+    assert len(whole) == (after if after >= 0 else 2)
+    written = []
+    keep = dense.keep
+    monkeypatch.setattr("merge.dense.keep", lambda place, *rest: written.append(place) or keep(place, *rest))
+    write_dense(adapter, Dense(base), out)
+    assert len(written) == 3 - len(whole)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert [p.name for p in out.parent.iterdir()] == ["dense"]
+
+
+def test_a_shard_that_was_torn_is_written_again_and_those_of_another_base_are_dropped(expert, tmp_path):
+    base, tensors = base_folder(tmp_path / "base", shards=2)
+    adapter = expert("a", seed=1, manifest=fingerprint_of(tensors))
+    write_dense(adapter, Dense(base), tmp_path / "whole")
+    out = tmp_path / "out/dense"
+    killed_after(1, adapter, Dense(base), out)
+    (shard,) = out.parent.rglob("*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    write_dense(adapter, Dense(base), out)
+    assert contents(out) == contents(tmp_path / "whole")
+    shutil.rmtree(out)
+    killed_after(1, adapter, Dense(base), out)
+    (before,) = out.parent.glob(".dense.parts-*")
+    (base / "tokenizer.json").write_text('{"tokens": 2}')
+    killed_after(1, adapter, Dense(base), out)
+    (after,) = out.parent.glob(".dense.parts-*")
+    assert before != after
+    write_dense(adapter, Dense(base), out)
+    assert (out / "tokenizer.json").read_text() == '{"tokens": 2}'
+
+
+def test_a_checkpoint_that_stands_whole_is_left_and_a_damaged_or_other_one_is_replaced(expert, tmp_path, monkeypatch):
+    base, tensors = base_folder(tmp_path / "base", torch.bfloat16, shards=2)
+    adapter = expert("a", seed=1, scale=1e-6, manifest=fingerprint_of(tensors))
+    accepted = Dense(base, accept_rounding=True)
+    manifest = write_dense(adapter, accepted, tmp_path / "out")
+    before, inode = contents(tmp_path / "out"), (tmp_path / "out").stat().st_ino
+    assert write_dense(adapter, accepted, tmp_path / "out") == manifest
+    assert (tmp_path / "out").stat().st_ino == inode
+    with pytest.raises(ValueError, match="rounding takes"):  # what was accepted then is not accepted now
+        write_dense(adapter, Dense(base), tmp_path / "out")
+    shard = tmp_path / "out/model-1.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    write_dense(adapter, accepted, tmp_path / "out")
+    assert contents(tmp_path / "out") == before
+    write_dense(adapter, Dense(base, dtype="float32"), tmp_path / "out")
+    assert contents(tmp_path / "out") != before
 
 
 def test_rounding_loss_by_hand():

@@ -410,17 +410,22 @@ def test_patterns_that_could_take_forever_are_refused(expert, tmp_path, key):
         merge({"a": [expert("a", alpha_pattern={key: 2})]}, tmp_path / "out")
 
 
+def stored(folder, matrices, metadata=None):
+    """Gram matrices on disk."""
+    return write_grams(folder, {m: len(G) for m, G in matrices.items()}, lambda _: matrices, metadata or {})
+
+
 def test_a_written_recipe_holds_grams_and_parents_to_their_hashes(expert, tmp_path):
     sft = expert("sft", seed=1)
     rl = expert("rl", seed=2, ranks=(2, 6))
     shapes = {m: f.shape for m, f in vector_in(sft).items()}
-    write_grams(tmp_path / "grams", {m: torch.eye(n) for m, (_, n) in shapes.items()}, {})
+    stored(tmp_path / "grams", {m: torch.eye(n) for m, (_, n) in shapes.items()})
     grams = {"rl": tmp_path / "grams/grams.safetensors"}
     recipe = Recipe({"rl": [Source(rl, relative_to=sft)]}, RegMean(), tmp_path / "out", grams=grams)
     run_recipe(recipe)
     again = load_recipe(tmp_path / "out/recipe.yaml")
     assert run_recipe(again).skipped
-    write_grams(tmp_path / "grams", {m: 2 * torch.eye(n) for m, (_, n) in shapes.items()}, {})
+    stored(tmp_path / "grams", {m: 2 * torch.eye(n) for m, (_, n) in shapes.items()})
     with pytest.raises(AdapterError, match=r"grams\.safetensors: has sha256"):
         run_recipe(again)
     expert("sft", seed=7)
@@ -436,7 +441,7 @@ def test_gram_matrices_are_read_from_files_and_bind_the_recipe(sources, tmp_path
             for module, f in vector_in(chain[0]).items()
         }
         matrices = {module: x.T @ x / 50 for module, x in inputs.items()}
-        grams[name] = write_grams(tmp_path / "grams" / name, matrices, {"rows": "50"})
+        grams[name] = stored(tmp_path / "grams" / name, matrices, {"rows": "50"})
         assert metadata_of(grams[name]) == {"rows": "50"}
     first = merge(sources, tmp_path / "out", RegMean(), grams=grams)
     names = sorted(sources)
@@ -446,7 +451,7 @@ def test_gram_matrices_are_read_from_files_and_bind_the_recipe(sources, tmp_path
         )
         torch.testing.assert_close(merged.B @ merged.A, expected.B @ expected.A, rtol=1e-4, atol=1e-4)
     assert run_recipe(load_recipe(tmp_path / "out/recipe.yaml")).skipped
-    write_grams(tmp_path / "grams/adult", {m: 2 * G + torch.eye(len(G)) for m, G in matrices.items()}, {})
+    stored(tmp_path / "grams/adult", {m: 2 * G + torch.eye(len(G)) for m, G in matrices.items()})
     second = merge(sources, tmp_path / "out", RegMean(), grams=grams)
     assert second.sha256 != first.sha256
     with pytest.raises(ValueError, match="needs Gram matrices"):

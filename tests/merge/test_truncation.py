@@ -5,6 +5,7 @@ import torch
 from merge.cores import Core, Cores
 from merge.factors import Factors, add
 from merge.methods.ties import ties
+from merge.products import Stack
 from merge.truncation import choose_rank, compress, cut, parse_rank
 
 
@@ -74,7 +75,7 @@ def test_compressing_a_dense_matrix_is_the_truncated_svd(shape):
 def test_a_matrix_its_factors_and_its_core_are_cut_alike(vector, rank):
     total = add([vector(1), vector(2)])
     for f in total.values():
-        joint = Cores.of([f])
+        joint = Cores.of(Stack.of([f]))
         core = Core(joint.left, joint.cores[0], joint.right)
         cuts = [cut(update, rank, [4, 4]) for update in (f, core, f.B @ f.A, core.factors())]
         for factors, kept, whole in cuts[1:]:
@@ -115,7 +116,7 @@ def test_a_large_dense_update_is_cut_from_what_the_experts_read_with_nearly_all_
         Factors(torch.randn(8, 200, generator=generator), torch.randn(260, 8, generator=generator)) for _ in range(4)
     ]
     delta = ties(torch.stack([f.B @ f.A for f in factors]), torch.ones(4))
-    joint = Cores.of(factors)
+    joint = Cores.of(Stack.of(factors))
     S = torch.linalg.svdvals(delta.double()).square()
     for k in (4, 8, 16):
         found, kept, whole = cut(delta, k, [8] * 4, joint)
