@@ -138,9 +138,11 @@ def test_a_damaged_checkpoint_is_named(based, tmp_path, capsys):
     "victim",
     [
         "adapter_model.safetensors",
-        "last.part",
         "predictions.jsonl",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cells/", "merged/", "config.resolved.json")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("last.part", "cells/", "merged/", "config.resolved.json")
+        ),
     ],
 )
 def test_a_full_disk_is_named_and_the_rerun_finishes(lineage, tmp_path, monkeypatch, capsys, victim):

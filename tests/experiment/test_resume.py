@@ -79,6 +79,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
         assert [step for step, _ in points] == sorted({step for step, _ in points})
 
 
+@pytest.mark.slow  # stops inside of stages are tested beside it, and in every phase in test_interrupts.py
 def test_a_run_stopped_between_stages_ends_in_the_same_matrix(lineage, tmp_path):
     cut = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation", "dsa/beta")
     assert cut.run("gba") == 0
