@@ -6,6 +6,7 @@ is done with them. Everything is batched, and a function of weights, questions a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +28,7 @@ TEXTS: dict[ProtocolName, tuple[str, ...]] = {
         medxpertqa.second_turn(2),
     ),
     "likelihood": (
-        "{pictures}" + omnimedvqa.prefix("{question}", ("{option}", "{option}")),
+        "{pictures}" + omnimedvqa.prefix("{question}"),
         omnimedvqa.continuation("{option}"),
     ),
 }
@@ -93,7 +94,7 @@ def first_prompt(policy: Policy, example: Example, instruction: str, protocol: P
         return plain
     counts = [item.n_tokens for _, item in plain.images]
     if protocol == "likelihood":
-        ids = policy.family.plain_ids(omnimedvqa.prefix(example.question, example.options), counts)
+        ids = policy.family.plain_ids(omnimedvqa.prefix(example.question), counts)
     else:
         text = medxpertqa.first_turn(medxpertqa.released_question(example.question, example.options))
         ids = policy.family.prompt_ids(text, counts, system=medxpertqa.SYSTEM, pictures_last=True)
@@ -165,10 +166,10 @@ def likelihoods(policy: Policy, questions: Sequence[Example], prompts: Sequence[
     once for all of its options.
 
     Source: OmniMedVQA, arXiv:2402.09181; its released prefix-based score at ddd9465, whose scripts for LLaVA,
-        LLaVA-Med and Otter divide by T.
+        Otter and others divide by T.
     Choice: the option is tokenised by itself, which is the release's split as long as no token reaches over the
         blank; tokens that no text holds (pictures, beginnings of turns) have probability 0, as in all decoding here.
-        T is kept, so that sums can be had.
+        T is kept, so that sums can be had. A question of which a loss is not finite keeps none, and counts as wrong.
     """
     rows = [
         (prompt, policy.family.text_ids(omnimedvqa.continuation(option)))
@@ -182,7 +183,8 @@ def likelihoods(policy: Policy, questions: Sequence[Example], prompts: Sequence[
     for example in questions:
         own, measured = measured[: len(example.options)], measured[len(example.options) :]
         losses, lengths = zip(*own, strict=True)
-        found.append(Answer("", 0, False, option_losses=losses, option_tokens=lengths))
+        kept = losses if all(map(math.isfinite, losses)) else ()
+        found.append(Answer("", 0, False, option_losses=kept, option_tokens=lengths))
     return found
 
 

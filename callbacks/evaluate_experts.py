@@ -112,10 +112,11 @@ class EvaluateExperts(ExperimentCallback):
                     f"protocol={self.protocol} asks in the release's own words: guidelines must be [{NEUTRAL}] and "
                     f"paraphrase 0, got {list(self.guidelines)} and {self.paraphrase}; protocol=single takes both"
                 )
-            if self.protocol == "likelihood" and (self.temperature or self.scorers):
+            if self.protocol == "likelihood" and (self.temperature or self.scorers or self.shuffle_options):
                 raise ValueError(
-                    "protocol=likelihood measures options and writes no text: temperature must be 0, samples 1 and "
-                    f"scorers [], got {self.temperature}, {self.samples} and {list(self.scorers)}"
+                    "protocol=likelihood measures options that the question does not name, and writes no text: "
+                    "temperature and shuffle_options must be 0, samples 1 and scorers [], got "
+                    f"{self.temperature}, {self.shuffle_options}, {self.samples} and {list(self.scorers)}"
                 )
 
     def __init__(self, config: Config | None = None, *, experiment: ExperimentContext) -> None:

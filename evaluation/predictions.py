@@ -35,7 +35,8 @@ class Prediction:
             `evaluation.scorers.main_scorer`.
         turns: completions of the earlier turns, in order.
         option_losses: mean negative log-likelihood of each option's text after the question, nats per token.
-        option_tokens: tokens of each option's text; minus its loss times these is its log-likelihood.
+        option_tokens: tokens of each option's text; minus its loss times these is its log-likelihood. Tokens without
+            losses: a loss was not finite.
         prompt_sha256: hash of what was asked besides the options, before any variant of it: the prompt's version, stem,
             instruction, pictures; empty where it is unknown.
     """

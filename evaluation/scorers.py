@@ -94,8 +94,10 @@ def official_omnimedvqa(prediction: Prediction) -> Outcome:
 
 
 def official_omnimedvqa_prefix(prediction: Prediction) -> Outcome:
-    """The release's prefix score: the option of least loss."""
+    """The release's prefix score: the option of least loss; wrong where the model's losses were not finite."""
     options = _options(prediction, "omnimedvqa_prefix")
+    if prediction.option_tokens and not prediction.option_losses:
+        return Outcome(False, None, "not_finite")
     if not prediction.option_losses:
         raise ValueError(
             f"official:omnimedvqa_prefix: question {prediction.question_id!r} has no option_losses; this score needs "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from evaluation.paired import paired_difference
 from evaluation.predictions import Prediction, by_variant, read_predictions
-from evaluation.scorers import main_outcome
+from evaluation.scorers import main_outcome, main_scorer
 from evaluation.scoring import Row, columns_of, matrix
 from evaluation.statistics import mean_sd
 
@@ -74,13 +74,18 @@ def comparison_markdown(predictions: Sequence[Prediction], pairs: Sequence[tuple
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Print the tables of the experiments named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders; several are taken as seeds")
-    folders = parser.parse_args().experiments
+    folders = parser.parse_args(given).experiments
     predictions = [by_variant(read_predictions(folder))[""] for folder in folders]
     tables = [matrix(found) for found in predictions]
+    scorers = [" and ".join(sorted({main_scorer(item) for item in found})) for found in predictions]
+    if len(set(scorers)) > 1:
+        told = ", ".join(f"{folder}: {scorer}" for folder, scorer in zip(folders, scorers, strict=True))
+        parser.error(f"these were asked by different protocols, and are no seeds of one another; counted by {told}")
+    print(f"Accuracies by the scorer {scorers[0]}\n")
     if len(tables) > 1:
         print(seeds_markdown(tables) + "\n")
     for folder, found, table in zip(folders, predictions, tables, strict=True):

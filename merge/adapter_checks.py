@@ -107,6 +107,8 @@ def check_reading(extras: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]
         for key in READING:
             if (found := (extra or {}).get(key)) is None:
                 continue
+            if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):
+                raise AdapterError(f"{place}: {key} must be 64 hexadecimal digits in the manifest, got {found!r:.100}")
             before, expected = first.setdefault(key, (place, found))
             if found != expected:
                 raise AdapterError(

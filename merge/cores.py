@@ -50,8 +50,8 @@ class Basis:
         Returns:
             Q = X T and C (p, R) fp64, with X = Q C and Q^T Q = 1; p is the numerical rank, at least 1.
 
-        Choice: where the columns are far from dependent, X^T X = C^T C by Cholesky gives T = C^-1 to some 1e-10 at a
-            fraction of the cost of Householder's QR; else QR, and an SVD that drops what is below `RELATIVE_ZERO`.
+        Choice: where the columns are far from dependent, X^T X = C^T C by Cholesky gives T = C^-1 to 1e-7 or better
+            at a fraction of the cost of Householder's QR; else QR, and an SVD that drops what is below `RELATIVE_ZERO`.
         """
         if columns.shape[0] >= columns.shape[1]:
             products = column_products(columns) if products is None else products

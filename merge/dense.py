@@ -132,11 +132,13 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
 
     Raises:
         AdapterError: the adapter is damaged, or a module has no weight of its shape in the base.
-        ValueError: rounding takes more than `MAX_LOSS` of an update, and that is not accepted.
+        ValueError: rounding takes more than `MAX_LOSS` of an update, and that is not accepted; or `out` is the base.
         OSError: the disk is full.
 
     Choice: rounding to nearest. Stochastic rounding is unbiased, but loses more.
     """
+    if (out.resolve() / "x").is_relative_to(settings.base.resolve()):
+        raise ValueError(f"{out}: lies in dense.base, {settings.base}; write the checkpoint somewhere else")
     work = opened(adapter, settings)
     made_of = work.made_of()
     if (stands := finished_before(out, adapter, made_of)) is not None:

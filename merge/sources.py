@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Opened:
     template: dict[str, Any]
     """PEFT configuration of one of them, for the settings that the merged adapter keeps."""
     reading: dict[str, str]
-    """Hashes of the tokenizer and the chat template that all share, where they are recorded."""
+    """Hashes of the tokenizer and the chat template that all share, where all record them."""
     unrecorded: list[str]
     """Experts that do not record them."""
 
@@ -50,6 +51,7 @@ def open_sources(recipe: Recipe) -> Opened:
     links: list[tuple[Source, StoredAdapter]] = []
     vectors: dict[str, TaskVector] = {}
     hashes: dict[str, list[dict[str, Any]]] = {}
+    read: list[tuple[str, Path, StoredAdapter]] = []  # whatever is added or subtracted
     for name in sorted(recipe.sources):
         chain: list[StoredAdapter] = []
         terms: list[TaskVector] = []
@@ -61,18 +63,20 @@ def open_sources(recipe: Recipe) -> Opened:
             check_parent(name, source, adapter, chain)
             chain.append(adapter)
             links.append((source, adapter))
+            read.append((name, source.path, adapter))
             terms.append(task_vector_of(adapter, str(source.path)))
             signs.append(1.0)
             hashes[name].append({"sha256": adapter.sha256})
             if source.relative_to is not None:
                 parent = beneath(source, adapter)
+                read.append((name, source.relative_to, parent))
                 terms.append(task_vector_of(parent, str(source.relative_to)))
                 signs.append(-1.0)
                 hashes[name][-1]["relative_to_sha256"] = parent.sha256
         vectors[name] = terms[0] if len(terms) == 1 else add(terms, signs)
     check_carried(links)
-    reading, silent = check_reading({str(source.path): adapter.manifest["extra"] for source, adapter in links})
-    unrecorded = [name for name, chain in sorted(recipe.sources.items()) if {str(s.path) for s in chain} & {*silent}]
+    reading, silent = check_reading({str(path): adapter.manifest["extra"] for _, path, adapter in read})
+    unrecorded = sorted({name for name, path, _ in read if str(path) in silent})
     if recipe.missing == "zero":
         vectors = filled(vectors)
     check_same_modules(list(vectors.values()))
@@ -88,7 +92,7 @@ def open_sources(recipe: Recipe) -> Opened:
         hashes,
         gram_hashes,
         links[0][1].config,
-        reading,
+        {} if unrecorded else reading,
         unrecorded,
     )
 

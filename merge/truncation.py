@@ -84,7 +84,7 @@ def balanced(U: Tensor, S: Tensor, V: Tensor) -> Factors:
 def cut(
     update: Factors | Core | Tensor, rank: int | str, expert_ranks: Sequence[int], joint: Cores | None = None
 ) -> tuple[Factors, float, float]:
-    """Cut one update to a rank, optimally in the Frobenius norm.
+    """Cut one update to a rank, optimally in the Frobenius norm, or nearly where that is searched for.
 
     Args:
         update: factors, a core between the experts' bases, or a dense (m, n) fp32 matrix.
@@ -162,16 +162,19 @@ def leading_inputs(joint: Cores, count: int) -> Tensor:
     return (joint.right @ torch.linalg.eigh(products)[1].flip(1)[:, :count]).float().contiguous()
 
 
-def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 1) -> tuple[Factors, float, float]:
+def compress_from(
+    delta: Tensor, rank: int, start: Tensor, *, gain: float = 1e-3, most: int = 12
+) -> tuple[Factors, float, float]:
     """Approximate one dense update by factors, looking for its leading directions from a good guess.
 
-        Q = basis(D^T D start), `powers` times;   D ~ (D Q) Q^T, cut to the rank
+        Q = basis(D^T D Q) from Q = start, until a round gains next to nothing;   D ~ (D Q) Q^T, cut to the rank
 
     Args:
         delta: (m, n) fp32.
         rank: k, below the columns of `start`.
         start: (n, p), orthonormal.
-        powers: each multiplies the spectrum's contrast by its square.
+        gain: share of the energy that another round must bring to be followed by one more.
+        most: rounds at most; each multiplies the contrast of the spectrum by its square.
 
     Returns:
         The factors, and the squared norms after and before, both exact for the factors returned.
@@ -180,12 +183,17 @@ def compress_from(delta: Tensor, rank: int, start: Tensor, powers: int = 1) -> t
     Choice: the experts' inputs instead of random numbers as the start: an update made of the experts lies near them,
         and the same update gives the same bytes.
     """
-    Q = start
-    for _ in range(powers):
-        Q = Basis.of(delta.T @ (delta @ Q))[0].dense().float()
-    small = delta @ Q  # (m, p)
+    Q, small = start, delta @ start  # (n, p), (m, p)
+    E, V = torch.linalg.eigh(column_products(small))
+    for _ in range(most):
+        before = E[-rank:].sum()
+        Q = Basis.of(delta.T @ small)[0].dense().float()
+        small = delta @ Q
+        E, V = torch.linalg.eigh(column_products(small))
+        if E[-rank:].sum() - before <= gain * before:
+            break
     # Right singular vectors from the Gram matrix: the columns kept are projections, their values need no precision.
-    basis = torch.linalg.eigh(column_products(small))[1].flip(1)[:, :rank]
+    basis = V.flip(1)[:, :rank]
     projected = small.double() @ basis  # (m, k)
     norms = projected.norm(dim=0)
     U = projected / norms.clamp_min(torch.finfo(torch.float64).tiny)

@@ -14,16 +14,20 @@ from difflib import SequenceMatcher
 
 
 def prompt(question: str, options: Sequence[str]) -> str:
-    """The question as the release puts it, for both scores."""
+    """The question as the release puts it, for the score of generated text."""
     return (
         f"{question}Here are {len(options)} candidate answers:{list(options)} Only return what you think is the "
         "correct answer from the candidate answers, do not return any other irrelevant text!"
     )
 
 
-def prefix(question: str, options: Sequence[str]) -> str:
-    """What each candidate is appended to, for its loss: plain text after the pictures, in no chat."""
-    return f"Question: {prompt(question, options)} The answer is"
+def prefix(question: str) -> str:
+    """What each candidate is appended to, for its loss: plain text after the pictures, in no chat.
+
+    Choice: the candidates are not named, as in the release's scripts but one; that for LLaVA-Med puts `prompt` in the
+        place of the question.
+    """
+    return f"Question: {question} The answer is"
 
 
 def continuation(option: str) -> str:

@@ -43,12 +43,15 @@ def tsv_m(experts: Sequence[Triples], weights: Tensor, *, share: float = 0.0, la
 
     Source: TSV-Merge, arXiv:2412.00081.
     Choice: the paper keeps 1 / K of min(m, n) directions, which for a LoRA would be all or zeros; 1 / K of its own
-        rank is counted here.
+        rank is counted here. An expert that is zero has no directions, and is not among the K.
     """
+    moving = [(expert, w) for expert, w in zip(experts, weights, strict=True) if expert[1][0] > 0] or [
+        (experts[0], weights[0])
+    ]
     U, S, V = [], [], []
-    for (u, s, v), weight in zip(experts, weights, strict=True):
+    for (u, s, v), weight in moving:
         rank = int((s > RELATIVE_RANK * s[0]).sum())
-        k = max(1, math.ceil(rank * (share or 1 / len(experts)) - 1e-9))
+        k = max(1, math.ceil(rank * (share or 1 / len(moving)) - 1e-9))
         U.append(u[:, :k])
         S.append(weight * s[:k])
         V.append(v[:, :k])

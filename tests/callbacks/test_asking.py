@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from callbacks.asking import TEXTS, Decoding, answers, first_prompt
-from evaluation.official import medxpertqa, omnimedvqa
+from evaluation.official import medxpertqa
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
 from lightning_modules.policy import LoRASettings, Policy
 from tests.conftest import randomise_adapter
@@ -36,7 +36,7 @@ def asked(policy, questions, given):
 def slow_loss(policy, example, option):
     """The release's arithmetic: tokenise prefix and option as one string, and average what comes after the prefix."""
     counts = [item.n_tokens for _, item in policy.prompt(example, "").images]
-    prefix = omnimedvqa.prefix(example.question, example.options)
+    prefix = f"Question: {example.question} The answer is"
     before, whole = (policy.family.plain_ids(text, counts) for text in (prefix, f"{prefix} {option}."))
     assert whole[: len(before)] == before
     prompt = first_prompt(policy, example, "", "likelihood")
@@ -145,4 +145,4 @@ def test_what_a_protocol_says_is_written_down():
     assert medxpertqa.SYSTEM in TEXTS["two_turn"]
     assert "Therefore, among A through B, the answer is" in TEXTS["two_turn"]
     assert TEXTS["likelihood"][1] == " {option}."
-    assert "Here are 2 candidate answers" in TEXTS["likelihood"][0]
+    assert TEXTS["likelihood"][0] == "{pictures}Question: {question} The answer is"

@@ -211,14 +211,14 @@ def test_divergence_from_the_base_is_what_two_plain_passes_give(made):
 
 def smoked(made, adapter, experts):
     """What the gates say of an adapter's logits and loops, its answers left aside."""
-    answers = MergeModel(made, max_new_tokens=30).examination(experts, 2).answers(adapter)
+    answers = MergeModel(made, max_new_tokens=30).examination(experts, 6).answers(adapter)
     return gates_on_smoke({specialty: a.smoke for specialty, a in answers.items()})
 
 
 def test_an_agent_whose_logits_overflow_or_that_repeats_itself_is_rejected_and_a_healthy_one_is_not(made, tmp_path):
     # The tiny random base repeats its last token; a large update keeps it from that, a tiny one does not.
     experts = {s: [lora(made, tmp_path / s, seed, 3.0)] for seed, s in enumerate(SPECIALTIES)}
-    made.data = lambda _: Data({"val": [made_example(i) for i in range(2)], "test": []})
+    made.data = lambda _: Data({"val": [made_example(i) for i in range(6)], "test": []})
     assert [g.verdict for g in smoked(made, experts["alpha"][0], {"alpha": experts["alpha"]})] == ["accept"]
     broken = smoked(made, lora(made, tmp_path / "huge", 0, 1e30), experts)
     assert [g.text for g in broken if g.verdict == "reject" and "NaN" in g.text] == [
@@ -226,7 +226,7 @@ def test_an_agent_whose_logits_overflow_or_that_repeats_itself_is_rejected_and_a
     ]
     loops = smoked(made, lora(made, tmp_path / "still", 0, 1e-3), experts)
     assert [g.verdict for g in loops] == ["reject", "reject", "accept"]
-    assert loops[0].text == "alpha: 1.000 of the replies end in a loop, 0.000 of the expert's (n = 2)"
+    assert loops[0].text == "alpha: 1.000 of the replies end in a loop, 0.000 of the expert's (n = 6)"
     far = smoked(made, experts["beta"][0], {s: [made.folder.run(s).adapter] for s in SPECIALTIES})
     assert [g.verdict for g in far] == ["warn", "warn", "accept"]
 

@@ -201,10 +201,7 @@ def test_omnimedvqa_prefix_score():
     for bad in ([], [-1.0, 2.0]):
         with pytest.raises(ValueError, match="one loss per option"):
             omnimedvqa.least_loss(bad)
-    assert omnimedvqa.prefix("What is it?", ["x", "y"]).startswith(
-        "Question: What is it?Here are 2 candidate answers:['x', 'y']"
-    )
-    assert omnimedvqa.prefix("What is it?", ["x"]).endswith("The answer is")
+    assert omnimedvqa.prefix("What is it?") == "Question: What is it? The answer is"
     assert omnimedvqa.continuation("a wide heart") == " a wide heart."
 
 

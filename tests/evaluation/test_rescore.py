@@ -7,6 +7,7 @@ from evaluation.predictions import Prediction, read_predictions
 from evaluation.rescore import main
 from evaluation.scorers import SCORERS, main_outcome, main_scorer, scorer_named
 from evaluation.scoring import breakdown, matrix, matrix_csv, score
+from evaluation.summary import main as summarise
 
 OPTIONS = ("enlarged", "normal")
 
@@ -165,6 +166,22 @@ def test_a_released_protocol_counts_by_its_own_scorer():
         assert (one.accuracy, one.accuracy_lenient) == (float(right), float(lenient))
     with pytest.raises(ValueError, match="has no option_losses"):
         main_outcome(prediction(0, "", protocol=LIKELIHOOD))
+
+
+def test_a_model_without_a_finite_loss_is_wrong_and_named_so():
+    silent = prediction(0, "", protocol=LIKELIHOOD, option_tokens=(2, 3, 1)[: len(OPTIONS)])
+    assert (main_outcome(silent).right, main_outcome(silent).reason) == (False, "not_finite")
+    assert score([silent]).accuracy_lenient == 0
+
+
+def test_seeds_are_of_one_protocol(tmp_path, capsys):
+    one = experiment(tmp_path / "one", [prediction(0, "A")])
+    two = experiment(tmp_path / "two", [prediction(0, "A", protocol=TWO_TURN, turns=("so",))])
+    with pytest.raises(SystemExit):
+        summarise([str(one), str(two)])
+    assert "no seeds of one another" in capsys.readouterr().err
+    summarise([str(two)])
+    assert "by the scorer official:medxpertqa" in capsys.readouterr().out
 
 
 def test_tables_name_what_counts(tmp_path, capsys):

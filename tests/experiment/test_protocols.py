@@ -202,7 +202,7 @@ def test_whatever_changes_an_answer_changes_the_cells_name(lineage, data, monkey
             "2 ways x 1 guidelines x 4 samples",
         ),
         (
-            ("protocol=likelihood", "shuffle_options=2"),
+            ("protocol=likelihood", "image=[shown, none, blank]"),
             "likelihood, nothing is written; counts by official:omnimedvqa_prefix; 3 ways x 1 guidelines x 1 samples",
         ),
     ],
@@ -219,9 +219,10 @@ def test_the_plan_says_how_it_would_be_asked(machine, data, options, line):
         (["protocol=two_turn", "guidelines=[neutral, bayesian]"], "guidelines must be [neutral]"),
         (["protocol=likelihood", "guidelines=[bayesian]"], "got ['bayesian'] and 0; protocol=single takes both"),
         (["protocol=two_turn", "paraphrase=1"], "paraphrase 0"),
-        (["protocol=likelihood", "temperature=0.7"], "temperature must be 0, samples 1"),
-        (["protocol=likelihood", "temperature=0.7", "samples=4"], "got 0.7, 4 and []"),
+        (["protocol=likelihood", "temperature=0.7"], "temperature and shuffle_options must be 0, samples 1"),
+        (["protocol=likelihood", "temperature=0.7", "samples=4"], "got 0.7, 0, 4 and []"),
         (["protocol=likelihood", "samples=4"], "1 at temperature 0"),
+        (["protocol=likelihood", "shuffle_options=2"], "got 0.0, 2, 1 and []"),
         (["protocol=likelihood", "scorers=['official:medevalkit']"], "writes no text"),
     ],
 )

@@ -89,6 +89,15 @@ def test_an_update_that_bf16_would_erase_is_refused_unless_accepted_or_kept_in_f
     assert after["model.norm.weight"].dtype == torch.bfloat16
 
 
+def test_the_base_is_never_written_over(expert, tmp_path):
+    base, weights = base_folder(tmp_path / "base")
+    adapter, before = expert("a", seed=1, manifest=fingerprint_of(weights)), contents(base)
+    for out in (base, base / "dense"):
+        with pytest.raises(ValueError, match=r"lies in dense\.base"):
+            write_dense(adapter, Dense(base), out)
+    assert contents(base) == before
+
+
 def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

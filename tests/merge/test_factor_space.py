@@ -65,6 +65,13 @@ def test_tsv_m(factors, deltas, share):
     same(in_core(factors, lambda _: tsv_m(experts, WEIGHTS, share=share)), expected)
 
 
+def test_a_zero_expert_changes_nothing_in_tsv_m(factors):
+    joint = Cores.of(Stack.of([*factors, Factors(random(50, 5, N), torch.zeros(M, 5))]))
+    U, S, V = tsv_m([singular_of_product(*pair) for pair in joint.pairs], torch.cat([WEIGHTS, torch.ones(1)]))
+    result = joint.left @ (U * S) @ V.T @ joint.right.dense().T
+    same(result, in_core(factors, lambda own: tsv_m([singular_of_product(*p) for p in own.pairs], WEIGHTS)))
+
+
 def interference(deltas, weights, M):
     w = weights / weights.mean() / deltas.square().sum((1, 2))
     return (w * ((M - deltas) @ deltas.mT).square().sum((1, 2))).sum()

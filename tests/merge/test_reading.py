@@ -6,7 +6,7 @@ import pytest
 from lightning_modules.families.tiny import TinyQwen2_5_VL
 from merge.__main__ import main
 from merge.adapter_checks import READING, check_reading, reading
-from merge.adapter_files import AdapterError
+from merge.adapter_files import AdapterError, read_manifest
 from merge.methods.mean import Mean
 from merge.plan import plan
 from merge.recipe import Recipe, Source
@@ -49,6 +49,8 @@ def test_records_are_compared_key_by_key():
     assert check_reading({"a": a, "b": None, "c": {"note": 1}, "d": {READING[0]: "1" * 64}})[1] == ["b", "c", "d"]
     with pytest.raises(AdapterError, match=r"c: chat_template_sha256 is '333.*that of a is '222"):
         check_reading({"a": a, "b": None, "c": b})
+    with pytest.raises(AdapterError, match=r"b: chat_template_sha256 must be 64 hexadecimal digits"):
+        check_reading({"b": READS | {"chat_template_sha256": [1]}})
     with pytest.raises(AdapterError, match=r"b: extra must be an object or null"):
         check_reading({"a": a, "b": [1]})
 
@@ -69,6 +71,14 @@ def test_experts_that_read_differently_are_not_merged(expert, tmp_path, key, cap
     assert "cannot share one agent" in capsys.readouterr().err
 
 
+def test_a_parent_that_reads_differently_is_not_subtracted(expert, tmp_path):
+    parent = expert("p", seed=1, manifest={"extra": {key: "9" * 64 for key in READING}})
+    child = expert("c", seed=2)
+    recipe = Recipe({"c": [Source(child, relative_to=parent)]}, Mean(), tmp_path / "out")
+    with pytest.raises(AdapterError, match=r"p.adapter: tokenizer_sha256 is '999"):
+        report_of(recipe)
+
+
 def test_experts_that_record_nothing_are_merged_with_one_warning(expert, tmp_path):
     old = {"extra": None}
     chains = {name: [expert(name, seed=seed, manifest=old if name != "b" else None)] for seed, name in enumerate("abc")}
@@ -80,6 +90,7 @@ def test_experts_that_record_nothing_are_merged_with_one_warning(expert, tmp_pat
         "are they the others'?"
     ]
     assert summary.accepted
+    assert not set(READING) & set(read_manifest(summary.out / "adapter")["extra"])  # nor is the merge's own known
     assert summary.report["gates"]["verdict"] == "warn"
     for name in ("conflict.md", "README.md"):
         assert (tmp_path / "out" / name).read_text().count(told[0]) == 1

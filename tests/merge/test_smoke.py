@@ -77,6 +77,8 @@ def spoken(kl=0.5, expert_kl=1.0, loops=0, expert_loops=0, n=40):
         (spoken(kl=math.inf), "reject", "s: logits of the merged agent hold NaN"),
         (spoken(kl=math.nan, expert_kl=math.nan), "reject", "s: logits of the base or the expert hold NaN"),
         (spoken(loops=1), "accept", "1 of 80"),  # one in forty is chance
+        (spoken(kl=2.00001, expert_kl=1.0), "accept", ""),  # rounding is no distance
+        (spoken(kl=0.5, expert_kl=float("nan")), "warn", "s: logits of the expert hold NaN"),
         (spoken(loops=8), "warn", "s: 0.200 of the replies end in a loop, 0.000 of the expert's"),
         (spoken(loops=30), "reject", "s: 0.750 of the replies"),
         (spoken(loops=30, expert_loops=29), "accept", "30 of 80 replies end in a loop (experts: 29)"),
@@ -87,6 +89,18 @@ def test_gates_on_smoke(smoke, verdict, text):
     assert summary(gates)["verdict"] == verdict
     assert any(text in gate.text for gate in gates)
     assert [gate.verdict for gate in gates] == ([verdict] if verdict != "accept" else []) + ["accept"]
+
+
+def test_an_expert_that_is_the_base_leaves_room_for_rounding():
+    assert [gate.verdict for gate in gates_on_smoke({"s": spoken(kl=1e-9, expert_kl=0.0)})] == ["accept"]
+
+
+def test_few_questions_do_not_reject():
+    right = [True] * 5
+    assert [g.verdict for g in gates_on_answers({"s": Answers(right, right, [True] * 2 + [False] * 3)})] == ["warn"] * 2
+    right = [True] * 10
+    worse = gates_on_answers({"s": Answers(right, right, [True] * 4 + [False] * 6)})  # 2 / 2^6 < 0.05
+    assert [gate.verdict for gate in worse] == ["reject", "warn"]
 
 
 def test_smoke_joins_the_gates_on_answers():
