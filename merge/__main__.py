@@ -18,7 +18,7 @@ from merge.live import Live
 from merge.plan import plan, told
 from merge.recipe import Recipe, load_recipe
 from merge.report import to_json, to_markdown
-from merge.run import ADAPTER, DENSE, report_of, run_recipe, verify_result
+from merge.run import ADAPTER, DENSE, REJECTED, report_of, run_recipe, verify_result
 
 REJECTED_CODE = 3
 
@@ -122,8 +122,11 @@ def run(recipe: Recipe, model: Any = None) -> int:
     """Carry out a recipe and print its report; where there is a live model, the gates ask the agent questions."""
     asks = model is not None and recipe.live is not None and recipe.live.gate_n
     examination = model.examination(by_specialty(recipe, model), recipe.live.gate_n) if asks else None
+    stood = any((folder / ADAPTER).is_dir() for folder in (recipe.out, recipe.out / REJECTED))
     summary = run_recipe(recipe, examination=examination)
     print(to_markdown(summary.report))
+    if stood and not summary.skipped:
+        print(f"replaced: the agent in {recipe.out} was made by another recipe, version or examination")
     print(f"{'unchanged' if summary.skipped else 'written'}: {summary.out / 'adapter'} sha256 {summary.sha256}")
     if summary.accepted and recipe.dense is not None:
         losses = write_dense(summary.out / ADAPTER, recipe.dense, summary.out / DENSE)["rounding_loss"]
@@ -148,17 +151,18 @@ def verify(recipe: Recipe) -> int:
     Raises:
         ValueError: a file was changed, or the recipe makes another adapter.
     """
-    stands = verify_result(recipe.out)
-    with tempfile.TemporaryDirectory() as folder:
-        again = run_recipe(replace(recipe, out=Path(folder), gate="warn"))
-    if (recipe.out / DENSE).exists():
-        verify_dense(recipe.out / DENSE, recipe.out / ADAPTER)
+    folder = recipe.out if (recipe.out / ADAPTER).is_dir() else recipe.out / REJECTED
+    stands = verify_result(folder)
+    with tempfile.TemporaryDirectory() as aside:
+        again = run_recipe(replace(recipe, out=Path(aside), gate="warn"))
+    if (folder / DENSE).exists():
+        verify_dense(folder / DENSE, folder / ADAPTER)
     if again.sha256 != stands.sha256:
         raise ValueError(
             f"{recipe.out}: the recipe makes another adapter, sha256 {again.sha256} instead of {stands.sha256}; "
             "was it made with other versions of the code or of torch?"
         )
-    print(f"verified: {recipe.out / ADAPTER} sha256 {stands.sha256}; the recipe makes the same bytes again")
+    print(f"verified: {folder / ADAPTER} sha256 {stands.sha256}; the recipe makes the same bytes again")
     return 0
 
 

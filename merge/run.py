@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,13 +142,13 @@ def run_recipes(
             written = written_form(recipe, opened.fingerprint, opened.hashes, opened.gram_hashes)
             parts_of = identity(written)
             whole = text_sha256(parts_of + to_json(examination.protocol)) if examination else parts_of
-            if (earlier := finished_before(recipe.out, whole)) is not None:
+            if (earlier := finished_before(recipe.out, whole, parts_of if examination is None else None)) is not None:
                 remove_parts(recipe.out)
                 found[number] = earlier
             else:
                 module = recipe.method.merge(opened.experts)
                 parts = Parts(recipe.out, parts_of, opened.experts.modules)
-                jobs[number] = Job(recipe, written, whole, module, parts, examination)
+                jobs[number] = Job(recipe, written, parts_of, whole, module, parts, examination)
         for name in opened.experts.modules:
             todo = [job for job in jobs.values() if name not in job.parts.facts]
             among = facts_of_experts(opened.experts, name) if todo else {}
@@ -213,6 +214,8 @@ class Job:
     recipe: Recipe
     written: dict[str, Any]
     """The content of recipe.yaml."""
+    recipe_sha256: str
+    """Of the recipe alone."""
     identity: str
     """Of the recipe, and of the examination where there is one."""
     module: Callable[[str], Update]
@@ -245,7 +248,7 @@ class Job:
             CARD: model_card(written, report),
         }
         energy = report["merged"]["retained_energy"]
-        manifest = merged_manifest(given, opened, self.identity, texts, report)
+        manifest = merged_manifest(given, opened, (self.recipe_sha256, self.identity), texts, report)
         for name, text in texts.items():
             write_text(out / name, text)
         self.write_adapter(out / ADAPTER, opened, facts, manifest)
@@ -280,35 +283,57 @@ def remove_parts(out: Path) -> None:
 
 
 def moved(recipe: Recipe, out: Path, opened: Opened) -> dict[str, Any]:
-    """The content of recipe.yaml for another folder."""
-    return written_form(replace(recipe, out=out), opened.fingerprint, opened.hashes, opened.gram_hashes)
+    """The content of recipe.yaml in a folder below `out`; carried out again, it has its result in the same places."""
+    written = written_form(replace(recipe, out=out), opened.fingerprint, opened.hashes, opened.gram_hashes)
+    return written | {"out": os.path.relpath(recipe.out, out)}
 
 
 def merged_manifest(
     given: Mapping[str, Any],
     opened: Opened,
-    recipe_sha256: str,
+    identities: tuple[str, str],
     texts: Mapping[str, str],
     report: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe and reports."""
+    """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe and reports.
+
+    Args:
+        given: by the caller.
+        opened: the sources.
+        identities: of the recipe alone, and of recipe and examination.
+        texts: the reports' content.
+        report: see `merge.report.conflict_report`.
+    """
+    recipe_sha256, whole_sha256 = identities
     ours = opened.reading | {
+        "recipe_sha256": recipe_sha256,
         "reports": {name: text_sha256(text) for name, text in texts.items()},
         "gates": report["gates"]["verdict"],
     }
     return dict(given) | {
         "kind": "merged",
         "base_fingerprint": opened.fingerprint,
-        "config_sha256": recipe_sha256,
+        "config_sha256": whole_sha256,
         "metrics": dict(given.get("metrics") or {}) | {"retained_energy": report["merged"]["retained_energy"]},
         "extra": dict(given.get("extra") or {}) | ours,
     }
 
 
-def finished_before(out: Path, recipe_sha256: str) -> MergeSummary | None:
-    """The summary of an earlier run of the same recipe whose every file is as it was written, or None."""
+def finished_before(out: Path, whole_sha256: str, recipe_sha256: str | None = None) -> MergeSummary | None:
+    """The summary of an earlier run of the same recipe whose every file is as it was written, or None.
+
+    Args:
+        out: of the recipe.
+        whole_sha256: of recipe and examination.
+        recipe_sha256: of the recipe alone, where it does not matter how the earlier agent was examined.
+    """
     for folder in (out, out / REJECTED):
-        if is_complete(folder / ADAPTER) and read_manifest(folder / ADAPTER)["config_sha256"] == recipe_sha256:
+        if not is_complete(folder / ADAPTER):
+            continue
+        manifest = read_manifest(folder / ADAPTER)
+        extra = manifest["extra"] if isinstance(manifest["extra"], dict) else {}
+        of_recipe = extra.get("recipe_sha256")
+        if manifest["config_sha256"] == whole_sha256 or (recipe_sha256 is not None and of_recipe == recipe_sha256):
             try:
                 return verify_result(folder)
             except (AdapterError, OSError, KeyError, TypeError, AttributeError, ValueError):

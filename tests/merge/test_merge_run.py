@@ -568,6 +568,23 @@ def test_a_rejected_merge_ends_the_command_with_code_3(weak, tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 3
     assert "rejected" in capsys.readouterr().out
+    before = contents(tmp_path / "out")
+    for command, code in (("run", 3), ("verify", 0)):  # the recipe that lies beside the rejected agent is as good
+        assert main([command, "--config", str(tmp_path / "out/rejected/recipe.yaml")]) == code
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_recipe_run_without_questions_leaves_the_agent_that_was_asked(sources, tmp_path, capsys):
+    right = [True] * 3
+    asked = Examination({"n": 3}, lambda _: {"adult": Answers(right, right, right)})
+    first = merge(sources, tmp_path / "out", examination=asked)
+    before = contents(tmp_path / "out")
+    assert main(["run", "--config", str(tmp_path / "out/recipe.yaml")]) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert contents(tmp_path / "out") == before
+    other = Examination({"n": 4}, asked.answers)  # asked otherwise, it is another merge
+    assert not merge(sources, tmp_path / "out", examination=other).skipped
+    assert first.sha256 == merge(sources, tmp_path / "out", examination=other).sha256
 
 
 def test_a_written_recipe_refuses_sources_that_changed(sources, expert, tmp_path):
