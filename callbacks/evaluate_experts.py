@@ -153,6 +153,8 @@ class EvaluateExperts(ExperimentCallback):
                 for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
                     write_text(folder / name, text)
         print("\n" + matrix_text(table) + "\n", flush=True)
+        if (counted := MAIN.get(self.config.protocol)) is not None:
+            print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
 
     @override
     def plan(self) -> str:

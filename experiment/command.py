@@ -60,6 +60,8 @@ def where(context: ExperimentContext) -> None:
         lines.append(f"  matrix and answers   {folder.evaluation}/matrix.csv, predictions.jsonl, scores.json")
     if (folder.path / "merged").exists():
         lines.append(f"  merged agents        {folder.path}/merged/<method>/adapter, with recipe and conflict report")
+        if any((folder.path / "merged").glob("*/rejected")):
+            lines.append(f"  rejected by gates    {folder.path}/merged/<method>/rejected/adapter; conflict.md says why")
     if context.provides != "nothing":
         lines.append(f"  experts              {folder.path}/<specialty>/adapter, samples.jsonl, provenance.json")
     lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")

@@ -138,11 +138,11 @@ def findings(report: Mapping[str, Any]) -> list[str]:
         if retention <= 0:
             found.append(
                 f"{name} is lost: retention {retention:.2f}, the merged agent moves against it. A small expert among "
-                "large ones is outvoted; elect at unit norm with the disjoint sum, raise its weight, or use a method "
-                "that weighs every expert by its own norm (swudi)"
+                "large ones is outvoted; elect at unit norm with the disjoint sum, raise its weight, or add by weights "
+                "(task_arithmetic). Whether the agent answers better then, only questions tell"
             )
         elif retention < WEAK_RETENTION:
-            found.append(f"{name} is weak: retention {retention:.2f}, below {WEAK_RETENTION}")
+            found.append(f"{name} is weak: retention {retention:.3f}, below {WEAK_RETENTION}")
     sizes = sorted((e["norm"], name) for name, e in experts.items() if e["norm"] > 0)
     if sizes and sizes[-1][0] > NORM_RATIO * sizes[0][0]:
         (small, weak), (large, strong) = sizes[0], sizes[-1]
