@@ -11,6 +11,10 @@ from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
 
+# Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
+# import this file and never call it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 
 def main(arguments: list[str]) -> int:
     """Load, build, run.
@@ -32,7 +36,6 @@ def main(arguments: list[str]) -> int:
         if options.print_config:
             print(format_resolved(loaded))
             return 0
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at import that an optional kernel is missing
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
         return execute(loaded, options.overrides, dry_run=options.dry_run)

@@ -14,6 +14,9 @@ from evaluation.scoring import Row, columns_of, matrix_figure
 from evaluation.several import several
 from evaluation.tables import parts_of
 
+REACH = 5.0
+"""Points to either side of 0 that the scale of differences shows at least; noise is not to look like an effect."""
+
 
 def write_board(folder: Path, table: Sequence[Row], predictions: Sequence[Prediction]) -> None:
     """Write the figures and scalars of an evaluation as one event file; an earlier one's make room.
@@ -39,7 +42,9 @@ def write_board(folder: Path, table: Sequence[Row], predictions: Sequence[Predic
                 labels = list(dict.fromkeys(label for values in found.values() for label in values))
                 rows = [[values.get(label) for label in labels] for values in found.values()]
                 title = f"{specialty}: difference to the main way, points"
-                writer.add_figure(f"evaluation/variants/{specialty}", grid(rows, list(found), labels, title))
+                writer.add_figure(
+                    f"evaluation/variants/{specialty}", grid(rows, list(found), labels, title, reach=REACH)
+                )
 
 
 def further_scalars(predictions: Sequence[Prediction]) -> dict[str, float]:

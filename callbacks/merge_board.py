@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from merge.report import mean
+from merge.run import REJECTED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,8 +57,18 @@ def write_board(folder: Path, report: Mapping[str, Any]) -> None:
                 writer.add_figure(f"merge/layers/{key}", lines(of, layers, key))
         for key, (title, values) in maps.items():
             rows = [[values.get(layers[layer].get(projection, "")) for projection in projections] for layer in layers]
-            writer.add_figure(f"merge/modules/{key}", grid(rows, list(layers), projections, title))
-        writer.add_text("merge/verdict", "\n".join(f"- {line}" for line in report["findings"]) or "no findings", 0)
+            writer.add_figure(f"merge/modules/{key}", grid(rows, list(layers), projections, title, "layer"))
+        writer.add_text("merge/verdict", verdict(report, rejected=folder.name == REJECTED), 0)
+
+
+def verdict(report: Mapping[str, Any], *, rejected: bool) -> str:
+    """Markdown: whether the merge became the result, what the gates say of it, and what the report found."""
+    gates = report["gates"]
+    lines = ["**rejected**: kept apart, never the result", ""] if rejected else []
+    lines += [f"gates: **{gates['verdict']}**", ""]
+    lines += [f"- {gate['verdict']}: {gate['text']}" for gate in gates["gates"]] or ["- all passed"]
+    lines += ["", f"report: **{report['verdict']}**", ""]
+    return "\n".join(lines + ([f"- {finding}" for finding in report["findings"]] or ["- no findings"]))
 
 
 def places(modules: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -78,39 +89,87 @@ def places(modules: Sequence[str] | Mapping[str, Any]) -> tuple[dict[str, dict[s
 def lines(
     values: Mapping[str, Mapping[str, float | None]], layers: Mapping[str, Mapping[str, str]], title: str
 ) -> Figure:
-    """A line per expert over the layers: means over a layer's projections."""
+    """A line per expert over the layers: means over a layer's projections.
+
+    Choice: later lines are thinner, so that those of equal values show one inside the other; a logarithmic axis where
+        values are positive and differ by more than a factor of 10.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(4.0, 2 + 0.25 * len(layers)), 3), layout="constrained")
+    size = (3 + 0.25 * len(layers) + 0.06 * max(map(len, values)), max(3.0, 0.8 + 0.17 * len(values)))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, of in values.items():
+    drawn: list[float] = []
+    for i, (name, of) in enumerate(values.items()):
         means = [mean([of[module] for module in modules.values()]) for modules in layers.values()]
-        axes.plot(list(layers), [math.nan if value is None else value for value in means], marker="o", label=name)
+        drawn += [value for value in means if value is not None]
+        heights = [math.nan if value is None else value for value in means]
+        width = 3.5 - 2.5 * i / len(values)
+        style = {"linestyle": ("-", "--", "-.", ":")[i % 4], "marker": "osD^v"[i % 5], "markerfacecolor": "none"}
+        axes.plot(list(layers), heights, label=name, linewidth=width, markersize=3 + 2 * width, alpha=0.8, **style)
+    if min(drawn) > 0 and max(drawn) > 10 * min(drawn):
+        axes.set_yscale("log")
     axes.set_title(f"{title}, mean over projections", fontsize=9)
     axes.set_xlabel("layer", fontsize=8)
     axes.tick_params(labelsize=7)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7, handlelength=4)
     return figure
 
 
-def grid(rows: Sequence[Sequence[float | None]], names: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Figures as a heat map with their values written in; gaps stay white. Drawn without a display."""
+def grid(
+    rows: Sequence[Sequence[float | None]],
+    names: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    axis: str = "",
+    reach: float | None = None,
+) -> Figure:
+    """Figures as a heat map with their values written in; gaps stay white. Drawn without a display.
+
+    Args:
+        rows: a value per name and column; None is a gap.
+        names: of the rows.
+        columns: their names.
+        title: of the whole, with the unit.
+        axis: what the rows are.
+        reach: for differences: the scale is symmetric about 0, and ends here or beyond, at the largest value.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(2.5 + 0.9 * len(columns), 1.8 + 0.35 * len(names)), layout="constrained")
+    width = max(1.5 + 0.06 * max(map(len, names)) + 0.9 * len(columns), 0.5 + 0.08 * len(title))
+    size = (width, 0.8 + 0.045 * max(map(len, columns)) + 0.35 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     values = [[math.nan if value is None else value for value in row] for row in rows]
-    image = axes.imshow(values, cmap="viridis", aspect="auto")
-    axes.set_title(title, fontsize=9)
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=7)
+    scale: dict[str, Any] = {"cmap": "viridis"}
+    if reach is not None:
+        end = max([reach, *(abs(value) for row in rows for value in row if value is not None)])
+        scale = {"cmap": "RdBu", "vmin": -end, "vmax": end}
+    image = axes.imshow(values, aspect="auto", **scale)
+    figure.suptitle(title, fontsize=9)
+    axes.set_ylabel(axis, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if not math.isnan(value):
-                axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=6, color="white")
-    figure.colorbar(image, ax=axes)
+                colour = readable_on(image.to_rgba(value))
+                axes.text(x, y, f"{value:z.2f}", ha="center", va="center", fontsize=7, color=colour)
+    figure.colorbar(image, ax=axes).ax.tick_params(labelsize=7)
     return figure
+
+
+def readable_on(colour: Sequence[float]) -> str:
+    """Black on light colours, white on dark ones.
+
+    Args:
+        colour: red, green, blue and what follows, 0 to 1.
+
+    Source: luma of ITU-R BT.601.
+    """
+    red, green, blue = colour[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"

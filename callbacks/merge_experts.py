@@ -161,7 +161,10 @@ class MergeExperts(ExperimentCallback):
 
     def manifest_extra(self) -> Mapping[str, Any]:
         """What the merged adapter's manifest says about where it comes from."""
-        return {"experiment": self.experiment.experiment.name, "git": git_state()}
+        return {
+            "experiment": self.experiment.experiment.name,
+            "git": git_state(runs_dir=Path(self.experiment.experiment.runs_dir)),
+        }
 
     def sources(self, *, experts: bool) -> dict[str, list[Path]]:
         """Name of a task vector -> the adapter folders whose updates it sums.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from configs.annotations import field_types
 from configs.build import import_class, imported_config
 from configs.check import check_fields, check_known
 from configs.construct import as_plain, construct
@@ -14,6 +15,7 @@ from configs.problems import Report, nearest, unknown_key
 from configs.schema import Component
 from configs.signature import signature
 from configs.static import ROOT, NotStaticError, config_class, module_file, source_file
+from lightning_modules.rewards.guidelines import load_guidelines
 
 KEYS = ("class_path", "init_args")
 
@@ -101,11 +103,26 @@ def check_target(
 ) -> dict[str, Any]:
     """Check options against a `Config`, or against the arguments of a constructor."""
     if target.config is not None:
-        return check_fields(target.config, init_args, f"{key}.init_args", report, target.owner)
+        good = check_fields(target.config, init_args, f"{key}.init_args", report, target.owner)
+        if "guidelines" in good and field_types(target.config, target.owner)["guidelines"] == tuple[str, ...]:
+            check_guidelines(good["guidelines"], f"{key}.init_args.guidelines", report)
+        return good
     if target.arguments is not None:
         # None is required: the program may give the rest when it builds the object
         return check_known(target.arguments, set(), init_args, f"{key}.init_args", report, class_path)
     return dict(init_args)
+
+
+def check_guidelines(names: list[str], key: str, report: Report) -> None:
+    """Read the guidelines that an option names, each alone and then all together: one may be named twice."""
+    faults = []
+    for part in [*([name] for name in names), names]:
+        try:
+            load_guidelines(part)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+    for message in dict.fromkeys(faults):
+        report(key, names, message)
 
 
 def check_nested(value: Any, key: str, report: Report) -> Any:

@@ -81,8 +81,10 @@ class Resolver:
         for index, name in enumerate(folders):
             if not is_adapter(Path(name)):
                 beside = [str(path) for path in sorted(Path(name).parent.glob("*")) if is_adapter(path)]
+                rejected = Path(name) / "rejected"
+                hint = f"the gates rejected this merge; did you mean {str(rejected)!r}?" if is_adapter(rejected) else ""
                 message = f"{name!r} is no adapter folder: neither it nor an `adapter` in it holds {MANIFEST}"
-                self.report(f"adapters[{index}]", name, message, did_you_mean(name, beside))
+                self.report(f"adapters[{index}]", name, message, hint or did_you_mean(name, beside))
 
     def section(self, given: Mapping[str, Any], key: str) -> dict[str, Any]:
         """A mapping of the top level; an empty one (`callbacks:`) counts as no entries."""

@@ -24,14 +24,15 @@ TAGS = ("medical_task", "body_system", "question_type")
 class MedXpertQA(ReleasedSet):
     """Examination questions of medical boards; the letters are those of the release.
 
-    Layout: MM/dev.jsonl, MM/test.jsonl, Text/dev.jsonl, Text/test.jsonl and images/, as on the hub; or the shape of the
-    GitHub copy, medxpertqa_mm_input.jsonl; or any one .jsonl file, which is then the test split.
+    Layout: MM/dev.jsonl, MM/test.jsonl, Text/dev.jsonl, Text/test.jsonl and images/, as on the hub under the id
+    TsinghuaC3I/MedXpertQA; or the shape of the GitHub copy, medxpertqa_mm_input.jsonl; or any one .jsonl file, which is
+    then the test split.
 
     Both shapes are read: options as a mapping or as a list of {letter, content}, the label as a letter or as a list of
     one, pictures as names or as {image_path}. The stem ends before "Answer Choices:", where the release repeats the
     options (MedEvalKit shows them twice). The five rows of `dev` are the validation split; there is no training split.
 
-    Source: Zuo et al., arXiv:2501.18362, hub id TsinghuaC3I/MedXpertQA, MIT: 2000 questions MM, 2450 Text.
+    Source: Zuo et al., arXiv:2501.18362, MIT: 2000 questions MM, 2450 Text.
     """
 
     TEST_ONLY = "the authors of MedXpertQA ask that it be used for examination only"

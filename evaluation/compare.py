@@ -61,19 +61,23 @@ def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: 
 
     Raises:
         FileNotFoundError: an experiment has no predictions.
-        ValueError: a line is malformed, a model answered one question twice, or no model fits the patterns.
+        ValueError: a line is malformed, a model answered one question twice, or no model fits one of the patterns.
     """
     outcome = scorer_named(scorer) if scorer else main_outcome
     found: list[tuple[int, str, dict[tuple, Prediction]]] = []
     seen: set[str] = set()
+    unfitting = dict.fromkeys(models)
     for folder, path in enumerate(paths):
         rows: dict[str, dict[tuple, Prediction]] = {}
         for label, predictions in by_variant(read_predictions(path)).items():
             for item in predictions:
                 name = f"{item.model}@{label}" if label else item.model
                 seen.add(name)
-                if not any(fnmatchcase(name, pattern) for pattern in models if not label or "@" in pattern):
+                fitting = [p for p in models if (not label or "@" in p) and fnmatchcase(name, p)]
+                if not fitting:
                     continue
+                for pattern in fitting:
+                    unfitting.pop(pattern, None)
                 items = rows.setdefault(name, {})
                 if item.key in items:
                     raise ValueError(
@@ -82,8 +86,9 @@ def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: 
                     )
                 items[item.key] = item
         found += [(folder, model, items) for model, items in rows.items()]
-    if not found:
-        raise ValueError(f"no model fits {' '.join(models)}; the experiments have {', '.join(sorted(seen)) or 'none'}")
+    if unfitting:
+        patterns = " or ".join(map(repr, unfitting))
+        raise ValueError(f"no model fits {patterns}; the experiments have {', '.join(sorted(seen)) or 'none'}")
     labels = [path.name for path in paths]
     shown = [label if labels.count(label) == 1 else str(path) for label, path in zip(labels, paths, strict=True)]
     names = [model for _, model, _ in found]
@@ -118,9 +123,10 @@ def pairs_of(systems: Sequence[System], baseline: str | None = None) -> list[tup
         lone = len(firsts) == 1 and all(sum(o.folder == other.folder for o in others) == 1 for other in others)
         pairs = [(by_model.get(other.model, firsts[0]), other) for other in others if lone or other.model in by_model]
     if not pairs:
+        among = f"with baseline {baseline!r} " if baseline is not None else ""
         raise ValueError(
-            f"nothing to compare with baseline {baseline!r}; name one of {', '.join(s.name for s in systems)} by "
-            "--baseline, or take in more models by --models"
+            f"nothing to compare {among}among {', '.join(s.name for s in systems)}; name one of them by --baseline, or "
+            "take in more models by --models"
         )
     return pairs
 
@@ -135,7 +141,7 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
             and "prompt" stem, instruction and pictures. Files that do not state `prompt_sha256` are taken for alike.
 
     Raises:
-        ValueError: names the first difference.
+        ValueError: names every key of the protocols that differs, else the first question that does.
     """
     where = f"{first.name!r} and {second.name!r} cannot be compared"
     only = [sorted(set(a.items) - set(b.items)) for a, b in ((first, second), (second, first))]
@@ -144,6 +150,11 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
         raise ValueError(
             f"{where}: they were asked different questions ({len(only[0])} only the former, {len(only[1])} only the "
             f"latter, such as {example}); evaluate both on the same split with the same n and guidelines"
+        )
+    if unlike := protocol_differences(first, second, vary):
+        raise ValueError(
+            f"{where}: their protocols differ: {'; '.join(unlike.values())}; evaluate both alike, or name what is "
+            f"meant to differ by --vary {' '.join(unlike)}"
         )
     for key, item in first.items.items():
         other = second.items[key]
@@ -154,22 +165,32 @@ def refuse_unlike(first: System, second: System, vary: Collection[str] = ()) -> 
                 f"({item.options} right {item.gold!r}, {other.options} right {other.gold!r}); were options shuffled "
                 "with another seed?"
             )
-        differing = {name for name, _ in set(item.protocol.items()) ^ set(other.protocol.items())} - set(vary)
-        if differing:
-            values = ", ".join(
-                f"{name} {item.protocol.get(name, 'not stated')!r} and {other.protocol.get(name, 'not stated')!r}"
-                for name in sorted(differing)
+
+
+def protocol_differences(first: System, second: System, vary: Collection[str] = ()) -> dict[str, str]:
+    """What else decided the answers of two systems to the same questions, and is not the same.
+
+    Args:
+        first: the baseline.
+        second: what is compared with it; it has the same keys.
+        vary: as of `refuse_unlike`.
+
+    Returns:
+        Key of the protocol, or "prompt" -> the two values of the first question that they differ for.
+    """
+    found: dict[str, str] = {}
+    for key, item in first.items.items():
+        other = second.items[key]
+        for name in sorted({name for name, _ in set(item.protocol.items()) ^ set(other.protocol.items())}):
+            values = (repr(side.protocol.get(name, "not stated")) for side in (item, other))
+            found.setdefault(name, f"{name} {' and '.join(values)}")
+        if len({item.prompt_sha256, other.prompt_sha256} - {""}) > 1:
+            found.setdefault(
+                "prompt",
+                f"prompt, as question {key} was put with another stem, instruction or picture (was the data set or the "
+                "guideline of this name changed between them?)",
             )
-            raise ValueError(
-                f"{where}: their protocols differ: {values}; evaluate both alike, or name what is meant to differ by "
-                "--vary"
-            )
-        prompts = {i.prompt_sha256 for i in (item, other)} - {""}
-        if len(prompts) > 1 and "prompt" not in vary:
-            raise ValueError(
-                f"{where}: question {key} was put with another stem, instruction or picture; was the data set or the "
-                "guideline of this name changed between them? evaluate both again, or name it by --vary prompt"
-            )
+    return {name: found[name] for name in sorted(found) if name not in vary}
 
 
 def answer_alike(first: System, second: System) -> bool:

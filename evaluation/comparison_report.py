@@ -174,7 +174,8 @@ def figure(rows: Sequence[Comparison]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(9, 1.2 + 0.32 * len(rows)), layout="constrained")
+    names = [f"{row.system} - {row.baseline}, {row.specialty} (n = {row.n})" for row in rows]
+    drawn = Figure(figsize=(5 + 0.065 * max(map(len, names)), 1.1 + 0.25 * len(rows)), layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
     colours = {"better": "tab:green", "worse": "tab:red", "no evidence": "tab:gray"}
@@ -182,9 +183,11 @@ def figure(rows: Sequence[Comparison]) -> Figure:
         colour = colours[row.verdict]
         axes.plot([100 * row.low, 100 * row.high], [y, y], color=colour, linewidth=2)
         axes.plot([100 * row.difference], [y], "o", color=colour)
-    names = [f"{row.system} - {row.baseline}, {row.specialty} (n = {row.n})" for row in rows]
+    for verdict, colour in colours.items():
+        axes.plot([], [], "o-", color=colour, label=verdict)
+    drawn.legend(loc="outside upper right", ncols=len(colours), fontsize=8)
     axes.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("difference in accuracy, points (green: better, red: worse, grey: no evidence)")
+    axes.set_xlabel("difference in accuracy, points")
     return drawn

@@ -8,6 +8,7 @@ Every number is scored again from `evaluation/predictions.jsonl`, so the table n
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,12 +75,20 @@ def comparison_markdown(predictions: Sequence[Prediction], pairs: Sequence[tuple
     return "\n".join(lines)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Print the tables of the experiments named on the command line."""
+def main(given: Sequence[str] | None = None) -> int:
+    """Print the tables of the experiments named on the command line.
+
+    Returns:
+        0; 2 if one of them cannot be read.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders; several are taken as seeds")
     folders = parser.parse_args(given).experiments
-    predictions = [by_variant(read_predictions(folder))[""] for folder in folders]
+    try:
+        predictions = [by_variant(read_predictions(folder))[""] for folder in folders]
+    except (OSError, ValueError) as error:
+        print(f"summary: {error}", file=sys.stderr)
+        return 2
     tables = [matrix(found) for found in predictions]
     scorers = [" and ".join(sorted({main_scorer(item) for item in found})) for found in predictions]
     if len(set(scorers)) > 1:
@@ -98,7 +107,8 @@ def main(given: Sequence[str] | None = None) -> None:
             if specialty in columns_of(table) and model.startswith("sft"):
                 pairs += [("base", model, specialty), *((model, other, specialty) for other in later)]
         print(comparison_markdown(found, pairs) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,8 +19,15 @@ from datamodules.prompts import VERSION
 PACKAGES = ("torch", "lightning", "transformers", "peft", "tokenizers", "safetensors", "numpy", "pillow", "omegaconf")
 
 
-def git_state(root: Path | None = None) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; empty outside a git checkout."""
+def git_state(root: Path | None = None, runs_dir: Path | None = None) -> dict[str, Any]:
+    """Commit, and whether the files that a run may use differ from it; empty outside a git checkout.
+
+    Dirty are changes of tracked files, and new .py and .yaml files that git does not ignore.
+
+    Args:
+        root: of the checkout; by default the one that this file lies in.
+        runs_dir: folder of results; new files in it do not count.
+    """
     where = root or Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
@@ -28,14 +35,19 @@ def git_state(root: Path | None = None) -> dict[str, Any]:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
-    return {"commit": commit, "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))} if commit else {}
+    if not commit:
+        return {}
+    new = git("ls-files", "--others", "--exclude-standard", "-z", "*.py", "*.yaml").split("\0")
+    results = runs_dir.resolve() if runs_dir else None
+    used = [name for name in new if name and not (results and (where / name).resolve().is_relative_to(results))]
+    return {"commit": commit, "dirty": bool(used or git("status", "--porcelain", "--untracked-files=no"))}
 
 
-def provenance() -> dict[str, Any]:
-    """What a reader needs to repeat the run, without anything about its results."""
+def provenance(runs_dir: Path | None = None) -> dict[str, Any]:
+    """What a reader needs to repeat the run, without anything about its results; `runs_dir` as of `git_state`."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "git": git_state(),
+        "git": git_state(runs_dir=runs_dir),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),

@@ -198,7 +198,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     policy, fingerprint = context.policy()
     stage = context.stage(specialty, policy, fingerprint)
     write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
-    facts = provenance() | {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
+    facts = provenance(Path(experiment.runs_dir))
+    facts |= {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
     write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
     quiet_lightning()

@@ -123,6 +123,10 @@ def load_recipe(path: Path) -> Recipe:
     path = Path(path)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        rejected = path.parent / "rejected" / "recipe.yaml"
+        hint = f"; the gates rejected this merge, see {rejected}" if rejected.is_file() else ""
+        raise RecipeError(f"{path}: there is no such file{hint}") from error
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):

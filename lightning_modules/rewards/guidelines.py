@@ -125,7 +125,7 @@ def load_guidelines(names_or_paths: Sequence[str | Path], folder: str | Path = F
     for item in names_or_paths:
         guideline = Guideline(NEUTRAL, "", "", ()) if str(item) == NEUTRAL else _read(_path(str(item), Path(folder)))
         if guideline.name in found:
-            raise ValueError(f"guidelines: {guideline.name!r} is named twice in {[str(i) for i in names_or_paths]}")
+            raise ValueError(f"the guideline {guideline.name!r} is named twice in {[str(i) for i in names_or_paths]}")
         found[guideline.name] = guideline
     return found
 
@@ -135,12 +135,12 @@ def _path(item: str, folder: Path) -> Path:
     if item.endswith((".yaml", ".yml")):
         path = Path(item)
         if not path.is_file():
-            raise ValueError(f"guidelines: no such file: {path}")
+            raise ValueError(f"no such file of a guideline: {path}")
         return path
     known = [*sorted(path.stem for path in folder.glob("*.yaml")), NEUTRAL]
     if item not in known:
         raise ValueError(
-            f"guidelines: unknown name {item!r}{_hint(item, known)}; known: {', '.join(known)}; "
+            f"unknown name {item!r} among guidelines{_hint(item, known)}; known: {', '.join(known)}; "
             f"add your own as {folder.name}/<name>.yaml or give the path of a .yaml file"
         )
     return folder / f"{item}.yaml"

@@ -1,4 +1,7 @@
 # Reference: the files themselves. Run: pytest tests/configs/test_choices.py
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -83,3 +86,61 @@ def test_results_of_runs_from_before_there_were_adapters_stay_valid():
     resolved = load("rl_gba.yaml").resolved
     before = {key: value for key, value in resolved.items() if key != "adapters"}
     assert changed_settings(before, resolved) == []
+
+
+def test_a_rejected_merge_is_suggested_where_its_folder_holds_no_other(tmp_path):
+    for name in ("ties/rejected", "tie"):
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        (tmp_path / name / "adapter" / "manifest.json").write_text("{}")
+    text = faults(f"adapters=[{tmp_path / 'ties'}]")
+    assert f"the gates rejected this merge; did you mean '{tmp_path / 'ties/rejected'}'?" in text
+    assert load("evaluate.yaml", [f"adapters=[{tmp_path / 'ties/rejected'}]"])
+
+
+def test_guidelines_that_cannot_be_read_are_named_with_all_else(tmp_path):
+    (tmp_path / "own.yaml").write_text("name: own\n")
+    module, callback = "module.init_args", "callbacks.evaluate.init_args"
+    arguments = [
+        f"{module}.guidelines=[differential, redflags, bayes, {tmp_path}/own.yaml]",
+        f"{module}.beta=-1",
+        f"{callback}.guidelines=[{tmp_path}/missing.yaml]",
+    ]
+    with pytest.raises(ConfigError) as error:
+        load("rl_gba.yaml", arguments)
+    text = str(error.value)
+    assert f"{module}.guidelines: unknown name 'redflags' among guidelines; known: analytical, bayesian" in text
+    assert f"{module}.guidelines: unknown name 'bayes' among guidelines; did you mean 'bayesian'?" in text
+    assert f"{module}.guidelines: {tmp_path}/own.yaml: missing key 'criteria'" in text
+    assert f"{module}.beta: beta must be at least 0" in text
+    assert f"{callback}.guidelines: no such file of a guideline: {tmp_path}/missing.yaml" in text
+    assert len(error.value.problems) == 5
+
+
+def test_a_guideline_of_a_required_experiment_is_read_too(working_folder):
+    (working_folder / "dsa.yaml").write_text(
+        f"extends: {CONFIGS}/sft_dsa.yaml\nmodule: {{init_args: {{guidelines: [bayes]}}}}\n"
+    )
+    (working_folder / "gba.yaml").write_text(f"extends: {CONFIGS}/rl_gba.yaml\nrequires: [dsa.yaml]\n")
+    with pytest.raises(ConfigError, match=r"^dsa.yaml:2: module.init_args.guidelines: unknown name 'bayes'") as error:
+        load("gba.yaml")
+    assert len(error.value.problems) == 1
+
+
+def test_a_guideline_named_twice_by_name_and_path_is_refused():
+    twice = CONFIGS / "guidelines" / "bayesian.yaml"
+    with pytest.raises(ConfigError, match="the guideline 'bayesian' is named twice"):
+        load("rl_gba.yaml", [f"module.init_args.guidelines=[bayesian, {twice}]"])
+
+
+def test_a_wrong_guideline_is_told_before_torch_and_no_missing_kernel_by_processes_beside_the_first():
+    program = (
+        "import logging, sys, train\n"  # as a spawned process does, which never calls train.main
+        "warns = logging.getLogger('bitsandbytes.backends.cpu.ops').isEnabledFor(logging.WARNING)\n"
+        "code = train.main(['--config', 'rl_gba.yaml', 'module.init_args.guidelines=[differential, redflags]'])\n"
+        "print(warns, code, *sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=CONFIGS.parent, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False 2\n"
+    assert done.stderr.startswith("command line: module.init_args.guidelines: unknown name 'redflags' among guidelines")

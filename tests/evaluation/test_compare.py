@@ -115,7 +115,7 @@ def test_several_experiments_pair_models_of_one_name(tmp_path):
     for systems, baseline in ((load_systems([a]), "unknown"), (load_systems([a], ["base"]), None)):
         with pytest.raises(ValueError, match="nothing to compare"):
             pairs_of(systems, baseline)
-    with pytest.raises(ValueError, match="no model fits x\\*; the experiments have base, merged/ties"):
+    with pytest.raises(ValueError, match="no model fits 'x\\*'; the experiments have base, merged/ties"):
         load_systems([a], ["x*"])
 
 
@@ -139,6 +139,21 @@ def test_what_is_not_alike_is_refused(tmp_path, change, vary, message):
     first, second = load_systems([experiment(tmp_path / "run", [*rows, *other])])
     with pytest.raises(ValueError, match=message):
         refuse_unlike(first, second, vary)
+
+
+def test_all_that_must_be_named_to_differ_is_said_at_once(tmp_path):
+    rows = [replace(row, prompt_sha256="a") for row in rows_of("base", {"skin": 0.5}, 6)]
+    other = [replace(row, model="other") for row in rows]
+    other[1] = replace(other[1], protocol={"temperature": "0.7"})
+    other[2] = replace(other[2], prompt_sha256="b")
+    other[4] = replace(other[4], options=OPTIONS[::-1], answer_letter="C", protocol={"shuffle": "1"})
+    [first] = load_systems([experiment(tmp_path / "run", rows)])
+    second = replace(first, name="other", model="other", items={i.key: i for i in other})
+    with pytest.raises(ValueError, match=r"protocols differ: prompt, as question .*'q2'.* another stem") as error:
+        refuse_unlike(first, second, ("image",))
+    assert "; shuffle 'not stated' and '1'; temperature 'not stated' and '0.7'; evaluate" in str(error.value)
+    assert str(error.value).endswith("--vary prompt shuffle temperature")
+    refuse_unlike(first, second, ("prompt", "shuffle", "temperature"))
 
 
 def test_what_is_named_may_differ(tmp_path):
@@ -217,7 +232,12 @@ def test_the_same_letter_for_other_orders_is_not_the_same_answer(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "has nowhere been evaluated?"),
-        (["{run}", "--baseline", "x"], "nothing to compare"),
+        (["{run}", "--baseline", "x"], "nothing to compare with baseline 'x' among base, expert"),
+        (["{run}", "--models", "base"], "nothing to compare among base"),
+        (
+            ["{run}", "--models", "base", "base@*", "--vary", "image"],
+            "no model fits 'base@*'; the experiments have base, expert",
+        ),
         (["{run}", "--alpha", "2"], "--alpha must lie in"),
         (["{run}", "--scorer", "official:omnimedvqa_prefix"], "has no option_losses"),
     ],
@@ -239,6 +259,19 @@ def test_names_cannot_break_the_tables(two):
     drawn = figure([row])
     drawn.canvas.draw()
     assert len(drawn.axes[0].get_yticklabels()) == 1
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_figure_cuts_nothing_off_and_wastes_no_paper(two, count):
+    row = replace(judged(compare_pair(*load_systems([two])))[0], system="run/merged/task_arithmetic" * 2)
+    drawn = figure([row] * count)
+    drawn.canvas.draw()
+    box, page, axes = drawn.get_tightbbox(), drawn.get_size_inches(), drawn.axes[0]
+    assert min(box.x0, box.y0, page[0] - box.x1, page[1] - box.y1) >= 0
+    assert axes.get_ylim() == (count - 0.5, -0.5)  # the first row on top, half a row of space at both ends
+    [legend] = drawn.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["better", "worse", "no evidence"]
+    assert not axes.get_window_extent().overlaps(legend.get_window_extent())
 
 
 def test_p_values_for_reading():

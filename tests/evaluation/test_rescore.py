@@ -240,3 +240,12 @@ def test_rare_attributes_come_back_and_cost_nothing():
     assert Prediction.from_json(rich.to_json()) == rich
     rare = {"sample", "protocol", "turns", "option_losses", "option_tokens"}
     assert not rare & set(prediction(0, "A").to_json().split('"'))
+
+
+def test_what_cannot_be_summarised_is_one_line(tmp_path, capsys):
+    assert summarise([str(tmp_path / "nope")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("summary: ")
+    assert printed.err.endswith(f"no such file; has {tmp_path / 'nope'} been evaluated?\n")
+    assert printed.err.count("\n") == 1
+    assert not printed.out

@@ -4,6 +4,7 @@ Run: pytest tests/experiment/test_run_folders.py.
 """
 
 import json
+import subprocess
 
 import pytest
 import yaml
@@ -89,3 +90,28 @@ def test_repeating_the_command_changes_no_file(lineage, tmp_path, monkeypatch, c
     after = contents(again.runs)
     assert {name for name in before | after if before.get(name) != after.get(name)} == set()
     assert "matrix.csv" in capsys.readouterr().out
+
+
+def test_new_sources_make_a_checkout_dirty(tmp_path):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    assert git_state(tmp_path) == {}
+    (tmp_path / ".gitignore").write_text("ignored/\n")
+    git("init")
+    git("add", ".gitignore")
+    git("commit", "-m", "first")
+    for name in ("ignored/a.py", "out/recipe.yaml", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert git_state(tmp_path, tmp_path / "out")["dirty"] is False
+    assert git_state(tmp_path)["dirty"] is True  # without knowing what holds the results
+    for name in ("datamodules/dental.py", "configs/dental study.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text("")
+        assert git_state(tmp_path, tmp_path / "out")["dirty"] is True
+        path.unlink()
+    (tmp_path / ".gitignore").write_text("ignored/\n\n")
+    assert git_state(tmp_path, tmp_path / "out")["dirty"] is True

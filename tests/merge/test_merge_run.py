@@ -644,3 +644,13 @@ def test_a_dry_run_tells_what_a_merge_needs_and_writes_nothing(sources, tmp_path
     assert found["rank"] == 12  # adult 3, brain 5, pediatrics 4; in the other module 6, 2 and 4
     dense = plan(replace(load_recipe(tmp_path / "recipe.yaml"), rank="sum"))["memory_mib"]
     assert dense > plan(replace(load_recipe(tmp_path / "recipe.yaml"), method=TaskArithmetic()))["memory_mib"]
+
+
+def test_a_recipe_that_is_not_there_is_named_with_the_rejected_one_beside_it(tmp_path, capsys):
+    assert main(["verify", "--config", str(tmp_path / "recipe.yaml")]) == 2
+    assert capsys.readouterr().err.strip().endswith(f"{tmp_path / 'recipe.yaml'}: there is no such file")
+    rejected = tmp_path / "rejected" / "recipe.yaml"
+    rejected.parent.mkdir()
+    rejected.write_text("")
+    with pytest.raises(RecipeError, match=rf"there is no such file; the gates rejected this merge, see {rejected}$"):
+        load_recipe(tmp_path / "recipe.yaml")

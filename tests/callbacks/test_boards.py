@@ -1,0 +1,104 @@
+# Reference: what is drawn, read back from the figures; texts by hand. Run: pytest tests/callbacks/test_boards.py
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callbacks.evaluation_board import REACH, write_board
+from callbacks.merge_board import grid, lines, readable_on, verdict
+from evaluation.predictions import Prediction
+from evaluation.scoring import matrix
+
+GATES = {
+    "verdict": "warn",
+    "gates": [{"verdict": "accept", "text": "0 of 4 loop"}, {"verdict": "warn", "text": "b is weak"}],
+}
+
+
+def fits(figure):
+    """Whether all that is drawn lies on the paper."""
+    figure.canvas.draw()
+    box, page = figure.get_tightbbox(), figure.get_size_inches()
+    return box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page[0] and box.y1 <= page[1]
+
+
+def test_text_is_black_on_light_and_white_on_dark():
+    # luma: yellow 0.299 + 0.587 = 0.886, blue 0.114, mid red 0.299
+    assert [readable_on(c) for c in ((1, 1, 0, 1), (0, 0, 1, 1), (1, 0, 0), (1, 1, 1))] == [
+        "black",
+        "white",
+        "white",
+        "black",
+    ]
+
+
+def test_numbers_can_be_read_and_zero_has_no_sign():
+    axes = grid([[0.0, 1.0], [-0.001, None]], ["a", "b"], ["x", "y"], "title", "layer").axes[0]
+    assert [(t.get_text(), t.get_color()) for t in axes.texts] == [
+        ("0.00", "white"),
+        ("1.00", "black"),
+        ("0.00", "white"),
+    ]
+    assert axes.get_ylabel() == "layer"
+
+
+@pytest.mark.parametrize(
+    ("rows", "end"), [([[0.0], [0.0]], REACH), ([[2.0], [-30.0]], 30.0), ([[None], [None]], REACH)]
+)
+def test_differences_have_a_symmetric_scale(rows, end):
+    figure = grid(rows, ["base", "run/merged/regmean"], ["image=none"], "a_long_name: difference, points", reach=REACH)
+    assert figure.axes[0].images[0].get_clim() == (-end, end)
+    assert fits(figure)
+
+
+def test_a_grid_fits_whatever_the_names():
+    assert fits(grid([[1.0]], ["e" * 40], ["p" * 40], "oncology_surgery: difference to the main way, points"))
+    assert fits(grid([[0.5] * 9] * 9, [f"dsa.{i}" for i in range(9)], list("abcdefghi"), "t"))
+
+
+def test_lines_differ_and_the_legend_hides_none():
+    layers = {str(i): {"q": f"m.{i}"} for i in range(4)}
+    values = {f"dsa.specialty_{k}": {f"m.{i}": 0.5 for i in range(4)} for k in range(6)}
+    figure = lines(values, layers, "interference")
+    assert fits(figure)
+    axes, (legend,) = figure.axes[0], figure.legends
+    assert not axes.get_window_extent().overlaps(legend.get_window_extent())
+    assert [text.get_text() for text in legend.get_texts()] == list(values)
+    assert len({(line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 6
+    widths = [line.get_linewidth() for line in axes.lines]
+    assert widths == sorted(set(widths), reverse=True)  # equal values: one inside the other
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [((0.6, 25.0), "log"), ((0.6, 5.0), "linear"), ((-5.0, 25.0), "linear"), ((0.0, 25.0), "linear")],
+)
+def test_a_wide_range_of_positive_values_has_a_logarithmic_axis(values, scale):
+    of = {f"e{i}": {"m": value} for i, value in enumerate(values)}
+    assert lines(of, {"0": {"q": "m"}}, "norm").axes[0].get_yscale() == scale
+
+
+def test_lines_leave_gaps():
+    figure = lines({"a": {"m.0": 1.0, "m.1": None}}, {"0": {"q": "m.0"}, "1": {"q": "m.1"}}, "survival")
+    assert math.isnan(figure.axes[0].lines[0].get_ydata()[1])
+
+
+def test_the_verdict_names_every_gate_and_finding():
+    report = {"gates": GATES, "verdict": "good", "findings": []}
+    told = "gates: **warn**\n\n- accept: 0 of 4 loop\n- warn: b is weak\n\nreport: **good**\n\n- no findings"
+    assert verdict(report, rejected=False) == told
+    assert verdict(report, rejected=True) == f"**rejected**: kept apart, never the result\n\n{told}"
+    bare = {"gates": {"verdict": "accept", "gates": []}, "verdict": "warn", "findings": ["b is lost"]}
+    assert verdict(bare, rejected=False) == "gates: **accept**\n\n- all passed\n\nreport: **warn**\n\n- b is lost"
+
+
+def test_variants_are_on_the_board(tmp_path):
+    options = ("left", "right")
+    rows = [
+        Prediction("base", "skin", f"q{i}", f"p{i}", "neutral", options, "A", f"<answer>{said}</answer>", protocol=way)
+        for way, said in (({}, "A"), ({"image": "none"}, "B"))
+        for i in range(4)
+    ]
+    write_board(tmp_path, matrix(rows[:4]), rows)
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    assert "evaluation/variants/skin" in events.Tags()["images"]
