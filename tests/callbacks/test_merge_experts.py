@@ -49,7 +49,7 @@ class Made:
     loads: int = 0
 
     specialties = SPECIALTIES
-    experiment = SimpleNamespace(name="made", trainer={"accelerator": "cpu"})
+    experiment = SimpleNamespace(name="made", trainer={"accelerator": "cpu"}, runs_dir="runs")
 
     def is_complete(self):
         return all(is_complete(self.folder.run(s).adapter) for s in SPECIALTIES)
