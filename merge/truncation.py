@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -163,18 +164,18 @@ def leading_inputs(joint: Cores, count: int) -> Tensor:
 
 
 def compress_from(
-    delta: Tensor, rank: int, start: Tensor, *, gain: float = 1e-3, most: int = 12
+    delta: Tensor, rank: int, start: Tensor, *, tolerance: float = 3e-4, most: int = 24
 ) -> tuple[Factors, float, float]:
     """Approximate one dense update by factors, looking for its leading directions from a good guess.
 
-        Q = basis(D^T D Q) from Q = start, until a round gains next to nothing;   D ~ (D Q) Q^T, cut to the rank
+        Q = basis(D Q), then Q = basis(D^T Q), and so on from Q = start;   D ~ (D Q) Q^T, cut to the rank
 
     Args:
         delta: (m, n) fp32.
         rank: k, below the columns of `start`.
         start: (n, p), orthonormal.
-        gain: share of the energy that another round must bring to be followed by one more.
-        most: rounds at most; each multiplies the contrast of the spectrum by its square.
+        tolerance: share of the energy that further steps may be expected to bring, from the last two steps' gains.
+        most: steps at most.
 
     Returns:
         The factors, and the squared norms after and before, both exact for the factors returned.
@@ -183,19 +184,21 @@ def compress_from(
     Choice: the experts' inputs instead of random numbers as the start: an update made of the experts lies near them,
         and the same update gives the same bytes.
     """
-    Q, small = start, delta @ start  # (n, p), (m, p)
+    D, Q, small, across = delta, start, delta @ start, False
     E, V = torch.linalg.eigh(column_products(small))
+    gain = math.inf
     for _ in range(most):
-        before = E[-rank:].sum()
-        Q = Basis.of(delta.T @ small)[0].dense().float()
-        small = delta @ Q
+        D, Q, across = D.T, Basis.of(small)[0].dense().float(), not across
+        small, kept, last = D @ Q, E[-rank:].sum().item(), gain
         E, V = torch.linalg.eigh(column_products(small))
-        if E[-rank:].sum() - before <= gain * before:
+        gain = E[-rank:].sum().item() - kept
+        # Gains that go on shrinking as they did bring gain^2 / (last - gain) more.
+        if gain <= 0 or (gain < last < math.inf and gain * gain <= tolerance * kept * (last - gain)):
             break
-    # Right singular vectors from the Gram matrix: the columns kept are projections, their values need no precision.
+    # Singular vectors from the Gram matrix: the columns kept are projections, their values need no precision.
     basis = V.flip(1)[:, :rank]
-    projected = small.double() @ basis  # (m, k)
+    projected = small.double() @ basis  # of D's outputs, (m or n, k)
     norms = projected.norm(dim=0)
-    U = projected / norms.clamp_min(torch.finfo(torch.float64).tiny)
-    factors = balanced(U, norms, Q.double() @ basis)
-    return factors, projected.square().sum().item(), delta.norm(dim=1).double().square().sum().item()
+    sides = projected / norms.clamp_min(torch.finfo(torch.float64).tiny), Q.double() @ basis
+    U, W = sides[::-1] if across else sides
+    return balanced(U, norms, W), norms.square().sum().item(), delta.norm(dim=1).double().square().sum().item()
