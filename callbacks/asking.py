@@ -83,8 +83,8 @@ def first_prompt(policy: Policy, example: Example, instruction: str, protocol: P
         example: the question; with options, unless the protocol is `single`.
         instruction: of a guideline, for `single`; the released protocols have their own words.
         protocol: two turns begin with the release's system prompt, then one user turn of stem, options and, after
-            them, the pictures. Options are measured after the pictures and plain text, in no chat, as the release has
-            it for every model.
+            them, the pictures. Options are measured after the pictures and plain text, in no chat, as in the release's
+            scripts.
 
     Raises:
         BadExampleError: a picture cannot be read.

@@ -109,7 +109,7 @@ def lines(
         width = 3.5 - 2.5 * i / len(values)
         style = {"linestyle": ("-", "--", "-.", ":")[i % 4], "marker": "osD^v"[i % 5], "markerfacecolor": "none"}
         axes.plot(list(layers), heights, label=name, linewidth=width, markersize=3 + 2 * width, alpha=0.8, **style)
-    if min(drawn) > 0 and max(drawn) > 10 * min(drawn):
+    if drawn and min(drawn) > 0 and max(drawn) > 10 * min(drawn):
         axes.set_yscale("log")
     axes.set_title(f"{title}, mean over projections", fontsize=9)
     axes.set_xlabel("layer", fontsize=8)

@@ -184,8 +184,8 @@ def gates_on_smoke(smoke: Mapping[str, Smoke]) -> list[Gate]:
     Choice: bounds relative to the experts, because what divergence is much, and how often a base loops on its own,
         depends on base and training. On 18 merges of the embedded experiment the divergence over the largest expert's
         orders those beyond 1 by what is left of them (right at 1.06: 36 %, 1.2: 18, 1.4: 14, 1.8: 7, above 2: 0; the
-        base 38), and all that beat the base are below 0.9. On real pictures RegMean, the best there at ten times any
-        expert's norm, has 0.9, the sum of the experts 2.0.
+        base 38), and all that beat the base are below 0.9. On two specialties of real pictures RegMean, the best there
+        at ten times any expert's norm, has 0.9, the sum of the experts 2.0.
     """
     if not smoke:
         return []

@@ -83,6 +83,10 @@ def test_lines_leave_gaps():
     assert math.isnan(figure.axes[0].lines[0].get_ydata()[1])
 
 
+def test_an_expert_that_is_zero_everywhere_has_an_empty_plot():
+    assert len(lines({"zero": {"m": None}}, {"0": {"q": "m"}}, "retention").axes[0].lines) == 1
+
+
 def test_the_verdict_names_every_gate_and_finding():
     report = {"gates": GATES, "verdict": "good", "findings": []}
     told = "gates: **warn**\n\n- accept: 0 of 4 loop\n- warn: b is weak\n\nreport: **good**\n\n- no findings"
