@@ -20,12 +20,12 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
+from artifacts.adapter_files import adopt
 from benchmarks.driver import PINNED, ROOT, check_peer, ours_python
 from benchmarks.merge_inputs import FINGERPRINT, MergeWork, tensor_name, write_base, write_experts
 from benchmarks.merge_work import DENSITY, PEERS, WORKS
 from benchmarks.report import number, table
 from experiment.provenance import git_state
-from merge.adapter_files import adopt
 from merge.factors import Factors
 from merge.methods.interface import Experts
 from merge.methods.ties import Ties

@@ -21,7 +21,8 @@ from datamodules.batch import Example
 from experiment.memory import keep_freed_memory
 from lightning_modules.families.base import ImageInput
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
-from lightning_modules.policy import Policy, Prompt, Scores
+from lightning_modules.policy import Policy, Scores
+from lightning_modules.prompts import Prompt
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "numpy")
 

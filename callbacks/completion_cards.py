@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from typing_extensions import override
 
+from artifacts.durable import write_text
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.resume_point import batches_done
 from datamodules.batch import Batch, Example, load_image
 from datamodules.prompts import question_text
 from lightning_modules.rollout import sample
-from merge.durable import write_text
 
 if TYPE_CHECKING:
     from lightning_modules.group import Group

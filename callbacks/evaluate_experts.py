@@ -23,23 +23,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from typing_extensions import override
 
-from callbacks.asking import TEXTS, Decoding, ProtocolName
+from answering.asking import TEXTS, Decoding, ProtocolName
+from answering.examination import Cell, Examination, read_cell
+from artifacts.adapter_files import adapter_sha256
+from artifacts.durable import write_text
+from artifacts.folders import locked
+from artifacts.interrupts import deferred
 from callbacks.evaluation_board import write_board
-from callbacks.examination import Cell, Examination, read_cell
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
+from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
 from evaluation.predictions import Prediction, by_variant
 from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
 from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
-from experiment.folders import locked
-from experiment.interrupts import deferred
-from experiment.provenance import data_sha256, prompt_sha256
 from lightning_modules.rewards.guidelines import load_guidelines
-from merge.adapter_files import adapter_sha256
-from merge.durable import write_text
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext

@@ -9,8 +9,8 @@ import lightning as L
 from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
+from artifacts.folders import locked
 from callbacks.experiment_callback import ExperimentCallback
-from experiment.folders import locked
 
 Layout = dict[str, dict[str, list]]
 """Category -> chart title -> ["Multiline", regular expressions over tags]."""

@@ -14,16 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 from typing_extensions import override
 
+from answering.live_model import MergeModel
+from artifacts.folders import locked
+from artifacts.interrupts import deferred
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_board import write_board
-from callbacks.merge_model import MergeModel
 from configs.build import build
 from configs.schema import Component, check_name
-from experiment.folders import locked
-from experiment.interrupts import deferred
 from experiment.provenance import git_state
 from merge.auto import auto_merge
 from merge.grams import BUDGET_MIB
@@ -84,12 +83,9 @@ class MergeExperts(ExperimentCallback):
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
 
     @override
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.experiment.is_complete():
-            self.finish()
-
-    @override
     def finish(self) -> None:
+        if not self.experiment.is_complete():
+            return  # whichever run comes last merges
         folder = self.experiment.folder
         with locked(folder.path / "merged", "the merge"):
             for name, method in self.methods().items():

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from typing_extensions import override
 
-from merge.durable import flush
+from artifacts.durable import flush
 
 
 class ResumePoint(L.Callback):

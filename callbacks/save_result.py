@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from typing_extensions import override
 
-from experiment.base_files import write_base
-from merge.adapter_checks import reading
-from merge.adapter_files import adapter_sha256, write_adapter
+from artifacts.adapter_checks import reading
+from artifacts.adapter_files import adapter_sha256, write_adapter
+from artifacts.base_files import write_base
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext

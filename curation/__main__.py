@@ -52,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(settings: Settings, *, dry_run: bool) -> int:
     """Make the set, or count what that would ask; exit codes as of `main`."""
+    from artifacts.interrupts import stop_alike
     from curation.asking import UnfinishedError
     from curation.run import curate, most
     from curation.teachers import TeacherError
-    from experiment.interrupts import stop_alike
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     stop_alike()

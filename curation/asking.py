@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from tqdm import tqdm
 
+from artifacts.interrupts import deferred
 from curation.replies import Replies
 from curation.teachers import DOUBTED, Heard, Reply, Request, Teacher, beginning
-from experiment.interrupts import deferred
 
 
 class UnfinishedError(RuntimeError):

@@ -11,9 +11,9 @@ from typing import Any
 
 from typing_extensions import override
 
+from artifacts.base_files import is_base_complete
 from curation.teachers import Heard, Request, Teacher, TeacherError
 from datamodules.prompts import prompt_text
-from experiment.base_files import is_base_complete
 
 
 class LocalModel(Teacher):
@@ -48,7 +48,7 @@ class LocalModel(Teacher):
 
     @cached_property
     def model(self) -> Any:
-        """The live model: a `callbacks.merge_model.MergeModel`.
+        """The live model: a `answering.live_model.MergeModel`.
 
         Raises:
             TeacherError: the base is not trained yet, or an adapter is missing.
@@ -66,7 +66,7 @@ class LocalModel(Teacher):
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        from merge.adapter_files import adapter_sha256
+        from artifacts.adapter_files import adapter_sha256
 
         return {
             "teacher": "local",

@@ -11,6 +11,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from artifacts.durable import flush, folder_in_one_step
 from curation.datasheet import datasheet
 from curation.endpoint import png
 from curation.ledger import Ledger, Rejected, imbalance
@@ -18,7 +19,6 @@ from curation.pool import Row
 from curation.settings import Settings, absolute_roots, resolved
 from datamodules.batch import LETTERS, Example, image_key, load_image
 from datamodules.mmedexpert import MMedExpert
-from merge.durable import flush, folder_in_one_step
 
 FORMAT = "curation/1"
 COUNTS, REJECTED, AUDIT, SHEET, DATA = "counts.json", "rejected.jsonl", "audit.csv", "datasheet.md", "data"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from merge.durable import write_text
+from artifacts.durable import write_text
 
 FORMAT = "reply/1"
 

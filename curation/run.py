@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
 from curation.output import COUNTS, FORMAT, write_result
@@ -15,7 +16,6 @@ from curation.settings import Settings, built, resolved
 from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
-from experiment.folders import locked
 from lightning_modules.rewards.guidelines import load_guidelines
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest
+from artifacts.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest
 
 
 def named_chains(folders: Sequence[str], taken: Collection[str], runs_dir: Path) -> dict[str, list[Path]]:

@@ -6,15 +6,15 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from artifacts.adapter_files import AdapterError
+from artifacts.interrupts import stop_alike
 from configs.load import Loaded
 from configs.problems import ConfigError
 from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
-from experiment.interrupts import stop_alike
 from experiment.memory import keep_freed_memory
 from experiment.run import assemble, run_experiment
-from merge.adapter_files import AdapterError
 
 EXPECTED = (BadExampleError, AdapterError, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""

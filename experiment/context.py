@@ -1,115 +1,33 @@
-"""An experiment in flight: its settings, its folder, what it requires, and how to build its parts."""
+"""An experiment in flight: how to build its parts, and the one live base that they share."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from configs.build import build, import_class
-from configs.schema import Component, Experiment
+from answering.live_base import LiveBase
+from artifacts.adapter_files import base_fingerprint, read_adapter
+from configs.build import build
+from configs.schema import Component
 from datamodules.base import VQADataModule
-from experiment.adapters import named_chains
-from experiment.base_files import is_base_complete
-from experiment.folders import ExperimentFolder
+from experiment.lineage import Lineage
 from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
-from merge.adapter_files import base_fingerprint, is_complete, read_adapter
 
 
 @dataclass
-class ExperimentContext:
+class ExperimentContext(Lineage):
     """What stages and callbacks may ask of the experiment they belong to.
 
     Attributes:
-        experiment: typed settings.
-        resolved: the same as plain data, for files and the HParams table.
-        path: of the YAML.
-        required: the experiments that this one starts from, in order.
+        live: the base in memory; shared with the experiments that this one requires.
     """
 
-    experiment: Experiment
-    resolved: dict[str, Any]
-    path: Path
-    required: list[ExperimentContext] = field(default_factory=list)
+    live: LiveBase = field(default_factory=LiveBase)
     _data: dict[str, VQADataModule] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> ExperimentFolder:
-        """Where everything of this experiment lies."""
-        return ExperimentFolder(Path(self.experiment.runs_dir) / self.experiment.name)
-
-    @property
-    def stage_class(self) -> type[Stage]:
-        """The LightningModule's class; only for experiments that have one."""
-        return import_class(self.experiment.module.class_path)
-
-    @property
-    def provides(self) -> Literal["base", "expert", "nothing"]:
-        """What a finished run leaves; nothing where the experiment only examines."""
-        return self.stage_class.provides if self.experiment.module else "nothing"
-
-    @property
-    def specialties(self) -> list[str]:
-        """Every specialty that the experiment expects, whatever `only` says."""
-        return list(self.experiment.specialties)
-
-    @cached_property
-    def lineage(self) -> list[ExperimentContext]:
-        """Every experiment that this one stands on, oldest first, itself last."""
-        found: dict[Path, ExperimentContext] = {}
-        for parent in self.required:
-            found.update({context.folder.path: context for context in parent.lineage})
-        return [*found.values(), self]
-
-    @property
-    def base_folder(self) -> Path | None:
-        """Weights of the base that the lineage trained, or None where the model is used as it is published."""
-        bases = [c for c in self.lineage if c is not self and c.provides == "base"]
-        return bases[-1].folder.run(bases[-1].specialties[0]).base if bases else None
-
-    @property
-    def base_key(self) -> str:
-        """Identifies the base without reading its weights: the trained weights' manifest, and the model's settings."""
-        base = self.base_folder
-        manifest = (base / "manifest.json").read_text() if base else ""
-        model = json.dumps(self.resolved["model"], sort_keys=True)
-        return hashlib.sha256((manifest + model + ("" if base else self._published())).encode()).hexdigest()
-
-    def _published(self) -> str:
-        """Names, sizes and times of the files of a model that is used as published, where its settings name folders."""
-        named = [value for value in self.resolved["model"]["init_args"].values() if isinstance(value, str)]
-        files = [file for value in named if value and Path(value).is_dir() for file in sorted(Path(value).iterdir())]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-        return json.dumps(stamps) if stamps else ""
-
-    def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
-        """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
-        return [
-            (c.stage_class.adapter, c.folder.run(specialty).adapter)
-            for c in self.lineage[:-1]
-            if c.provides == "expert" and specialty in c.specialties
-        ]
-
-    def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
-        """The adapters that together are this experiment's expert of a specialty, lowest first."""
-        return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
-
-    def is_run_complete(self, specialty: str) -> bool:
-        """Whether a specialty's run has left its result; where nothing is trained none is awaited."""
-        run = self.folder.run(specialty)
-        if self.provides == "base":
-            return is_base_complete(run.base)
-        return self.provides == "nothing" or is_complete(run.adapter)
-
-    def is_complete(self) -> bool:
-        """Whether every expected run has."""
-        return all(self.is_run_complete(specialty) for specialty in self.specialties)
 
     def data(self, specialty: str) -> VQADataModule:
         """The specialty's data module, built once."""
@@ -119,32 +37,16 @@ class ExperimentContext:
             self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
         return self._data[specialty]
 
-    @property
-    def examined(self) -> dict[str, list[Path]]:
-        """Row name -> the adapter folders that act together, of everything that this experiment examines.
-
-        Raises:
-            AdapterError: one of `adapters` is none, or its parent is not found.
-        """
-        rows: dict[str, list[Path]] = {"base": []}
-        for context in self.lineage:
-            if context.provides == "expert":
-                for specialty in context.specialties:
-                    chain = [path for _, path in context.expert_chain(specialty)]
-                    rows[f"{context.experiment.name}/{specialty}"] = chain
-            for merged in sorted(context.folder.path.glob("merged/*/adapter")):
-                rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
-            for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result
-                rows[f"{context.experiment.name}/merged/{merged.parents[1].name}.rejected"] = [merged]
-        return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))
-
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""
         required = [one.without_data() for one in self.required]
         return ExperimentContext(self.experiment, self.resolved, self.path, required)
 
     def policy(self) -> tuple[Policy, str]:
-        """A fresh policy on the lineage's base, and the base's fingerprint."""
+        """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`."""
+        return self.live.of(self.base_key, self._load)
+
+    def _load(self) -> tuple[Policy, str]:
         family = build(self.experiment.model, weights=self.base_folder)
         fingerprint = base_fingerprint(family.named_parameters())
         folder = self.experiment.feature_cache

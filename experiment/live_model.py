@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from callbacks.merge_model import MergeModel
+from answering.live_model import MergeModel
 from configs.load import load
 from experiment.run import assemble
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from datamodules.batch import Example
 from lightning_modules.phases import PhaseClock
-from lightning_modules.policy import Policy, Prompt, Scores
+from lightning_modules.policy import Policy, Scores
+from lightning_modules.prompts import Prompt
 from lightning_modules.rewards.combine import Reward, RewardWeights, reward
 from lightning_modules.rewards.guidelines import Guideline
 from lightning_modules.rollout import Completion, sample, stream_seed

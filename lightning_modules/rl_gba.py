@@ -19,10 +19,10 @@ from typing_extensions import override
 
 from datamodules.base import VQADataModule
 from datamodules.batch import Batch
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional import policy_loss, reductions
 from lightning_modules.functional.advantages import guideline_based_advantages
 from lightning_modules.group import Group, roll_out
-from lightning_modules.policy import LoRASettings
 from lightning_modules.rewards.combine import RewardWeights
 from lightning_modules.rl_metrics import update_metrics
 from lightning_modules.stage import Stage, StageContext

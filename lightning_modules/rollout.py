@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lightning_modules.functional.scoring import log_distribution
 from lightning_modules.packing import RowCache
-from lightning_modules.policy import Policy, Prompt
+from lightning_modules.policy import Policy
+from lightning_modules.prompts import Prompt
 
 Processor = Callable[[Tensor, Sequence[int], int], Tensor]
 """(B, V) log-probabilities, the B rows they belong to, tokens written so far -> (B, V), normalised again."""

@@ -17,10 +17,11 @@ from typing_extensions import override
 from datamodules.base import VQADataModule
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional.accumulation import summed_in_pieces
 from lightning_modules.functional.reductions import Denominators, token_mean
 from lightning_modules.phases import PhaseClock
-from lightning_modules.policy import LoRASettings, Policy
+from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
 
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from merge.adapter_files import adopt
+from artifacts.adapter_files import adopt
+from artifacts.durable import write_text
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
-from merge.durable import write_text
 from merge.live import Live
 from merge.plan import plan, told
 from merge.recipe import Recipe, load_recipe

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from merge.adapter_files import adapter_sha256
-from merge.durable import write_text
+from artifacts.adapter_files import adapter_sha256
+from artifacts.durable import write_text
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, share, summary
 from merge.methods.interface import MergeMethod
 from merge.recipe import Recipe, build_method, method_settings

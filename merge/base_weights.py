@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from merge.adapter_files import PICKLES, AdapterError
-from merge.tensor_stream import DTYPES
+from artifacts.adapter_files import PICKLES, AdapterError
+from artifacts.tensor_stream import DTYPES
 
 MANIFEST, INDEX = "merge_manifest.json", "model.safetensors.index.json"
 

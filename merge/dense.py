@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from merge.adapter_files import (
+from artifacts.adapter_files import (
     AdapterError,
     StoredAdapter,
     adapter_sha256,
@@ -26,13 +26,13 @@ from merge.adapter_files import (
     open_adapter,
     read_json,
 )
+from artifacts.durable import flush, folder_in_one_step
+from artifacts.tensor_stream import DTYPES, Planned, planned, write_tensors
 from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, weight_of
-from merge.durable import flush, folder_in_one_step
 from merge.factors import TaskVector
 from merge.parts import PREFIX, folder_of, keep, whole
 from merge.peft_layout import task_vector_of
 from merge.report import to_json
-from merge.tensor_stream import DTYPES, Planned, planned, write_tensors
 
 MAX_LOSS = 0.05
 """Largest share of a tensor's update that rounding may take, unless it is accepted expressly."""

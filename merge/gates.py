@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from merge.adapter_checks import READING
+from artifacts.adapter_checks import READING
 from merge.report import HIGHEST_SIZE, LOW_ENERGY, LOWEST_SIZE, NORM_RATIO, WEAK_RETENTION
 from merge.smoke import Smoke
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from typing_extensions import override
 
-from merge.durable import folder_in_one_step
-from merge.tensor_stream import planned, write_tensors
+from artifacts.durable import folder_in_one_step
+from artifacts.tensor_stream import planned, write_tensors
 
 FILE = "grams.safetensors"
 BUDGET_MIB = 4096

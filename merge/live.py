@@ -38,7 +38,7 @@ class Live:
             )
 
     def model(self) -> Any:
-        """Load it: an object with the methods of `callbacks.merge_model.MergeModel`."""
+        """Load it: an object with the methods of `answering.live_model.MergeModel`."""
         module, _, name = self.factory.rpartition(".")
         build = getattr(importlib.import_module(module), name)
         model = build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)

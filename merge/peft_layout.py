@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from merge.adapter_checks import AdapterError, check_tensors, is_finite
-from merge.adapter_files import Adapter, StoredAdapter
+from artifacts.adapter_checks import AdapterError, check_tensors, is_finite
+from artifacts.adapter_files import Adapter, StoredAdapter
 from merge.factors import Factors, LazyVector, TaskVector, lora_scale
 
 CARRIED = ("base_model_name_or_path", "task_type", "fan_in_fan_out")

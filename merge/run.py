@@ -21,11 +21,19 @@ import torch
 import yaml
 from torch import Tensor
 
-from merge.adapter_checks import is_finite
-from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_manifest, verified, write_adapter_with
+from artifacts.adapter_checks import is_finite
+from artifacts.adapter_files import (
+    AdapterError,
+    adapter_sha256,
+    is_complete,
+    read_manifest,
+    verified,
+    write_adapter_with,
+)
+from artifacts.durable import write_text
+from artifacts.tensor_stream import write_tensors
 from merge.card import model_card
 from merge.conflict import between_experts, with_merged
-from merge.durable import write_text
 from merge.factors import Factors
 from merge.gates import Examination, Gate, gates_on_answers, gates_on_reading, gates_on_updates, summary
 from merge.methods.interface import Experts, MergeMethod, Update
@@ -34,7 +42,6 @@ from merge.peft_layout import merged_config
 from merge.recipe import Recipe, Source, identity, written_form
 from merge.report import conflict_report, to_json, to_markdown
 from merge.sources import Opened, open_sources
-from merge.tensor_stream import write_tensors
 from merge.truncation import cut, parse_rank
 
 ADAPTER, RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from merge.adapter_checks import check_reading
-from merge.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
+from artifacts.adapter_checks import check_reading
+from artifacts.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
 from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
 from merge.grams import StoredGrams
 from merge.methods.interface import Experts

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
-from merge.adapter_files import read_adapter
+from artifacts.adapter_files import read_adapter
 
 ROOT = Path(__file__).resolve().parents[1]
 README = Path(os.environ.get("README", ROOT / "README.md"))

@@ -19,17 +19,19 @@ ALLOWED = {
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient",),
     "evaluation/lenient.py": (),
-    "merge": (),
+    "artifacts": (),
+    "merge": ("artifacts",),
     "lightning_modules": (
         "datamodules.base",
         "datamodules.batch",
         "datamodules.prompts",
         "evaluation.answers",
-        "merge.adapter_files",
+        "artifacts",
     ),
+    "answering": ("artifacts", "datamodules", "evaluation", "experiment.context", "lightning_modules", "merge"),
     "lightning_modules/functional": (),
-    "curation": ("configs", "datamodules", "evaluation", "experiment", "lightning_modules", "merge"),
-    "benchmarks": ("datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
+    "curation": ("artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules", "merge"),
+    "benchmarks": ("artifacts", "datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
     **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model", "merge_work", "merge_inputs")},
     # What runs in the peers' environment, which has none of our other packages.
     **{
@@ -38,6 +40,8 @@ ALLOWED = {
     },
     "lightning_modules/rewards": ("evaluation.answers",),
     "callbacks": (
+        "answering",
+        "artifacts",
         "configs.build",
         "configs.schema",
         "datamodules",

@@ -4,9 +4,9 @@ import json
 import pytest
 import torch
 
+from artifacts.adapter_files import adopt, read_adapter
 from benchmarks import merge_vs_peers, ours_merge
 from benchmarks.merge_inputs import FINGERPRINT, MergeWork, lora_config, tensor_name, write_experts
-from merge.adapter_files import adopt, read_adapter
 from merge.peft_layout import task_vector_of
 
 SMALL = MergeWork(layers=2, hidden=24, inner=40, heads=4, kv_heads=2, rank=4, experts=3)

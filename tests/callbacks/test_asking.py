@@ -2,10 +2,11 @@
 import pytest
 import torch
 
-from callbacks.asking import TEXTS, Decoding, answers, first_prompt
+from answering.asking import TEXTS, Decoding, answers, first_prompt
 from evaluation.official import medxpertqa
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
-from lightning_modules.policy import LoRASettings, Policy
+from lightning_modules.policy import Policy
 from tests.conftest import randomise_adapter
 from tests.slow_reference import stock_log_distribution, stock_logps
 

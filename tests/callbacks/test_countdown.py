@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from callbacks import progress
+from answering import countdown as progress
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.input_grams import input_grams, trace_of
+from answering.input_grams import input_grams, trace_of
+from answering.live_model import MergeModel
+from artifacts.adapter_files import adapter_sha256, base_fingerprint, is_complete, read_adapter, write_adapter
+from artifacts.folders import ExperimentFolder
 from callbacks.merge_board import places, write_board
 from callbacks.merge_experts import MergeExperts
-from callbacks.merge_model import MergeModel
 from datamodules.batch import BadExampleError
 from experiment import live_model
-from experiment.folders import ExperimentFolder
-from lightning_modules.policy import LoRASettings
+from lightning_modules.adapters import LoRASettings
 from merge.__main__ import main
-from merge.adapter_files import adapter_sha256, base_fingerprint, is_complete, read_adapter, write_adapter
 from merge.auto import auto_merge
 from merge.gates import gates_on_smoke
 from merge.grams import StoredGrams, passes
@@ -144,7 +144,7 @@ def test_less_memory_for_gram_matrices_means_more_passes_and_the_same_bytes(made
         asked.append(list(names))
         return input_grams(policy, questions, names, answer_with)
 
-    monkeypatch.setattr("callbacks.merge_model.input_grams", counted)
+    monkeypatch.setattr("answering.live_model.input_grams", counted)
     whole = MergeModel(made).grams("alpha", chain, tmp_path / "whole", 3).read_bytes()
     model = MergeModel(made)
     sizes = model.sizes(chain[0])
@@ -232,7 +232,7 @@ def test_an_agent_whose_logits_overflow_or_that_repeats_itself_is_rejected_and_a
 
 
 def test_smoke_is_rejected_on_disk_and_shown_in_every_report(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("callbacks.merge_model.reply_kl", lambda policy, prompt, ids: float("nan"))
+    monkeypatch.setattr("answering.live_model.reply_kl", lambda policy, prompt, ids: float("nan"))
     callback(made, methods=TIES).finish()
     folder = made.folder.merged("ties")
     assert [p.name for p in folder.iterdir() if p.name == "adapter"] == []
@@ -264,10 +264,10 @@ def test_the_callback_merges_reports_and_repeats_nothing(made, capsys):
 def test_it_waits_for_the_last_expert(made):
     (made.folder.run("beta").adapter / "manifest.json").rename(made.folder.path / "aside")
     merge = callback(made, methods=TIES)
-    merge.on_fit_end(None, None)
+    merge.finish()
     assert not (made.folder.path / "merged").exists()
     (made.folder.path / "aside").rename(made.folder.run("beta").adapter / "manifest.json")
-    merge.on_fit_end(None, None)
+    merge.finish()
     assert is_complete(made.folder.merged("ties") / "adapter")
 
 

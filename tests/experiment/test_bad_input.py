@@ -12,8 +12,8 @@ from functools import partial
 
 import pytest
 
+from artifacts.adapter_files import is_complete
 from callbacks.resume_point import ResumePoint
-from merge.adapter_files import is_complete
 from tests.experiment.conftest import bars
 
 WEIGHTS = "adapter/adapter_model.safetensors"
@@ -79,7 +79,7 @@ def test_bad_data_are_named_before_anything_is_trained(based, bars_module, tmp_p
     shutil.copytree(bars_module / "data" / "alpha", root)
     spoil(root)
     other = based.copy(tmp_path / "runs").write(tmp_path / "files", "dsa", specialties={"alpha": bars(root)})
-    monkeypatch.setattr("experiment.run._fit", training)
+    monkeypatch.setattr("experiment.fit._fit", training)
     assert other.run("dsa") == 1
     error = capsys.readouterr().err
     assert all(part in error for part in expected), error
@@ -153,7 +153,7 @@ def test_a_full_disk_is_named_and_the_rerun_finishes(lineage, tmp_path, monkeypa
 
     fsync = os.fsync
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
-    monkeypatch.setattr("experiment.run.ResumePoint", lambda path, stop_wanted: ResumePoint(path, every=1))
+    monkeypatch.setattr("experiment.fit.ResumePoint", lambda path, stop_wanted: ResumePoint(path, every=1))
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert other.run("gba") == 1

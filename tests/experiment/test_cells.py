@@ -15,10 +15,10 @@ from PIL import Image
 import train
 from datamodules import embedded
 from datamodules.batch import load_image
+from datamodules.hashes import data_sha256
 from datamodules.mmmu_med import MMMUMed
 from evaluation.compare import load_systems, refuse_unlike
 from evaluation.predictions import read_predictions
-from experiment.provenance import data_sha256
 from tests.datamodules import released_shapes
 
 CUTS = {"amid a line": lambda text: text[: len(text) // 2], "a line less": lambda text: text.partition("\n")[2]}
@@ -131,7 +131,7 @@ def test_another_stem_picture_or_prompt_does_not_compare(lineage, tmp_path, monk
         for number, path in enumerate(sorted(other.glob("*.png"))):
             Image.new("RGB", (56, 56), (number, 0, 0)).save(path)
     else:
-        for module in ("callbacks.evaluate_experts", "experiment.provenance"):
+        for module in ("callbacks.evaluate_experts", "datamodules.hashes"):
             monkeypatch.setattr(f"{module}.VERSION", "another")
     second = examine(made, "second", "neutral", f"specialties.beta.init_args.root={other}")
     with pytest.raises(ValueError, match="was put with another stem, instruction or picture"):

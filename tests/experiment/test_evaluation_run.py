@@ -14,18 +14,18 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from callbacks import examination
+from answering import examination
+from artifacts.adapter_files import AdapterError, adapter_sha256
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
+from datamodules.hashes import data_sha256
 from datamodules.prompts import VERSION
 from evaluation.predictions import by_variant, read_predictions
 from evaluation.rescore import main as rescore
 from evaluation.tables import report, telling_tags
 from experiment.adapters import named_chains
 from experiment.context import ExperimentContext
-from experiment.provenance import data_sha256
 from experiment.run import assemble
-from merge.adapter_files import AdapterError, adapter_sha256
 from tests.datamodules import released_shapes
 from tests.experiment.conftest import contents
 

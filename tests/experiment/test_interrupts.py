@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.interrupts import SIGNALS, deferred, stop_alike
 from callbacks.resume_point import ResumePoint, resumed_step
-from experiment.interrupts import SIGNALS, deferred, stop_alike
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 MATRIX = "gba/evaluation/matrix.csv"
@@ -50,15 +50,16 @@ def status(folder: Path) -> dict:
 
 
 def test_ctrl_c_in_every_phase_and_the_same_matrix_in_the_end(lineage, tmp_path, monkeypatch, capsys):
-    from callbacks import evaluate_experts, examination, merge_experts
-    from experiment import run
+    from answering import examination
+    from callbacks import evaluate_experts, merge_experts
+    from experiment import fit, run
 
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
     phases = [
         (run, "quick_checks", 1, "data"),
-        (run, "_fit", 1, "training"),
+        (fit, "_fit", 1, "training"),
         (ResumePoint, "on_train_batch_end", 2, "training"),
-        (merge_experts, "merge_adapters", 2, "training"),
+        (merge_experts, "merge_adapters", 2, "MergeExperts"),
         (examination, "score", 4, "EvaluateExperts"),
         (evaluate_experts, "matrix", 1, "EvaluateExperts"),
         (evaluate_experts, "write_text", 2, "EvaluateExperts"),

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import train
-from callbacks import examination
+from answering import examination
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from evaluation.compare import load_systems, refuse_unlike

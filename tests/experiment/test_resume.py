@@ -55,15 +55,15 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     settings = ["name=long", f"trainer.max_steps={steps}", *FIT_ONLY[name == "dsa" and 2 :], *overrides]
     whole, cut = lineage.copy(tmp_path / "whole"), lineage.copy(tmp_path / "cut")
     stop = 6 if overrides else 3  # one batch after the checkpoint: what that batch left must be withdrawn
-    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2))
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2))
     assert whole.run(name, *settings) == 0
-    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2, stop_at=stop))
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2, stop_at=stop))
     assert cut.run(name, *settings) == 130
     run, other = whole.runs / "long/alpha", cut.runs / "long/alpha"
     assert json.loads((other / "status.json").read_text())["state"] == "interrupted"
     assert (other / "checkpoints/last.ckpt").exists()
     assert not (other / "adapter").exists()
-    monkeypatch.setattr("experiment.run.ResumePoint", point(every=4 if overrides else 2))
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2))
     assert cut.run(name, *settings) == 0
     assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()

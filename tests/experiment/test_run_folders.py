@@ -9,10 +9,10 @@ import subprocess
 import pytest
 import yaml
 
+from artifacts.adapter_files import read_adapter, read_manifest
+from artifacts.base_files import is_base_complete
 from evaluation.scoring import Prediction, matrix, matrix_csv
-from experiment.base_files import is_base_complete
 from experiment.provenance import git_state
-from merge.adapter_files import read_adapter, read_manifest
 from tests.experiment.conftest import contents
 
 RUNS = [("dsa", "alpha"), ("dsa", "beta"), ("gba", "alpha"), ("gba", "beta")]
@@ -85,7 +85,7 @@ def test_repeating_the_command_changes_no_file(lineage, tmp_path, monkeypatch, c
 
     again = lineage.copy(tmp_path / "runs")
     before = contents(again.runs)
-    monkeypatch.setattr("experiment.run._fit", training)
+    monkeypatch.setattr("experiment.fit._fit", training)
     assert again.run("gba") == 0
     after = contents(again.runs)
     assert {name for name in before | after if before.get(name) != after.get(name)} == set()

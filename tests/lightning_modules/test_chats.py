@@ -81,7 +81,7 @@ def test_control_tokens_in_a_later_turn_stay_text(family):
 
 def test_the_second_prompt_runs_as_any_prompt_does(tiny_policy, mixed_examples):
     # positions included: pictures of two sizes at the end of the first turn, then a reply, then a turn without any
-    from callbacks.asking import _prompt
+    from answering.asking import _prompt
 
     shown = tiny_policy.prompt(mixed_examples[1], "")
     family = tiny_policy.family

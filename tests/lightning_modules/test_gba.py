@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional.reductions import Denominators
-from lightning_modules.policy import LoRASettings
 from lightning_modules.rewards.combine import Reward
 from lightning_modules.rl_gba import GBA
 from lightning_modules.rl_metrics import correlation, dead, letter_distance, update_metrics

@@ -1,8 +1,8 @@
 # Oracle: PEFT's own forward and autograd. Run: pytest <this file>
 import torch
 
+from lightning_modules.adapters import LoRASettings, _lora_forward
 from lightning_modules.functional.lora import lora_linear
-from lightning_modules.policy import LoRASettings, _lora_forward
 from tests.conftest import randomise_adapter
 
 

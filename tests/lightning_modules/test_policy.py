@@ -2,8 +2,9 @@
 import pytest
 import torch
 
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.feature_cache import FeatureCache
-from lightning_modules.policy import LoRASettings, Policy, unflatten
+from lightning_modules.policy import Policy, unflatten
 from tests.conftest import randomise_adapter
 
 

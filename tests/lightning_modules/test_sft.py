@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.phases import PhaseClock
-from lightning_modules.policy import LoRASettings
 from lightning_modules.sft_lora import SFTLoRA, imitation_loss
 from tests.conftest import randomise_adapter
 

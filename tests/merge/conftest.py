@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from merge.adapter_files import write_adapter
+from artifacts.adapter_files import write_adapter
 from merge.factors import Factors, TaskVector
 
 BASE = "b" * 64

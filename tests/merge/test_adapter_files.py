@@ -12,8 +12,8 @@ from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 
-from merge import adapter_checks, durable
-from merge.adapter_files import (
+from artifacts import adapter_checks, durable
+from artifacts.adapter_files import (
     AdapterError,
     adapter_sha256,
     base_fingerprint,

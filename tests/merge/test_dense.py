@@ -10,9 +10,9 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from artifacts.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
 from merge import dense
 from merge.__main__ import main
-from merge.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
 from merge.dense import Dense, rounding_loss, write_dense
 from merge.peft_layout import task_vector_of
 from tests.merge.conftest import SHAPES

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
+from artifacts.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
 from merge.__main__ import main
-from merge.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
 from merge.factors import Factors
 from merge.gates import Answers, Examination
 from merge.grams import StoredGrams, metadata_of, write_grams

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from artifacts.adapter_checks import READING, check_reading, reading
+from artifacts.adapter_files import AdapterError, read_manifest
 from lightning_modules.families.tiny import TinyQwen2_5_VL
 from merge.__main__ import main
-from merge.adapter_checks import READING, check_reading, reading
-from merge.adapter_files import AdapterError, read_manifest
 from merge.methods.mean import Mean
 from merge.plan import plan
 from merge.recipe import Recipe, Source

@@ -4,7 +4,7 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import nn
 
-from merge.adapter_files import Adapter
+from artifacts.adapter_files import Adapter
 from merge.factors import add
 from merge.methods.cat import Cat
 from merge.methods.interface import Experts

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from callbacks.asking import Decoding, answers, first_prompt
-from callbacks.progress import Countdown
+from answering.asking import Decoding, answers, first_prompt
+from answering.countdown import Countdown
+from artifacts.adapter_files import adapter_sha256, read_adapter, verified
+from artifacts.durable import write_text
 from datamodules.batch import Example
 from evaluation.predictions import Prediction
 from evaluation.scoring import score
 from evaluation.variants import Variant
 from lightning_modules.feature_cache import Recent
-from lightning_modules.policy import Policy, Prompt
-from merge.adapter_files import adapter_sha256, read_adapter, verified
-from merge.durable import write_text
+from lightning_modules.policy import Policy
+from lightning_modules.prompts import Prompt
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext
@@ -121,6 +122,7 @@ class Examination:
         for path in dict.fromkeys(path for cell in todo for path in cell.adapters):
             verified(path, fingerprint)
         on_gpu = torch.cuda.is_available() and self.experiment.experiment.trainer.get("accelerator") != "cpu"
+        policy.bare()
         policy.to("cuda" if on_gpu else "cpu")
         total = sum(len(self.questions(cell)) for cell in todo) * self.decoding.samples
         progress = Countdown(self.experiment.experiment.name, total, "answers")
@@ -136,6 +138,8 @@ class Examination:
                 told = f"{100 * result.accuracy:.1f} % of {result.n}"
             progress.say(f"evaluated {cell.name}: {told}  ({done}/{len(todo)}, {progress.left} left)")
         progress.close()
+        policy.bare()
+        self.loaded.clear()
 
     @contextmanager
     def acting(self, policy: Policy, adapters: Sequence[Path], fingerprint: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from callbacks.input_grams import input_grams
+from answering.input_grams import input_grams
+from artifacts.adapter_files import adapter_sha256, open_adapter, read_adapter, read_manifest
 from datamodules.batch import BadExampleError, Example
+from datamodules.hashes import data_sha256
 from datamodules.prompts import VERSION
 from evaluation.answers import extract
-from experiment.provenance import data_sha256
-from lightning_modules.policy import Policy, Prompt
+from lightning_modules.policy import Policy
+from lightning_modules.prompts import Prompt
 from lightning_modules.rollout import sample
-from merge.adapter_files import adapter_sha256, open_adapter, read_adapter, read_manifest
 from merge.gates import Answers, Examination
 from merge.grams import BUDGET_MIB, FILE, metadata_of, write_grams
 from merge.peft_layout import task_vector_of
@@ -59,10 +59,11 @@ class MergeModel:
         self._replies: dict[tuple, list[Reply]] = {}
         self._kls: dict[tuple, float] = {}
 
-    @cached_property
+    @property
     def loaded(self) -> tuple[Policy, str]:
         """The policy and its base's fingerprint."""
         policy, fingerprint = self.experiment.policy()
+        policy.bare()
         on_gpu = torch.cuda.is_available() and self.experiment.experiment.trainer.get("accelerator") != "cpu"
         policy.to("cuda" if on_gpu else "cpu")
         return policy, fingerprint

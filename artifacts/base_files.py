@@ -10,13 +10,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from lightning_modules.families.base import VisionLanguageFamily
-from merge.durable import flush, folder_in_one_step
+from artifacts.durable import flush, folder_in_one_step
 
 WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"
 
 
-def write_base(folder: Path, family: VisionLanguageFamily, manifest: dict[str, Any]) -> None:
+def write_base(folder: Path, family: Any, manifest: dict[str, Any]) -> None:
     """Write the trained parameters (fp32), the tokenizer and the manifest, all or nothing.
 
     Raises:

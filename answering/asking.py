@@ -15,7 +15,8 @@ import torch
 
 from datamodules.batch import Example
 from evaluation.official import medxpertqa, omnimedvqa
-from lightning_modules.policy import Policy, Prompt
+from lightning_modules.policy import Policy
+from lightning_modules.prompts import Prompt
 from lightning_modules.rollout import Completion, sample, stream_seed
 
 ProtocolName = Literal["single", "two_turn", "likelihood"]

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from merge.adapter_checks import TENSOR_NAME, AdapterError, check_config, check_header, check_tensors
-from merge.durable import flush, folder_in_one_step
+from artifacts.adapter_checks import TENSOR_NAME, AdapterError, check_config, check_header, check_tensors
+from artifacts.durable import flush, folder_in_one_step
 
 __all__ = [
     "Adapter",

@@ -18,18 +18,25 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from merge.durable import write_text
+from artifacts.durable import write_text
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
     """Record the state of a run or of an experiment in its folder's status.json."""
     status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
     write_text(folder / "status.json", json.dumps(status, indent=2) + "\n")
+
+
+def write_failure(folder: Path, error: BaseException, **fields: Any) -> None:
+    """Record an interruption or a failure; where even that cannot be written, the error itself is what counts."""
+    state = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
+    with suppress(OSError):
+        write_status(folder, state, reason=f"{type(error).__name__}: {error}", **fields)
 
 
 def read_state(folder: Path) -> str:

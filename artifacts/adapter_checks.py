@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from merge.tensor_stream import DTYPES
+from artifacts.tensor_stream import DTYPES
 
 MAX_BYTES = 32 * 2**30
 """Largest accepted adapter file, bytes: rank 256 on every linear layer of a 70B model in fp32 is 13 GiB."""

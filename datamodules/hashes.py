@@ -1,0 +1,41 @@
+"""What tells one set of questions, one way of asking and one picture from another."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from datamodules.base import VQADataModule
+from datamodules.batch import Example, ImageSource
+from datamodules.prompts import VERSION
+
+
+def data_sha256(data: VQADataModule, split: str) -> str:
+    """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
+
+    Pictures that stand in a row count by the hash of their bytes, those that are drawn or cut when looked at by
+    question id.
+    """
+    digest = hashlib.sha256()
+    for example in data.splits[split]:
+        row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
+        digest.update(repr((*row, sorted(example.reasoning.items()))).encode())
+        for source in example.images:
+            digest.update(picture_bytes(source))
+    return digest.hexdigest()
+
+
+def prompt_sha256(example: Example, instruction: str) -> str:
+    """Hash of what is asked besides the options: the prompt's version, stem, instruction, pictures; 16 digits of it.
+
+    Pictures count as of `data_sha256`.
+    """
+    digest = hashlib.sha256(repr((VERSION, example.question, instruction)).encode())
+    for source in example.images:
+        digest.update(picture_bytes(source))
+    return digest.hexdigest()[:16]
+
+
+def picture_bytes(source: ImageSource) -> bytes:
+    """What tells a picture from another: its file, or the hash that it carries; nothing where it is made on demand."""
+    return source.read_bytes() if isinstance(source, Path) else getattr(source, "sha256", "").encode()

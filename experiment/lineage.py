@@ -1,0 +1,126 @@
+"""Where an experiment stands: its folder, what it is made from, what its runs leave, and where all that lies."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from artifacts.adapter_files import is_complete
+from artifacts.base_files import is_base_complete
+from artifacts.folders import ExperimentFolder
+from configs.build import import_class
+from configs.schema import Experiment
+from experiment.adapters import named_chains
+from lightning_modules.stage import Stage
+
+
+@dataclass
+class Lineage:
+    """An experiment and those that it starts from, by their settings and folders; nothing is loaded.
+
+    Attributes:
+        experiment: typed settings.
+        resolved: the same as plain data, for files and the HParams table.
+        path: of the YAML.
+        required: the experiments that this one starts from, in order.
+    """
+
+    experiment: Experiment
+    resolved: dict[str, Any]
+    path: Path
+    required: list[Self] = field(default_factory=list)
+
+    @property
+    def folder(self) -> ExperimentFolder:
+        """Where everything of this experiment lies."""
+        return ExperimentFolder(Path(self.experiment.runs_dir) / self.experiment.name)
+
+    @property
+    def stage_class(self) -> type[Stage]:
+        """The LightningModule's class; only for experiments that have one."""
+        return import_class(self.experiment.module.class_path)
+
+    @property
+    def provides(self) -> Literal["base", "expert", "nothing"]:
+        """What a finished run leaves; nothing where the experiment only examines."""
+        return self.stage_class.provides if self.experiment.module else "nothing"
+
+    @property
+    def specialties(self) -> list[str]:
+        """Every specialty that the experiment expects, whatever `only` says."""
+        return list(self.experiment.specialties)
+
+    @cached_property
+    def lineage(self) -> list[Self]:
+        """Every experiment that this one stands on, oldest first, itself last."""
+        found: dict[Path, Self] = {}
+        for parent in self.required:
+            found.update({context.folder.path: context for context in parent.lineage})
+        return [*found.values(), self]
+
+    @property
+    def base_folder(self) -> Path | None:
+        """Weights of the base that the lineage trained, or None where the model is used as it is published."""
+        bases = [c for c in self.lineage if c is not self and c.provides == "base"]
+        return bases[-1].folder.run(bases[-1].specialties[0]).base if bases else None
+
+    @property
+    def base_key(self) -> str:
+        """Identifies the base without reading its weights: the trained weights' manifest, and the model's settings."""
+        base = self.base_folder
+        manifest = (base / "manifest.json").read_text() if base else ""
+        model = json.dumps(self.resolved["model"], sort_keys=True)
+        return hashlib.sha256((manifest + model + ("" if base else self._published())).encode()).hexdigest()
+
+    def _published(self) -> str:
+        """Names, sizes and times of the files of a model that is used as published, where its settings name folders."""
+        named = [value for value in self.resolved["model"]["init_args"].values() if isinstance(value, str)]
+        files = [file for value in named if value and Path(value).is_dir() for file in sorted(Path(value).iterdir())]
+        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        return json.dumps(stamps) if stamps else ""
+
+    def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
+        """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
+        return [
+            (c.stage_class.adapter, c.folder.run(specialty).adapter)
+            for c in self.lineage[:-1]
+            if c.provides == "expert" and specialty in c.specialties
+        ]
+
+    def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
+        """The adapters that together are this experiment's expert of a specialty, lowest first."""
+        return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
+
+    def is_run_complete(self, specialty: str) -> bool:
+        """Whether a specialty's run has left its result; where nothing is trained none is awaited."""
+        run = self.folder.run(specialty)
+        if self.provides == "base":
+            return is_base_complete(run.base)
+        return self.provides == "nothing" or is_complete(run.adapter)
+
+    def is_complete(self) -> bool:
+        """Whether every expected run has."""
+        return all(self.is_run_complete(specialty) for specialty in self.specialties)
+
+    @property
+    def examined(self) -> dict[str, list[Path]]:
+        """Row name -> the adapter folders that act together, of everything that this experiment examines.
+
+        Raises:
+            AdapterError: one of `adapters` is none, or its parent is not found.
+        """
+        rows: dict[str, list[Path]] = {"base": []}
+        for context in self.lineage:
+            if context.provides == "expert":
+                for specialty in context.specialties:
+                    chain = [path for _, path in context.expert_chain(specialty)]
+                    rows[f"{context.experiment.name}/{specialty}"] = chain
+            for merged in sorted(context.folder.path.glob("merged/*/adapter")):
+                rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
+            for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result
+                rows[f"{context.experiment.name}/merged/{merged.parents[1].name}.rejected"] = [merged]
+        return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))

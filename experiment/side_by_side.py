@@ -1,0 +1,42 @@
+"""Several specialties at a time, each in a process of its own that runs the same configuration for its share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiment.context import ExperimentContext
+
+
+def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides: Sequence[str]) -> None:
+    """Train specialties in worker processes, each of which runs the same configuration for its share.
+
+    Raises:
+        RuntimeError: a worker failed; names its specialties and exit code.
+    """
+    workers = min(context.experiment.workers, len(todo))
+    script = Path(__file__).resolve().parent.parent / "train.py"
+    command = [sys.executable, str(script), "--config", str(context.path), *overrides]
+    running = {}
+    for share in (todo[i::workers] for i in range(workers)):
+        own = [f"only={json.dumps(share)}", "workers=1", "overwrite=false"]
+        # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
+        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True)
+    try:
+        codes = {share: process.wait() for share, process in running.items()}
+    except BaseException:
+        for process in running.values():
+            process.terminate()  # not SIGINT, which a job in a shell's background is started deaf to
+        for process in running.values():
+            process.wait()
+        raise
+    failed = {share: code for share, code in codes.items() if code != 0}
+    if failed:
+        raise RuntimeError(
+            "training failed in "
+            + "; ".join(f"[{share}] with exit code {code}" for share, code in failed.items())
+            + "; the reason stands above, and in each run's status.json"
+        )

@@ -1,0 +1,210 @@
+"""A family with LoRA adapters on its language model: which act, which learn, and what is kept of them.
+
+PEFT owns the layers and the format on disk. Its own switches turn all layers' gradients with the adapters, one name
+at a time; here any number of adapters acts, summed, and at most one learns. This is the one place that sets PEFT's
+private attributes `_disable_adapters` and `_active_adapter`; `tests/lightning_modules/test_policy.py` holds the
+pinned version to what is expected of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from lightning_modules.families.base import VisionLanguageFamily
+from lightning_modules.functional.lora import lora_linear
+
+
+@dataclass(frozen=True)
+class LoRASettings:
+    """Shape of a trained adapter."""
+
+    rank: int = 16
+    """r, at least 1."""
+    alpha: float = 32.0
+    """Scale numerator; the update is alpha / rank · B A."""
+    init_seed: int = 0
+    """Seed of A; experts that are to be merged share it."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise ValueError(f"rank must be at least 1 and alpha above 0, got rank={self.rank}, alpha={self.alpha}")
+
+
+class AdaptedModel(nn.Module):
+    """A family and its adapters.
+
+    Attributes:
+        family: the model; frozen until an adapter or a part of the base is made trainable.
+        active: names of the adapters that act.
+    """
+
+    def __init__(self, family: VisionLanguageFamily) -> None:
+        """Freeze a family and put it in evaluation mode."""
+        super().__init__()
+        self.family = family
+        family.requires_grad_(False)
+        self.family.eval()
+        self._peft: list = []  # holds the PEFT wrapper outside the module tree: it shares the family's modules
+        self.active: tuple[str, ...] = ()
+
+    def add_adapter(self, name: str, settings: LoRASettings) -> None:
+        """Create a zero-effect adapter (B = 0) on the language model's linear layers."""
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            target_modules=self.family.lora_targets,
+            task_type="CAUSAL_LM",
+            lora_dropout=0.0,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.init_seed)
+            self._attach(name, config)
+
+    def load_adapter(self, name: str, config: dict, tensors: dict[str, Tensor]) -> None:
+        """Attach an adapter that was read (and checked) from disk, frozen and inactive.
+
+        Args:
+            name: a new name.
+            config: PEFT's adapter_config.
+            tensors: PEFT-layout tensors.
+
+        Raises:
+            ValueError: the tensors are not exactly this model's adapter tensors.
+        """
+        keep = {"r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "task_type"}
+        fields = {key: value for key, value in config.items() if key in keep and value is not None}
+        self._attach(name, LoraConfig(**fields))
+        result = set_peft_model_state_dict(self._peft[0], tensors, adapter_name=name)
+        missing = [key for key in result.missing_keys if f".{name}." in key]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"adapter {name!r} does not fit the model: {len(missing)} tensors missing, "
+                f"{len(result.unexpected_keys)} unexpected ({[*missing, *result.unexpected_keys][:2]})"
+            )
+
+    def _attach(self, name: str, config: LoraConfig) -> None:
+        if self._peft:
+            self._peft[0].add_adapter(name, config)
+        else:
+            self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
+        for layer in self._lora_layers():
+            if type(layer) is LoraLinear:
+                layer.forward = partial(_lora_forward, layer)
+        self.activate(())
+
+    def remove_adapter(self, name: str) -> None:
+        """Take an adapter out of the model."""
+        self._peft[0].delete_adapter(name)
+        self.active = tuple(other for other in self.active if other != name)
+        self.activate(self.active)
+
+    def bare(self) -> None:
+        """Take every adapter out and freeze everything: the base as it was loaded, for whoever comes next."""
+        for name in list(self._peft[0].peft_config) if self._peft else ():
+            self.remove_adapter(name)
+        self.family.requires_grad_(False)
+        self.family.zero_grad(set_to_none=True)
+        self.family.eval()
+        self.family.model.activation_checkpointing_disable()
+
+    def adapter_state(self, name: str) -> tuple[dict, dict[str, Tensor]]:
+        """The adapter's PEFT configuration and tensors (fp32, on the CPU)."""
+        config = self._peft[0].peft_config[name].to_dict()
+        config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+        state = get_peft_model_state_dict(self._peft[0], adapter_name=name)
+        return config, {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
+
+    def activate(self, names: Sequence[str], trainable: str | None = None) -> None:
+        """Make exactly these adapters act, summed, and only `trainable` learn.
+
+        Args:
+            names: adapters that act; none means the bare base.
+            trainable: one of `names`, or None to freeze all.
+        """
+        self.active = tuple(names)
+        for layer in self._lora_layers():
+            layer._disable_adapters = not names
+            layer._active_adapter = list(names)
+        for key, parameter in self.family.model.named_parameters():
+            if ".lora_" in key:
+                parameter.requires_grad_(trainable is not None and f".{trainable}." in key)
+
+    @contextmanager
+    def acting(self, names: Sequence[str]) -> Iterator[None]:
+        """Let other adapters act for a while, without touching what is trainable."""
+        before = self.active
+        self._switch(names)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def _switch(self, names: Sequence[str]) -> None:
+        self.active = tuple(names)
+        for layer in self._lora_layers():
+            layer._disable_adapters = not names
+            layer._active_adapter = list(names)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Add the active adapters' updates to the weights for a while: cheaper decoding, equal up to rounding.
+
+        The weights are put back from a copy, not by subtraction, so that nothing drifts: all adapted weights are held
+        twice meanwhile. Weights of less than float32 are left alone, with the adapters acting: small updates would be
+        lost in their rounding.
+        """
+        active = self.active
+        layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
+        if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
+            yield
+            return
+        kept = []
+        try:
+            for layer in layers:
+                weight = layer.get_base_layer().weight
+                kept.append((weight, weight.detach().clone()))
+                with torch.no_grad():
+                    for name in active:
+                        if name in layer.lora_A:
+                            weight += layer.get_delta_weight(name)
+            self._switch(())
+            yield
+        finally:
+            for weight, original in kept:
+                with torch.no_grad():
+                    weight.copy_(original)
+            self._switch(active)
+
+    def _lora_layers(self) -> Iterator[LoraLayer]:
+        return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
+
+    def checkpoint_layers(self) -> None:
+        """Keep no activations within a layer; the backward pass computes them again, which takes a third longer."""
+        self.family.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        for layer in self.family.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = True  # its own flag alone, which transformers asks for; what is within stays in eval
+
+
+def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:
+    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights."""
+    names = [name for name in layer._active_adapter if name in layer.lora_A]
+    if layer._disable_adapters or not names:
+        return layer.base_layer(x)
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
+    strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
+    mixed = {weight.dtype, *(factor.dtype for update in updates for factor in update[:2])} != {x.dtype}
+    if strange or mixed or weight.requires_grad or torch.is_autocast_enabled(x.device.type):
+        return type(layer).forward(layer, x)
+    return lora_linear(x, weight, bias, updates)
