@@ -43,7 +43,7 @@ class Scores:
 
     Attributes:
         logps: (B, T) nats, zero outside the mask.
-        entropy: (B, T) nats, detached.
+        entropy: (B, T) nats, detached unless its gradient was asked for.
         completion_mask: (B, T) bool, True at completion tokens.
         tokens: N, tokens that the language model ran on.
     """
@@ -172,7 +172,12 @@ class Policy(AdaptedModel):
         return self.banned.device
 
     def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], temperature: float = 1.0
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[Sequence[int]],
+        temperature: float = 1.0,
+        *,
+        entropy_gradient: bool = False,
     ) -> Scores:
         """Log-probabilities of completions under the active adapters, with gradient.
 
@@ -182,6 +187,7 @@ class Policy(AdaptedModel):
             prompts: B prompts.
             completions: B token lists, each ending with the end token where the model stopped by itself.
             temperature: of the distribution that is scored; the one that was sampled from.
+            entropy_gradient: let the entropies carry a gradient too.
         """
         line = self.line(prompts, [ids[:-1] for ids in completions])  # nothing is predicted from a last token
         lengths = torch.tensor([len(ids) for ids in completions])
@@ -195,6 +201,7 @@ class Policy(AdaptedModel):
             self.family.logits,
             banned=self.banned,
             temperature=temperature,
+            entropy_gradient=entropy_gradient,
         )
         logps, entropy = unflatten(logps, completion_mask), unflatten(entropy, completion_mask)
         return Scores(logps, entropy, completion_mask, len(line.ids))

@@ -1,53 +1,112 @@
-"""What an RL step reports: rewards, dead groups, winners, lengths, letters. Names are an interface; see the README."""
+"""What an RL step reports: rewards, dead rows, winners, gaps between prompts, lengths, letters.
+
+Names are an interface; see docs/tensorboard.md.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from datamodules.batch import LETTERS
-from lightning_modules.group import Group
+from datamodules.prompts import NEUTRAL
+from lightning_modules.functional.advantages import group_means
+from lightning_modules.rollouts import Rollouts
 
 
-def update_metrics(group: Group, guidelines: Iterable[str]) -> dict[str, float]:
-    """Scalars of one batch of rollouts, by TensorBoard tag.
+def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Scalars of one batch of rollouts with their advantages, by TensorBoard tag; what is undefined is left out."""
+    outcome = rollouts.outcome
+    metrics = {"train/reward/total": float(outcome.total.mean())}
+    terms = list(rollouts.rewards[0].parts)
+    metrics |= {f"train/reward/{name}": nan_mean(rollouts.term(name)) for name in terms}
+    metrics |= {f"train/dead_groups/{name}": mean_of(equal(rollouts.term(name))) for name in terms}
+    metrics["train/dead_groups/total"] = mean_of(equal(outcome.total))
+    metrics["train/dead_rows"] = mean_of(rollouts.advantages == 0)
+    metrics |= guideline_metrics(rollouts) | completion_metrics(rollouts) | gap_metrics(rollouts)
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
-    Args:
-        group: rewarded rollouts with their advantages.
-        guidelines: K names in the group's order.
+
+def guideline_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Reward, answers and advantage per guideline, and how often each was the best of its question by right answers."""
+    layout, right = rollouts.layout, rollouts.right
+    member = torch.nn.functional.one_hot(layout.guideline_of, len(layout.guidelines)).double()
+    means = group_means(right, member)  # (P, K)
+    best = means == means.amax(dim=1, keepdim=True)
+    # Ties count for all, but where nobody is right nobody won.
+    won = (best & (means > 0)).double().mean(dim=0)
+    metrics = {}
+    for k, name in enumerate(layout.guidelines):
+        places = layout.guideline_of == k
+        metrics[f"train/guideline/{name}/reward"] = float(rollouts.outcome.total[:, places].mean())
+        metrics[f"train/guideline/{name}/correct"] = float(right[:, places].mean())
+        metrics[f"train/guideline/{name}/advantage"] = float(rollouts.advantages[:, places].mean())
+        metrics[f"train/guideline/{name}/advantage_size"] = float(rollouts.advantages[:, places].abs().mean())
+        metrics[f"train/guideline/{name}/won"] = float(won[k])
+        for term in rollouts.rewards[0].parts:
+            if term not in ("correct", "format"):
+                metrics[f"train/guideline/{name}/{term}"] = nan_mean(rollouts.term(term)[:, places])
+    return metrics
+
+
+def gap_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Whether guidelines find what the neutral prompt does not: pass@k of both, k the neutral rollouts of a question.
+
+    `train/prompt_gap/correct` is the accuracy of guided less that of neutral rollouts.
     """
-    total, correct = group.totals, group.component("correct")
-    metrics = {
-        f"train/reward/{name}": nan_mean(group.component(name)) for name in ("total", "correct", "format", "adherence")
-    }
-    winner = total.mean(dim=2) == total.mean(dim=2).amax(dim=1, keepdim=True)  # (P, K); ties count for all
-    for k, name in enumerate(guidelines):
-        metrics[f"train/guideline/{name}/reward"] = float(total[:, k].mean())
-        metrics[f"train/guideline/{name}/correct"] = float(correct[:, k].mean())
-        metrics[f"train/guideline/{name}/adherence"] = nan_mean(group.component("adherence")[:, k])
-        metrics[f"train/guideline/{name}/advantage"] = float(group.advantages[:, k].mean())
-        metrics[f"train/guideline/{name}/won"] = float(winner[:, k].double().mean())
-    for name in ("total", "correct", "format"):
-        metrics[f"train/dead_groups/{name}"] = float(dead(group.component(name)).double().mean())
-    lengths = group.lengths.double()
-    metrics["train/completion/tokens"] = float(lengths.mean())
-    metrics["train/completion/truncated"] = sum(c.truncated for c in group.completions) / len(group.completions)
-    metrics["train/completion/parsed"] = sum(r.letter is not None for r in group.rewards) / len(group.rewards)
-    metrics["train/completion/gated"] = sum(r.gate is not None for r in group.rewards) / len(group.rewards)
-    metrics["train/completion/adherence_length_correlation"] = correlation(
-        group.component("adherence").flatten(), lengths
+    layout = rollouts.layout
+    if NEUTRAL not in layout.counts or len(layout.guidelines) < 2:
+        return {}
+    neutral = layout.guideline_of == layout.guidelines.index(NEUTRAL)
+    right = rollouts.right
+    k = min(int(neutral.sum()), int((~neutral).sum()))
+    own, guided = (
+        sum(pass_at_k(int(row.numel()), int(row.sum()), k) for row in right[:, places]) / len(right)
+        for places in (neutral, ~neutral)
     )
-    metrics["train/completion/letter_distance"] = letter_distance(group)
-    return {name: value for name, value in metrics.items() if value == value}
+    return {
+        "train/prompt_gap/correct": float(right[:, ~neutral].mean() - right[:, neutral].mean()),
+        "train/prompt_gap/neutral_pass_at_k": own,
+        "train/prompt_gap/guided_pass_at_k": guided,
+    }
 
 
-def dead(values: Tensor) -> Tensor:
-    """(P, K, g) -> (P,) bool: all values of the question's group are equal, so this component teaches nothing."""
-    flat = values.flatten(1)
-    return flat.amax(1) == flat.amin(1)
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """The chance that one of k rollouts is right, drawn without replacement from n of which some are.
+
+    Source: Chen et al. 2021, arXiv:2107.03374, equation 1.
+    """
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def completion_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """Lengths, and what became of completions."""
+    lengths, rewards = rollouts.lengths.double(), rollouts.rewards
+    metrics = {
+        "train/completion/tokens": float(lengths.mean()),
+        "train/completion/truncated": sum(c.truncated for c in rollouts.completions) / len(rewards),
+        "train/completion/parsed": sum(r.letter is not None for r in rewards) / len(rewards),
+        "train/completion/gated": sum(r.gate is not None for r in rewards) / len(rewards),
+        "train/completion/letter_distance": letter_distance(rollouts),
+    }
+    if "adherence" in rewards[0].parts:
+        adherence = rollouts.term("adherence").flatten()
+        metrics["train/completion/adherence_length_correlation"] = correlation(adherence, lengths)
+    return metrics
+
+
+def equal(values: Tensor) -> Tensor:
+    """(P, R) -> (P,) bool: all known values of the question's group are equal, so that this term teaches nothing."""
+    low, high = values.nan_to_num(nan=torch.inf).amin(1), values.nan_to_num(nan=-torch.inf).amax(1)
+    return high <= low
+
+
+def mean_of(flags: Tensor) -> float:
+    """Share of True."""
+    return float(flags.double().mean())
 
 
 def nan_mean(values: Tensor) -> float:
@@ -64,9 +123,8 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return float(torch.corrcoef(pair)[0, 1])
 
 
-def letter_distance(group: Group) -> float:
+def letter_distance(rollouts: Rollouts) -> float:
     """Total variation between the answered letters and the right ones, in [0, 1]; 0 is the right mix, 1 a collapse."""
-    rollouts = len(group.rewards) // len(group.examples)
-    gold = Counter(example.letter for example in group.examples for _ in range(rollouts))
-    given = Counter(item.letter for item in group.rewards)
-    return sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None]) / (2 * len(group.rewards))
+    gold = Counter(example.letter for example in rollouts.examples for _ in range(rollouts.layout.size))
+    given = Counter(item.letter for item in rollouts.rewards)
+    return sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None]) / (2 * len(rollouts.rewards))

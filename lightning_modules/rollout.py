@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_modules.budget import within_budget
 from lightning_modules.functional.scoring import log_distribution
 from lightning_modules.packing import RowCache
 from lightning_modules.policy import Policy
@@ -48,47 +49,49 @@ def sample(
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
-    copies: int = 1,
+    copies: int | Sequence[int] = 1,
     seeds: Sequence[int] = (),
     rows_at_once: int = 128,
     processor: Processor | None = None,
 ) -> list[Completion]:
-    """Complete each prompt `copies` times; the copies of a prompt are contiguous in the result.
+    """Complete each prompt so many times; the copies of a prompt are contiguous in the result.
 
     Args:
         policy: sampled under its active adapters.
         prompts: P prompts, run once each.
         max_new_tokens: T_max.
         temperature: above 0 samples, 0 takes the most likely token.
-        copies: g, rollouts per prompt.
-        seeds: P · g stream seeds; not needed at temperature 0.
+        copies: rollouts per prompt, one number for all or one for each.
+        seeds: one stream seed per rollout; not needed at temperature 0.
         rows_at_once: bound on the rows decoded together.
         processor: changes the distribution before it is drawn from; what is recorded is what it returns.
 
     Returns:
-        P · g completions.
+        One completion per rollout.
 
     Raises:
         ValueError: temperature < 0, no tokens asked for, or the seeds do not match the rows.
     """
     if temperature < 0 or max_new_tokens < 1:
         raise ValueError(f"need temperature >= 0 and max_new_tokens >= 1, got {temperature} and {max_new_tokens}")
-    if temperature > 0 and len(seeds) != len(prompts) * copies:
-        raise ValueError(f"got {len(seeds)} seeds for {len(prompts)} prompts x {copies} copies")
+    counts = [copies] * len(prompts) if isinstance(copies, int) else list(copies)
+    if len(counts) != len(prompts):
+        raise ValueError(f"got {len(counts)} numbers of copies for {len(prompts)} prompts")
+    if temperature > 0 and len(seeds) != sum(counts):
+        raise ValueError(f"got {len(seeds)} seeds for {sum(counts)} rollouts of {len(prompts)} prompts")
     completions: list[Completion] = []
-    prompts_at_once = max(1, rows_at_once // copies)
-    for start in range(0, len(prompts), prompts_at_once):
-        part = prompts[start : start + prompts_at_once]
-        first = start * copies
-        part_seeds = seeds[first : first + len(part) * copies]
-        completions += _decode(policy, part, copies, max_new_tokens, temperature, part_seeds, processor, first)
+    for part in within_budget(counts, rows_at_once):
+        first = len(completions)
+        chosen, part_counts = [prompts[i] for i in part], [counts[i] for i in part]
+        part_seeds = seeds[first : first + sum(part_counts)]
+        completions += _decode(policy, chosen, part_counts, max_new_tokens, temperature, part_seeds, processor, first)
     return completions
 
 
 def _decode(
     policy: Policy,
     prompts: Sequence[Prompt],
-    copies: int,
+    counts: Sequence[int],
     limit: int,
     temperature: float,
     seeds: Sequence[int],
@@ -98,7 +101,7 @@ def _decode(
     """Decode rows `first`, `first + 1`, … of the whole request; arguments else as of `sample`."""
     family = policy.family
     line = policy.line(prompts, [()] * len(prompts), keep=True)
-    rows = [row for row in range(len(prompts)) for _ in range(copies)]
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
     ends = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
     hidden, position = policy.hidden_states(line)[ends], line.positions[:, ends]
     cache = RowCache(line.packing, rows, limit - 1)

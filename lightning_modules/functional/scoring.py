@@ -24,6 +24,7 @@ def token_logps(
     banned: Tensor | None = None,
     temperature: float = 1.0,
     chunk: int | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Score target tokens and measure the distribution's entropy, in chunks of rows.
 
@@ -37,27 +38,31 @@ def token_logps(
         banned: int64 ids that can be neither sampled nor scored; their logits are minus infinity.
         temperature: divides the logits, above 0.
         chunk: rows per piece; None fits `CHUNK`.
+        entropy_gradient: let the entropies carry a gradient too, which costs one more (N, H) tensor.
 
     Returns:
-        (N,) log-probabilities in nats and (N,) entropies in nats (detached).
+        (N,) log-probabilities in nats and (N,) entropies in nats, detached unless their gradient was asked for.
     """
     if hidden.shape[0] == 0:
         return hidden.new_zeros(0), hidden.new_zeros(0)
     probe = head(hidden[:1].detach())
     chunk = max(1, CHUNK // probe.shape[-1]) if chunk is None else chunk
     if torch.is_grad_enabled() and hidden.requires_grad and not probe.requires_grad:
-        return _FrozenHead.apply(hidden, targets, head, banned, temperature, chunk)
+        return _FrozenHead.apply(hidden, targets, head, banned, temperature, chunk, entropy_gradient)
     pieces = [
-        checkpoint(_piece_logps, rows, ids, head, banned, temperature, use_reentrant=False)
+        checkpoint(_piece_logps, rows, ids, head, banned, temperature, entropy_gradient, use_reentrant=False)
         if torch.is_grad_enabled() and hidden.shape[0] > chunk
-        else _piece_logps(rows, ids, head, banned, temperature)
+        else _piece_logps(rows, ids, head, banned, temperature, entropy_gradient)
         for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Forward computes ∂ log p(target) / ∂ hidden = headᵀ((onehot − p) / temperature), backward scales its rows."""
+    """Forward computes the derivatives by the hidden states, backward scales their rows.
+
+    ∂ log p(target) / ∂ hidden = headᵀ((onehot − p) / temperature), ∂ H / ∂ hidden = headᵀ(−p · (log p + H) / temperature)
+    """
 
     @staticmethod
     def forward(
@@ -68,8 +73,9 @@ class _FrozenHead(torch.autograd.Function):
         banned: Tensor | None,
         temperature: float,
         chunk: int,
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
-        logps, entropies, derivatives = [], [], []
+        logps, entropies, by_logps, by_entropies = [], [], [], []
         for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True):
             with torch.enable_grad():
                 rows = rows.detach().requires_grad_()
@@ -77,19 +83,27 @@ class _FrozenHead(torch.autograd.Function):
             log_probs = log_distribution(logits.detach(), banned, temperature)
             logps.append(log_probs.gather(-1, ids[:, None])[:, 0])
             probabilities = log_probs.exp()
-            log_probs.clamp_(min=FLOOR)
-            entropies.append(-torch.einsum("nv,nv->n", probabilities, log_probs))
+            surprise = log_probs.clamp_(min=FLOOR).mul_(probabilities)  # p log p
+            entropies.append(-surprise.sum(-1))
+            if entropy_gradient:
+                by_logits = surprise.addcmul_(probabilities, entropies[-1][:, None]).neg_().div_(temperature)
+                found = torch.autograd.grad(logits, rows, by_logits.to(logits), retain_graph=True)[0]
+                by_entropies.append(found)
             by_logits = probabilities.neg_().scatter_add_(1, ids[:, None], torch.ones_like(log_probs[:, :1]))
-            derivatives.append(torch.autograd.grad(logits, rows, by_logits.div_(temperature).to(logits))[0])
-        ctx.save_for_backward(torch.cat(derivatives))
+            by_logps.append(torch.autograd.grad(logits, rows, by_logits.div_(temperature).to(logits))[0])
+        ctx.save_for_backward(torch.cat(by_logps), torch.cat(by_entropies) if entropy_gradient else None)
         entropy = torch.cat(entropies)
-        ctx.mark_non_differentiable(entropy)
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy)
         return torch.cat(logps), entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logps: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (derivatives,) = ctx.saved_tensors
-        return grad_logps[:, None] * derivatives, None, None, None, None, None
+    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        by_logps, by_entropies = ctx.saved_tensors
+        grad = grad_logps[:, None] * by_logps
+        if by_entropies is not None:
+            grad = grad + grad_entropy[:, None] * by_entropies
+        return grad.to(by_logps), None, None, None, None, None, None
 
 
 def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
@@ -109,9 +123,14 @@ def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float) 
 
 
 def _piece_logps(
-    hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], banned: Tensor | None, temperature: float
+    hidden: Tensor,
+    targets: Tensor,
+    head: Callable[[Tensor], Tensor],
+    banned: Tensor | None,
+    temperature: float,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
     log_probs = log_distribution(head(hidden), banned, temperature)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = -(log_probs.exp() * log_probs.clamp(min=FLOOR)).sum(-1)
     return log_probs.gather(-1, targets[:, None])[:, 0], entropy

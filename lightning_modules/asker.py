@@ -1,0 +1,92 @@
+"""Rolling out: every question is answered under every guideline, and every answer is rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.batch import Example
+from lightning_modules.engines.engine import Engine
+from lightning_modules.layout import Layout
+from lightning_modules.phases import PhaseClock
+from lightning_modules.policy import Policy
+from lightning_modules.rewards.combine import Rewards
+from lightning_modules.rewards.guidelines import Guideline
+from lightning_modules.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What does not change from step to step.
+
+    Attributes:
+        policy: sampled under its active adapters.
+        engine: writes the completions.
+        rewards: of a completion.
+        guidelines: by name, those of `layout` in its order.
+        layout: rollouts per guideline.
+        max_new_tokens: T_max.
+        temperature: of sampling.
+        clock: times rollout and reward, and counts generated tokens.
+    """
+
+    policy: Policy
+    engine: Engine
+    rewards: Rewards
+    guidelines: Mapping[str, Guideline]
+    layout: Layout
+    max_new_tokens: int
+    temperature: float
+    clock: PhaseClock
+
+    def ask(
+        self,
+        examples: Sequence[Example],
+        places: Sequence[int],
+        stream: tuple[object, ...],
+        *,
+        pictures: Sequence[Any] = (),
+        version: int = 0,
+    ) -> Rollouts:
+        """Answer every question under every guideline; advantages are yet to be made.
+
+        Args:
+            examples: P questions.
+            places: of each within the whole step, over all devices.
+            stream: names the random streams, together with place, guideline and copy: no row of a run has the stream
+                of another, even where a question comes again.
+            pictures: of each question, ready; empty where the policy reads them.
+            version: of the adapter, for engines that hold a copy.
+        """
+        instructions = ["", *(self.guidelines[name].instruction for name in self.layout.guidelines)]
+        ready = pictures or [None] * len(examples)
+        with self.clock.phase("prompts"):
+            written = [self.policy.prompts(e, instructions, own) for e, own in zip(examples, ready, strict=True)]
+        prompts = [prompt for _, *guided in written for prompt in guided]
+        with self.clock.phase("rollout"):
+            completions = self.engine.generate(
+                self.policy,
+                prompts,
+                list(self.layout.counts.values()) * len(examples),
+                [seed for place in places for seed in self.layout.seeds(*stream, place)],
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                version=version,
+            )
+        self.clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
+        prior = {name: item.prior for name, item in self.guidelines.items()}
+        neutral = [first for first, *_ in written]
+        found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, neutral, completions, [], prior)
+        with self.clock.phase("reward"):
+            found.rewards = [
+                self.rewards(
+                    completion.text,
+                    examples[row // self.layout.size],
+                    self.guidelines[found.guideline(row)],
+                    n_tokens=len(completion.ids),
+                    truncated=completion.truncated,
+                )
+                for row, completion in enumerate(completions)
+            ]
+        return found

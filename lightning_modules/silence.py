@@ -1,0 +1,55 @@
+"""Settings under which every advantage is zero, so that nothing would ever be learnt."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_modules.advantages.advantage import Advantage, Outcome
+from lightning_modules.layout import Layout
+from lightning_modules.rewards.combine import Rewards
+from lightning_modules.rewards.guidelines import Guideline
+
+TRIALS = 32
+"""Made outcomes that are tried; the chance that each of them is dead by accident is nil."""
+
+
+def refuse_silence(advantage: Advantage, layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline]) -> None:
+    """Try an advantage on made outcomes, in which every term takes every value that it can.
+
+    Args:
+        advantage: of the run.
+        layout: rollouts per guideline.
+        rewards: terms with their weights and ranges.
+        guidelines: those of the layout, by name.
+
+    Raises:
+        ValueError: every advantage is zero.
+    """
+    found = advantage(made_outcome(layout, rewards, guidelines))
+    if bool((found == 0).all()):
+        weights = {term.name: term.config.weight for term in rewards.terms}
+        raise ValueError(
+            f"every advantage is zero whatever is rolled out: {type(advantage).__name__} with {advantage.config} on "
+            f"{dict(layout.counts)} rollouts and reward weights {weights}. One rollout under a guideline is its own "
+            "baseline where guidelines are not compared (lambda_: 0): raise rollouts_per_guideline or lambda_"
+        )
+
+
+def made_outcome(layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline]) -> Outcome:
+    """(TRIALS, R) of made scores within the terms' ranges; a term that is compared within a guideline has none where
+    the guideline has no criteria.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (TRIALS, layout.size)
+    between, within = torch.zeros(shape, dtype=torch.float64), torch.full(shape, torch.nan, dtype=torch.float64)
+    has_criteria = torch.tensor([bool(guidelines[name].criteria) for name in layout.guidelines])[layout.guideline_of]
+    for term in rewards.terms:
+        made = torch.rand(shape, generator=generator, dtype=torch.float64)
+        score = term.config.weight * (term.lowest + (term.highest - term.lowest) * made)
+        if term.within_guideline:
+            within[:, has_criteria] = within[:, has_criteria].nan_to_num(nan=0.0) + score[:, has_criteria]
+        else:
+            between = between + score
+    prior = torch.ones(len(layout.guidelines), dtype=torch.float64)
+    total = between + within.nan_to_num(nan=0.0)
+    return Outcome(total, between, within, layout.guideline_of, layout.guidelines, prior)
