@@ -147,8 +147,17 @@ def with_defaults(component: Component) -> dict[str, Any]:
         except NameError:
             target = target_of(component.class_path, imported=True)
             filled = construct(dict(init_args), target.config, target.owner)
-        init_args = as_plain(filled)
+        init_args = {name: nested_defaults(value) for name, value in as_plain(filled).items()}
     return {"class_path": component.class_path, "init_args": init_args}
+
+
+def nested_defaults(value: Any) -> Any:
+    """Plain data with the defaults of every component in it filled in."""
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+        return with_defaults(Component(value["class_path"], dict(value.get("init_args") or {})))
+    if isinstance(value, dict):
+        return {name: nested_defaults(item) for name, item in value.items()}
+    return [nested_defaults(item) for item in value] if isinstance(value, list) else value
 
 
 def class_paths(class_path: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -198,6 +198,15 @@ class Objective:
                 logps = self.policy.score(prompts, rollouts.ids(missing), self.temperature).logps
             rollouts.remember(rollouts.ref_logps, missing, logps)
         return padded(rollouts.ref_logps, rows)
+
+    def penalise(self, rollouts: Rollouts, rows: Sequence[int]) -> None:
+        """Take β Σ_t k1 of each completion from its reward, under the policy that sampled it; for `kl` in the reward."""
+        ref_logps = self.reference_logps(rollouts, rows)
+        sampled = rollouts.sampler_logps(rows).to(ref_logps)
+        k1 = self.kl.config.beta * self.kl(sampled, ref_logps).double().sum(dim=1)
+        for row, penalty in zip(rows, k1.tolist(), strict=True):
+            own = rollouts.rewards[row]
+            rollouts.rewards[row] = replace(own, total=own.total - penalty, between=own.between - penalty)
 
     @torch.no_grad()
     def old_logps(self, rollouts: Rollouts, rows: list[int]) -> None:

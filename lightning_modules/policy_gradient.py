@@ -6,9 +6,8 @@ Source: GRPO, arXiv:2402.03300; each part names its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from datamodules.loading import Feed
 from torch import Tensor
@@ -48,29 +47,7 @@ class PolicyGradient(Stage):
 
     @dataclass(frozen=True)
     class Config(RLSettings):
-        """Parts by class path, beside the numbers of `RLSettings`."""
-
-        advantage: dict[str, Any] = field(
-            default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"}
-        )
-        """How good a rollout was beside its siblings: a class of `lightning_modules.advantages`, or your own."""
-        loss: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"})
-        """Policy loss per token: a class of `lightning_modules.losses`."""
-        kl: dict[str, Any] | None = field(default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"})
-        """Distance to the reference, in the loss or in the reward; null leaves it and the reference pass out."""
-        rewards: tuple[dict[str, Any], ...] = field(
-            default_factory=lambda: (
-                {"class_path": "lightning_modules.rewards.correct.Correct"},
-                {"class_path": "lightning_modules.rewards.format.Format"},
-            )
-        )
-        """Reward terms, each with a `weight`; a term of your own is one class with one method."""
-        transfer: dict[str, Any] | None = None
-        """What guided rollouts do to the neutral prompt: a class of `lightning_modules.transfer`; null for nothing."""
-        engine: dict[str, Any] = field(
-            default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"}
-        )
-        """What writes the rollouts: a class of `lightning_modules.engines`."""
+        """As `RLSettings`."""
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Build the parts, and attach a second adapter on top of the expert's.
@@ -149,19 +126,10 @@ class PolicyGradient(Stage):
         version = self.global_step
         rollouts = self.asker.ask(batch.examples, places, stream, pictures=batch.pictures, version=version)
         if self.kl is not None and self.kl.in_reward:
-            self.penalise(rollouts)
+            for rows in self.micro_batches(rollouts, range(len(rollouts.completions))):
+                self.objective.penalise(rollouts, rows)
         rollouts.advantages = self.advantage(rollouts.outcome)
         return rollouts
-
-    def penalise(self, rollouts: Rollouts) -> None:
-        """Take β Σ_t k1 of each completion from its reward, under the policy that sampled it."""
-        for rows in self.micro_batches(rollouts, range(len(rollouts.completions))):
-            ref_logps = self.objective.reference_logps(rollouts, rows)
-            sampled = rollouts.sampler_logps(rows).to(ref_logps)
-            k1 = self.kl.config.beta * self.kl(sampled, ref_logps).double().sum(dim=1)
-            for row, penalty in zip(rows, k1.tolist(), strict=True):
-                own = rollouts.rewards[row]
-                rollouts.rewards[row] = replace(own, total=own.total - penalty, between=own.between - penalty)
 
     def micro_batches(self, rollouts: Rollouts, rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in pieces that fit into `micro_batch_tokens`."""
@@ -180,8 +148,9 @@ class PolicyGradient(Stage):
         sizes = Denominators(int(tokens), int(sequences), c.max_new_tokens)
 
         def pieces() -> Iterator[Tensor]:
-            for part in self.micro_batches(rollouts, [row for row in counted if self.objective.needs(rollouts, row)]):
-                yield self.objective.piece(rollouts, part, sizes, tally)
+            live = [row for row in counted if self.objective.needs(rollouts, row)]
+            for few in self.micro_batches(rollouts, live):
+                yield self.objective.piece(rollouts, few, sizes, tally)
 
         questions = dict.fromkeys(rollouts.examples[row // rollouts.layout.size].question_id for row in counted)
         return self.optimise(pieces(), list(questions)) | tally.metrics()

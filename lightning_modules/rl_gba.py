@@ -28,7 +28,7 @@ class GBA(PolicyGradient):
         rollouts_per_guideline: int = 2
         """g, rollouts of a question under each of `guidelines`; at least 1."""
         neutral_share: float = 0.2
-        """Share of a group under the neutral prompt, in [0, 1), in addition to `guidelines`, which then must not name it."""
+        """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
         advantage: dict[str, Any] = field(
             default_factory=lambda: {"class_path": "lightning_modules.advantages.guideline_based.GuidelineBased"}
         )

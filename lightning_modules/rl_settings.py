@@ -1,9 +1,9 @@
-"""The numbers of policy-gradient training, beside its parts."""
+"""The settings of policy-gradient training: its parts by class path, and its numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from datamodules.prompts import NEUTRAL
 from lightning_modules.stage import Stage
@@ -11,7 +11,7 @@ from lightning_modules.stage import Stage
 
 @dataclass(frozen=True)
 class RLSettings(Stage.Config):
-    """How much is rolled out, what counts in the loss, and how often a batch of rollouts is used."""
+    """Parts, how much is rolled out, what counts in the loss, and how often a batch of rollouts is used."""
 
     learning_rate: float = 5e-4
     """Peak of the schedule, above 0."""
@@ -22,7 +22,7 @@ class RLSettings(Stage.Config):
     rollouts_per_guideline: int = 8
     """g, rollouts of a question under each of `guidelines`; at least 1."""
     neutral_share: float = 0.0
-    """Share of a group under the neutral prompt, in [0, 1), in addition to `guidelines`, which then must not name it."""
+    """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
     questions_per_step: int = 8
     """P, questions per step over all devices; at least 1."""
     temperature: float = 1.0
@@ -47,8 +47,8 @@ class RLSettings(Stage.Config):
     entropy_bonus: float = 0.0
     """Weight of the mean entropy, per nat, at least 0."""
     pass_rate: tuple[float, float] = (0.0, 1.0)
-    """Train on questions whose pass rate under the parent expert and the neutral prompt lies in this range; [0, 1] takes
-    all and measures nothing."""
+    """Train on questions whose pass rate under the parent expert and the neutral prompt lies in this range; [0, 1]
+    takes all and measures nothing."""
     pass_rate_samples: int = 8
     """Answers per question for `pass_rate`, sampled once per parent and kept; at least 1."""
     curriculum: bool = False
@@ -59,6 +59,24 @@ class RLSettings(Stage.Config):
     """Scale numerator of the adapter, above 0."""
     lora_seed: int = 1
     """Seed of the adapter's A."""
+
+    advantage: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"})
+    """How good a rollout was beside its siblings: a class of `lightning_modules.advantages`, or your own."""
+    loss: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"})
+    """Policy loss per token: a class of `lightning_modules.losses`."""
+    kl: dict[str, Any] | None = field(default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"})
+    """Distance to the reference, in the loss or in the reward; null leaves it and the reference pass out."""
+    rewards: tuple[dict[str, Any], ...] = field(
+        default_factory=lambda: (
+            {"class_path": "lightning_modules.rewards.correct.Correct"},
+            {"class_path": "lightning_modules.rewards.format.Format"},
+        )
+    )
+    """Reward terms, each with a `weight`; a term of your own is one class with one method."""
+    transfer: dict[str, Any] | None = None
+    """What guided rollouts do to the neutral prompt: a class of `lightning_modules.transfer`; null for nothing."""
+    engine: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"})
+    """What writes the rollouts: a class of `lightning_modules.engines`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

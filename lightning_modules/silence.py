@@ -36,8 +36,9 @@ def refuse_silence(advantage: Advantage, layout: Layout, rewards: Rewards, guide
 
 
 def made_outcome(layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline]) -> Outcome:
-    """(TRIALS, R) of made scores within the terms' ranges; a term that is compared within a guideline has none where
-    the guideline has no criteria.
+    """(TRIALS, R) of made scores within the terms' ranges.
+
+    A term that is compared within a guideline has none where the guideline has no criteria.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (TRIALS, layout.size)

@@ -61,7 +61,8 @@ def token_logps(
 class _FrozenHead(torch.autograd.Function):
     """Forward computes the derivatives by the hidden states, backward scales their rows.
 
-    ∂ log p(target) / ∂ hidden = headᵀ((onehot − p) / temperature), ∂ H / ∂ hidden = headᵀ(−p · (log p + H) / temperature)
+    ∂ log p(target) / ∂ hidden = headᵀ((onehot − p) / temperature)
+    ∂ H / ∂ hidden             = headᵀ(−p · (log p + H) / temperature)
     """
 
     @staticmethod
