@@ -1,4 +1,4 @@
-"""Our side of the RL benchmark: GBA's own training step under Lightning, with cheap rewards. A worker of `rl_vs_trl`.
+"""Our side of the RL benchmark: the RL stage's own training step under Lightning, with cheap rewards. A worker of `rl_vs_trl`.
 
 Where lengths are forced (`varlen`) the log-probabilities of sampling are those of the forced distribution and those of
 training are not, on neither side: the ratio is then no importance ratio. That is of no matter for what is measured.
@@ -7,12 +7,10 @@ training are not, on neither side: the ratio is then no importance ratio. That i
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from unittest import mock
+from typing import Any
 
 import lightning as L
 import torch
@@ -24,16 +22,16 @@ from benchmarks import made_model, made_rows, ours, work
 from benchmarks.clock import PeakMemory, Recorder, summary, versions
 from benchmarks.worker import arguments, leave
 from datamodules.batch import Batch
-from lightning_modules import group as group_module
-from lightning_modules.functional.advantages import guideline_based_advantages
-from lightning_modules.group import Group
+from lightning_modules.engines.packed import Packed
 from lightning_modules.policy import Policy
+from lightning_modules.policy_gradient import PolicyGradient
+from lightning_modules.prompts import Prompt
 from lightning_modules.rewards.combine import Reward
-from lightning_modules.rl_gba import GBA
 from lightning_modules.rollout import Completion, Processor, sample
+from lightning_modules.rollouts import Rollouts
 from lightning_modules.stage import StageContext
 
-# Policy loss and KL are means over completions here; TRL logs the whole loss, and the KL as a mean over tokens.
+# The policy loss is a mean over completions here; TRL logs the whole loss.
 NAMES = {
     "train/grad_norm": "grad_norm",
     "train/kl/ref_nats": "kl",
@@ -43,31 +41,39 @@ NAMES = {
 }
 
 
-class MadeGBA(GBA):
-    """GBA with the work's rewards, and its lengths where they are given."""
+class ForcedLengths(Packed):
+    """The built-in engine with the lengths that the work gives each step."""
+
+    @dataclass(frozen=True)
+    class Config(Packed.Config):
+        """As the engine's."""
+
+    @override
+    def generate(
+        self, policy: Policy, prompts: Sequence[Prompt], copies: Sequence[int], seeds: Sequence[int], **how: Any
+    ) -> list[Completion]:
+        lengths = work.completion_lengths(how.pop("version"), sum(copies))
+        processor = forced_lengths(lengths, policy.family.eos_token_id)
+        with policy.folded():
+            return sample(policy, prompts, copies=copies, seeds=seeds, processor=processor, **how)
+
+
+class MadeRL(PolicyGradient):
+    """GRPO with the work's rewards."""
 
     work = "fixed"
 
     @override
-    def roll_out(self, batch: Batch, purpose: str, step: int) -> Group:
-        rows = len(batch) * self.config.rollouts_per_guideline
-        lengths = work.completion_lengths(step, rows) if self.work == "varlen" else None
-        end = self.policy.family.eos_token_id
-        sampler = sample if lengths is None else partial(sample, processor=forced_lengths(lengths, end))
-        with mock.patch.object(group_module, "sample", sampler):
-            group = super().roll_out(batch, purpose, step)
+    def rolled_out(self, batch: Batch, places: Sequence[int], stream: tuple[object, ...]) -> Rollouts:
+        rollouts = super().rolled_out(batch, places, stream)
         vocabulary = self.policy.family.model.config.text_config.vocab_size
         totals = [
-            0.5
-            if work.is_dead(self.work, row // self.config.rollouts_per_guideline)
-            else total_reward(completion.ids, vocabulary)
-            for row, completion in enumerate(group.completions)
+            0.5 if work.is_dead(self.work, row // rollouts.layout.size) else total_reward(completion.ids, vocabulary)
+            for row, completion in enumerate(rollouts.completions)
         ]
-        group.rewards = [Reward(total, 0.0, 0.0, None, None, None) for total in totals]
-        group.advantages = guideline_based_advantages(
-            group.totals, lambda_=1.0, tau=math.inf, prior=self.prior.cpu(), scale_by_std=True
-        )
-        return group
+        rollouts.rewards = [Reward(total, {}, total, None, None, None, right=False) for total in totals]
+        rollouts.advantages = self.advantage(rollouts.outcome)
+        return rollouts
 
 
 def forced_lengths(lengths: Sequence[int], end: int) -> Processor:
@@ -91,7 +97,7 @@ def total_reward(ids: tuple[int, ...], vocabulary: int) -> float:
     return even * work.reward_even(ids) + low * work.reward_low(ids, vocabulary)
 
 
-class FixedBatch(MadeGBA):
+class FixedBatch(MadeRL):
     """One update on made completions, with an adapter that acts and the base as the sampling policy."""
 
     found: dict[str, float]
@@ -100,14 +106,15 @@ class FixedBatch(MadeGBA):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         made_model.fill_adapter(self.policy.family.model)
         completions, advantages = work.fixed_completions(self.policy.family.model.config.text_config.vocab_size)
-        group = self.roll_out(batch, "fixed", 0)
-        group.completions = [Completion(ids, (0.0,) * len(ids), "", True) for ids in completions]
-        group.advantages = torch.tensor(advantages).reshape(group.shape)
+        rollouts = self.roll_out(batch, "fixed", 0)
+        rollouts.completions = [Completion(ids, (0.0,) * len(ids), "", True) for ids in completions]
+        rollouts.advantages = torch.tensor(advantages).reshape(rollouts.shape)
         for first in range(0, len(completions), work.MICRO_ROWS):
             rows = range(first, first + work.MICRO_ROWS)
-            group.remember_old_logps(rows, self.base_logps(*group.rows(rows)))
-        metrics = self.update(group, first=False)
-        loss = metrics["train/loss/policy"] + self.config.beta * metrics["train/kl/ref_nats"]
+            logps = self.base_logps([rollouts.prompt(row) for row in rows], rollouts.ids(rows))
+            rollouts.remember(rollouts.old_logps, rows, logps)
+        metrics = self.update(rollouts, range(len(completions)))
+        loss = metrics["train/loss/policy"] + metrics.get("train/loss/kl", 0.0)
         self.found = {"loss": loss, "grad_norm": metrics["train/grad_norm"]}
 
     @torch.no_grad()
@@ -117,30 +124,30 @@ class FixedBatch(MadeGBA):
             return self.policy.score(prompts, ids).logps
 
 
-def config(work_name: str, group_size: int) -> GBA.Config:
-    """GBA as GRPO, with the work's numbers."""
-    return GBA.Config(
-        guidelines=("neutral",),
+def config(work_name: str, group_size: int) -> PolicyGradient.Config:
+    """GRPO with the work's numbers."""
+    beta = work.beta_of(work_name)
+    engine = "benchmarks.ours_rl.ForcedLengths" if work_name == "varlen" else "lightning_modules.engines.packed.Packed"
+    bounds = {"clip_low": work.CLIP, "clip_high": work.CLIP}
+    return PolicyGradient.Config(
         rollouts_per_guideline=group_size,
         questions_per_step=work.PROMPTS_PER_STEP,
-        lambda_=1.0,
-        tau=math.inf,
-        beta=work.beta_of(work_name),
-        clip_low=work.CLIP,
-        clip_high=work.CLIP,
+        loss={"class_path": "lightning_modules.losses.clipped.Clipped", "init_args": bounds},
+        kl={"class_path": "lightning_modules.losses.kl.InLoss", "init_args": {"beta": beta}} if beta else None,
+        engine={"class_path": engine},
         reduction="sequence_mean",
         temperature=1.0,
         max_new_tokens=work.COMPLETION_TOKENS,
         lora_rank=work.RANK,
         lora_alpha=float(work.ALPHA),
         learning_rate=work.LEARNING_RATE,
-        warmup_steps=0,
+        warmup=0,
         max_grad_norm=work.MAX_GRAD_NORM,
         micro_batch_tokens=work.MICRO_ROWS * (work.PROMPT_TOKENS + work.COMPLETION_TOKENS),
     )
 
 
-def measure(size: str, work_name: str, steps: int, folder: Path, *, settings: GBA.Config) -> dict:
+def measure(size: str, work_name: str, steps: int, folder: Path, *, settings: PolicyGradient.Config) -> dict:
     """Train for `steps` steps after one of warm-up.
 
     Args:
@@ -154,7 +161,7 @@ def measure(size: str, work_name: str, steps: int, folder: Path, *, settings: GB
     # With the end token among them, all completions run to the limit.
     banned = None if work_name == "varlen" else made_model.SPECIAL
     family = ours.MadeFamily(ours.MadeFamily.Config(size, str(folder)), recorder, banned)
-    stage = MadeGBA(settings, context=StageContext(Policy(family)))
+    stage = MadeRL(settings, context=StageContext(Policy(family)))
     stage.work = work_name
     trainer = ours.trainer(steps + 1, recorder, values)
     batches = question_batches(family, settings.questions_per_step)
@@ -171,7 +178,7 @@ def question_batches(family: ours.MadeFamily, questions: int) -> DataLoader:
     return DataLoader(batches, batch_size=None)
 
 
-def fixed_batch(size: str, folder: Path, settings: GBA.Config) -> dict:
+def fixed_batch(size: str, folder: Path, settings: PolicyGradient.Config) -> dict:
     """Loss and gradient norm on the fixed batch, nothing banned."""
     recorder = Recorder()
     family = ours.MadeFamily(ours.MadeFamily.Config(size, str(folder)), recorder, banned=())

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -108,6 +108,9 @@ class Batch:
     examples: tuple[Example, ...]
     guidelines: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
+    pictures: tuple = ()
+    step: int = 0
+    spares: Any = None
 
     def __len__(self) -> int:
         return len(self.examples)

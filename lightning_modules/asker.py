@@ -28,6 +28,7 @@ class Asker:
         layout: rollouts per guideline.
         max_new_tokens: T_max.
         temperature: of sampling.
+        neutral_too: every question is also written without an instruction, to be scored under.
         clock: times rollout and reward, and counts generated tokens.
     """
 
@@ -38,6 +39,7 @@ class Asker:
     layout: Layout
     max_new_tokens: int
     temperature: float
+    neutral_too: bool
     clock: PhaseClock
 
     def ask(
@@ -59,11 +61,13 @@ class Asker:
             pictures: of each question, ready; empty where the policy reads them.
             version: of the adapter, for engines that hold a copy.
         """
-        instructions = ["", *(self.guidelines[name].instruction for name in self.layout.guidelines)]
+        instructions = [self.guidelines[name].instruction for name in self.layout.guidelines]
+        if self.neutral_too and "" not in instructions:
+            instructions.append("")
         ready = pictures or [None] * len(examples)
-        with self.clock.phase("prompts"):
-            written = [self.policy.prompts(e, instructions, own) for e, own in zip(examples, ready, strict=True)]
-        prompts = [prompt for _, *guided in written for prompt in guided]
+        written = [self.policy.prompts(e, instructions, own) for e, own in zip(examples, ready, strict=True)]
+        prompts = [prompt for own in written for prompt in own[: len(self.layout.guidelines)]]
+        neutral = [own[instructions.index("")] for own in written] if self.neutral_too else []
         with self.clock.phase("rollout"):
             completions = self.engine.generate(
                 self.policy,
@@ -76,7 +80,6 @@ class Asker:
             )
         self.clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
         prior = {name: item.prior for name, item in self.guidelines.items()}
-        neutral = [first for first, *_ in written]
         found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, neutral, completions, [], prior)
         with self.clock.phase("reward"):
             found.rewards = [

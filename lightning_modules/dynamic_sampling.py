@@ -51,8 +51,9 @@ def ask_again(
         fresh = ask(Batch(spares.examples[part], pictures=spares.pictures[part]), places, number)
         asked += count
         found = informative(fresh)
-        kept = [q for q in range(len(rollouts.examples)) if q not in dead[: len(found)]]
+        refilled = [dead[i] for i in found]
         if found:
+            kept = [q for q in range(len(rollouts.examples)) if q not in refilled]
             rollouts = joined([chosen(rollouts, kept), chosen(fresh, found)])
     share_found = len(informative(rollouts)) / len(rollouts.examples)
     return rollouts, {"train/dynamic/asked_again": float(asked), "train/dynamic/informative": share_found}

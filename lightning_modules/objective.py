@@ -200,7 +200,7 @@ class Objective:
         return padded(rollouts.ref_logps, rows)
 
     def penalise(self, rollouts: Rollouts, rows: Sequence[int]) -> None:
-        """Take β Σ_t k1 of each completion from its reward, under the policy that sampled it; for `kl` in the reward."""
+        """Take β Σ_t k1 of each completion, under the policy that sampled it, from its reward."""
         ref_logps = self.reference_logps(rollouts, rows)
         sampled = rollouts.sampler_logps(rows).to(ref_logps)
         k1 = self.kl.config.beta * self.kl(sampled, ref_logps).double().sum(dim=1)

@@ -79,14 +79,16 @@ class Policy(AdaptedModel):
         """
         return self.prompts(example, [instruction])[0]
 
-    def prompts(self, example: Example, instructions: Sequence[str]) -> list[Prompt]:
+    def prompts(self, example: Example, instructions: Sequence[str], images=None) -> list[Prompt]:
         """Tokenise a question under several instructions, and note how far the prompts are the same.
 
         Raises:
             BadExampleError: a picture cannot be read.
         """
-        images = tuple(self._image(source) for source in example.images)
+        images = images if images is not None else tuple(self._image(source) for source in example.images)
         return write_prompts(self.family, example, instructions, images)
+
+    read_picture = None
 
     def _image(self, source) -> tuple[str, ImageInput]:
         image = load_image(source)

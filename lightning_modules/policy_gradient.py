@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from datamodules.loading import Feed
 from torch import Tensor
 from typing_extensions import override
 
 from datamodules.batch import Batch
+from datamodules.loading import Feed
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.asker import Asker
@@ -70,7 +70,7 @@ class PolicyGradient(Stage):
         engine, loss = part(c.engine, Engine, "engine"), part(c.loss, PolicyLoss, "loss")
         self.kl = part(c.kl, KLPenalty, "kl") if c.kl else None
         transfer = part(c.transfer, Transfer, "transfer") if c.transfer else None
-        limits = (c.max_new_tokens, c.temperature, self.clock)
+        limits = (c.max_new_tokens, c.temperature, transfer is not None, self.clock)
         self.asker = Asker(self.policy, engine, rewards, self.guidelines, layout, *limits)
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
         self.objective = Objective(self.policy, tuple(context.start), loss, self.kl, transfer, *weights)

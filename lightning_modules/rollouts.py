@@ -27,7 +27,7 @@ class Rollouts:
         places: (P,) of each question within the whole step, over all devices.
         layout: how R rollouts are spread.
         prompts: P · K prompts.
-        neutral_prompts: P prompts without an instruction.
+        neutral_prompts: P prompts without an instruction, or none where nothing is scored under them.
         completions: P · R.
         rewards: P · R, by term.
         prior: guideline name -> what its file gives it.
@@ -223,7 +223,7 @@ def chosen(rollouts: Rollouts, questions: Sequence[int]) -> Rollouts:
         tuple(rollouts.places[q] for q in questions),
         rollouts.layout,
         of(rollouts.prompts, k),
-        of(rollouts.neutral_prompts, 1),
+        of(rollouts.neutral_prompts, 1) if rollouts.neutral_prompts else [],
         of(rollouts.completions, r),
         of(rollouts.rewards, r),
         rollouts.prior,

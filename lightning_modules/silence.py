@@ -36,21 +36,24 @@ def refuse_silence(advantage: Advantage, layout: Layout, rewards: Rewards, guide
 
 
 def made_outcome(layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline]) -> Outcome:
-    """(TRIALS, R) of made scores within the terms' ranges.
+    """(TRIALS, R) of made scores within the terms' ranges: right answers, wrong ones, and some behind a gate.
 
     A term that is compared within a guideline has none where the guideline has no criteria.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (TRIALS, layout.size)
+    kind = torch.randint(0, 3, shape, generator=generator)  # 0 behind a gate, 1 wrong, 2 right
     between, within = torch.zeros(shape, dtype=torch.float64), torch.full(shape, torch.nan, dtype=torch.float64)
     has_criteria = torch.tensor([bool(guidelines[name].criteria) for name in layout.guidelines])[layout.guideline_of]
     for term in rewards.terms:
         made = torch.rand(shape, generator=generator, dtype=torch.float64)
-        score = term.config.weight * (term.lowest + (term.highest - term.lowest) * made)
+        score = term.lowest + (term.highest - term.lowest) * made
+        paid = torch.where(kind == 0, score.clamp(max=0), score) * ((kind == 2) | (not term.only_if_right))
         if term.within_guideline:
-            within[:, has_criteria] = within[:, has_criteria].nan_to_num(nan=0.0) + score[:, has_criteria]
+            added = within[:, has_criteria].nan_to_num(nan=0.0) + term.config.weight * paid[:, has_criteria]
+            within[:, has_criteria] = added
         else:
-            between = between + score
+            between = between + term.config.weight * paid
     prior = torch.ones(len(layout.guidelines), dtype=torch.float64)
     total = between + within.nan_to_num(nan=0.0)
     return Outcome(total, between, within, layout.guideline_of, layout.guidelines, prior)

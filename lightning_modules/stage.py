@@ -52,17 +52,73 @@ class Stage(L.LightningModule):
         kind: what the adapter's manifest calls it.
     """
 
+    @dataclass(frozen=True)
+    class Config:
+        """Temp."""
+
+        learning_rate: float = 1e-3
+        """Peak."""
+        weight_decay: float = 0.0
+        """x"""
+        betas: tuple[float, float] = (0.9, 0.99)
+        """x"""
+        schedule: Literal["cosine", "linear", "constant"] = "cosine"
+        """x"""
+        floor: float = 0.1
+        """x"""
+        warmup: float = 10.0
+        """x"""
+        max_grad_norm: float = 1.0
+        """x"""
+        max_bad_steps: int = 3
+        """x"""
+        micro_batch_tokens: int = 16384
+        """x"""
+        checkpoint_layers: bool = False
+        """x"""
+
+        def __post_init__(self) -> None:
+            pass
+
     provides: ClassVar[Literal["base", "expert"]] = "expert"
     adapter: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     config: Any  # the Config dataclass of the concrete stage; has learning_rate and warmup_steps
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, config: Any = None, *, context: StageContext) -> None:
         super().__init__()
+        self.config = config if config is not None else self.Config()
+        self.automatic_optimization = False
+        self.batches_done = 0
         self.context = context
         self.policy = context.policy
         self.strict_loading = False  # checkpoints hold only what is trained
         self.clock = PhaseClock()
+
+    def over_devices(self, *numbers):
+        return list(numbers)
+
+    def report(self, metrics):
+        self.logger.log_metrics(metrics, step=self.batches_done)
+        self.batches_done += 1
+
+    def optimise(self, pieces, rows):
+        from lightning_modules.functional.accumulation import summed_in_pieces
+
+        optimizer = self.optimizers()
+        trained = [p for p in self.parameters() if p.requires_grad]
+        pieces = list(pieces)
+        if pieces:
+            with self.clock.phase("backward"):
+                self.manual_backward(summed_in_pieces(pieces, trained))
+        else:
+            for p in trained:
+                p.grad = torch.zeros_like(p)
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()
+        return {"train/grad_norm": float(norm)}
 
     def dataloader(self, data, n_steps: int):
         """The training batches that this stage takes from a data module."""
@@ -78,7 +134,7 @@ class Stage(L.LightningModule):
 
     @override
     def configure_optimizers(self) -> dict:
-        return scheduled(self.optimizer(), warmup_steps=self.config.warmup_steps, max_steps=self.trainer.max_steps)
+        return scheduled(self.optimizer(), warmup_steps=int(self.config.warmup), max_steps=self.trainer.max_steps)
 
     @override
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -49,9 +49,8 @@ def mixed_examples():
     ]
 
 
-@pytest.fixture
-def tiny_policy():
-    """A fresh random tiny model behind the policy interface, with a second-stage adapter that is not zero."""
+def new_tiny_policy():
+    """A fresh random tiny model behind the policy interface."""
     from lightning_modules.families.tiny import TinyQwen2_5_VL
     from lightning_modules.policy import Policy
 
@@ -61,9 +60,21 @@ def tiny_policy():
     return Policy(TinyQwen2_5_VL(config))
 
 
+@pytest.fixture
+def tiny_policy():
+    """One of them."""
+    return new_tiny_policy()
+
+
 def randomise_adapter(policy, name: str, seed: int = 0, scale: float = 0.05) -> None:
     """Give an adapter's B seeded values, so that it acts."""
     generator = torch.Generator().manual_seed(seed)
     for key, parameter in policy.family.model.named_parameters():
         if f"lora_B.{name}." in key:
             parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+
+
+@pytest.fixture
+def fresh_policy():
+    """Makes equal tiny policies, for tests that compare fits."""
+    return new_tiny_policy
