@@ -24,8 +24,14 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 TOLERANCE = 0.05
 """A number is read right within this share of it: an angle of 57 within 2.85 degrees, a count below 20 only exactly."""
 MOST_FINDINGS = 32
-SPARE_NUMBERS, SPARE_WORDS = 2, 8
+LONGEST = 5
+"""Words and numbers of a segment that is one finding; nobody repeats a longer one as it stands."""
+SPARE_NUMBERS, SPARE_WORDS = 2, 12
 """How much a segment may hold besides the finding that it states; more is a list of guesses."""
+CUT_OFFS = 2.0
+"""A number in a reason is about the picture if it is within this factor of one that was measured there."""
+PROBABILITY = re.compile(r"\b(?:likelihoods?|lr|odds|prior|posterior|pre-?test|post-?test|prevalence|probability)\b")
+"""Numbers beside these are no readings."""
 NEGATIONS = frozenset("no not without never neither nor".split())
 UNITS = frozenset("mm cm ml degree hu percent year day hour week month".split())
 GENERIC = frozenset(
@@ -89,15 +95,15 @@ def reference(traces: tuple[str, ...], prompt: str) -> Reference | None:
     Returns:
         None where there are no traces, or nothing in them that the prompt does not say.
 
-    Choice: "most" is more than half. Where the traces share no segment, the words that most of them share are taken,
-        and with one trace alone its segments that hold a number, or else its words.
+    Choice: "most" is more than half. Where the traces share no short segment, the words that most share are taken, and
+        with one trace alone its segments that hold a number, or else its words.
     """
     known = content(words(normal(prompt)))
     said = [[content(words(text[a:b])) for a, b in segments(text)] for text in map(normal, traces)]
     vocabulary = frozenset(token for trace in said for held in trace for token in held - known - NEGATIONS)
     if not vocabulary:
         return None
-    shared = _most({held for held in trace if held & vocabulary} for trace in said)
+    shared = _most({held for held in trace if held & vocabulary and len(held) <= LONGEST} for trace in said)
     if len(said) == 1:
         shared = [held for held in shared if any(isinstance(token, float) for token in held)]
     if not shared:
@@ -112,8 +118,9 @@ def grounding(text: str, mentions: Sequence[Mention], known: Reference, at_least
 
         credit = min(1, stated / min(at_least, findings)) · stated / (stated + misread)
 
-    Sentences that reject an option are passed over: they speak of what is not there. Misread is a segment that names a
-    finding's label with another value, which no worked trace says either, so that listing all values does not help.
+    Sentences that reject an option are passed over, since they speak of what is not there, and so are probabilities.
+    Misread is a segment that names a finding's label with another value, which no worked trace says either; so it does
+    not help to list all values.
 
     Args:
         text: the reasoning's normal text.
@@ -121,7 +128,8 @@ def grounding(text: str, mentions: Sequence[Mention], known: Reference, at_least
         known: the example's findings.
         at_least: findings for full credit.
     """
-    held = [content(words(text[a:b])) for a, b in _kept(text, mentions)]
+    pieces = dict.fromkeys(text[a:b] for a, b in _kept(text, mentions))
+    held = list(dict.fromkeys(content(words(piece)) for piece in pieces))
     stated = [finding for finding in known.findings if any(states(item, finding) for item in held)]
     right = {item for item in held if any(states(item, finding) for finding in known.findings)}
     misread = {
@@ -136,8 +144,17 @@ def grounding(text: str, mentions: Sequence[Mention], known: Reference, at_least
 
 
 def speaks_of(text: str, known: Reference | None) -> bool:
-    """Whether a normal text holds a word or number that only the example's worked traces have; True without traces."""
-    return known is None or bool(content(words(text)) & known.vocabulary)
+    """Whether a normal text is about the example; True where there are no worked traces to tell.
+
+    It has to hold a word or number that only they have, or a number of the size of what was measured: a cut-off.
+    """
+    if known is None:
+        return True
+    held = content(words(text))
+    measured = [value for finding in known.findings for value in finding.numbers]
+    numbers = [token for token in held if isinstance(token, float)]
+    near = any(a / CUT_OFFS <= b <= a * CUT_OFFS for a in measured for b in numbers[:8] if b > 0)
+    return near or bool(held & known.vocabulary)
 
 
 def content(said: Iterable[str]) -> Content:
@@ -210,7 +227,7 @@ def _said(held: Content, known: Reference) -> bool:
 
 
 def _kept(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[int, int]]:
-    """Segments of the sentences that reject no option."""
+    """Segments of the sentences that reject no option, without those on probabilities."""
     rejecting = [mention.start for mention in mentions if mention.rejected]
     place = 0
     for start, end in sentences(text):
@@ -218,4 +235,6 @@ def _kept(text: str, mentions: Sequence[Mention]) -> Iterator[tuple[int, int]]:
             place += 1
         if place < len(rejecting) and rejecting[place] < end:
             continue
-        yield from ((start + a, start + b) for a, b in segments(text[start:end]))
+        for a, b in segments(text[start:end]):
+            if not PROBABILITY.search(text, start + a, start + b):
+                yield start + a, start + b

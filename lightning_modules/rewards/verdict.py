@@ -27,7 +27,7 @@ STATED, DERIVED, LEANS = 3, 2, 1
 TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[:=]")
 FILLER = frozenset(
     "a an the of in fact indeed clearly most likely probably really simply just option choice letter rather instead "
-    "now still actually again that".split()
+    "now still actually again that either".split()
 )
 NEGATIONS = frozenset("not never no neither nor cannot".split())
 SO = frozenset("so therefore thus hence consequently accordingly".split())
@@ -40,8 +40,9 @@ POINTS = frozenset("suggests suggest indicates indicate confirms favours favors 
 LOOKS = frozenset("picture look image pattern sign signs hallmark typical classic characteristic textbook appearance "
                   "suggestive diagnostic case consistent compatible".split())  # fmt: skip
 UNSURE = re.compile(
-    r"\b(?:if|whether|unless|would|could|might|may|suppose|supposing|initially|at first|tempting|someone|perhaps|maybe|"
-    r"possibly|although|though it|despite|versus|vs|think|thought|options?:|candidates?)\b|n't think"
+    r"\b(?:if|whether|unless|would|could|might|may|suppose|supposing|initially|at first(?! sight)|tempting|"
+    r"someone|perhaps|maybe|possibly|although|though it|despite|versus|vs|think|thought|options?:|"
+    r"candidates?)\b|n't think"
 )
 TURNS = re.compile(
     r"\b(?:on (?:second thoughts?|reflection)|actually|wait|correction|sorry|instead|changed? my mind|after all|"
@@ -135,7 +136,7 @@ def verdicts(text: str, options: Sequence[str]) -> list[Verdict]:
 def _of_sentence(text: str, start: int, end: int, here: Sequence[Mention], options: Sequence[str]) -> list[Verdict]:
     """Verdicts of one sentence on the options that it names."""
     found: list[Verdict] = []
-    turned = bool(here) and bool(TURNS.search(text, start, here[0].start) or TURNS.match(text[start : start + 40]))
+    turned = bool(here) and bool(TURNS.search(text[start : here[0].start]))
     last_end, joined = start, False
     for i, mention in enumerate(here):
         before = text[max(last_end, mention.start - 80) : mention.start]
