@@ -1,61 +1,14 @@
-"""One number per rollout: correctness, format and adherence, with correctness always on top."""
+"""One number per rollout: the weighted terms, with a right answer always above a wrong one."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from evaluation.answers import LETTERS, extract, thinking_of
-from lightning_modules.rewards.adherence import adherence
+from evaluation.answers import extract, thinking_of
 from lightning_modules.rewards.gates import Gate, gates
 from lightning_modules.rewards.guidelines import Guideline
-
-
-class Question(Protocol):
-    """What is read of an example; `datamodules.batch.Example` has it."""
-
-    @property
-    def question(self) -> str:
-        """The stem, without options."""
-
-    @property
-    def options(self) -> Sequence[str]:
-        """The texts in the order shown."""
-
-    @property
-    def letter(self) -> str:
-        """The right option's letter."""
-
-
-@dataclass(frozen=True)
-class RewardWeights:
-    """Weights of the components; a wrong answer must never outscore a right one.
-
-    Among completions that pass the gates, a wrong one gets at most `format + adherence` and a right one at least
-    `correct + format`: so adherence < correct.
-    """
-
-    correct: float = 1.0
-    """Of a strictly right answer; above 0."""
-    format: float = 0.1
-    """Of passing the gates; at least 0."""
-    adherence: float = 0.3
-    """Of full adherence to the rollout's guideline; at least 0 and below `correct`."""
-
-    def __post_init__(self) -> None:
-        values = {"correct": self.correct, "format": self.format, "adherence": self.adherence}
-        for name, value in values.items():
-            if not math.isfinite(value) or value < 0:
-                raise ValueError(f"reward weight {name} must be finite and at least 0, got {value}")
-        # Compared as they will be added, so that rounding cannot undo the promise.
-        if not self.correct + self.format > self.format + self.adherence:
-            raise ValueError(
-                f"reward weights: adherence {self.adherence} must be below correct {self.correct}, or a wrong answer "
-                f"(format + adherence = {self.format + self.adherence:g}) could outscore a right one "
-                f"(correct + format = {self.correct + self.format:g})"
-            )
+from lightning_modules.rewards.term import Judged, Question, RewardTerm
 
 
 @dataclass(frozen=True)
@@ -63,47 +16,128 @@ class Reward:
     """The reward of one completion.
 
     Attributes:
-        total: Σ of weight times component; 0 if a gate fails.
-        correct: 1 if the answer is strictly right and the gates are passed, else 0.
-        format: 1 if the gates are passed, else 0.
-        adherence: in [0, 1], 0 if a gate fails; None where there is nothing to adhere to (`neutral`).
+        total: `between` plus `within`.
+        parts: term's name -> its score, unweighted, as it was paid; None where it does not apply.
+        between: Σ of weight times score over the terms that any two rollouts of a question are compared by.
+        within: the same over the terms that are compared within a guideline alone; None if none applies.
         gate: the gate that fails, or None.
-        letter: what was strictly read, even if a later gate fails; None if unparsed.
-        criteria: credit per criterion of the guideline; empty for `neutral` or behind a gate.
+        letter: what was strictly read, even if a gate fails; None if unparsed.
+        right: strictly read, right, and through every gate.
+        criteria: what the scores were made of, such as credit per criterion of the guideline; empty behind a gate.
     """
 
     total: float
-    correct: float
-    format: float
-    adherence: float | None
+    parts: Mapping[str, float | None]
+    between: float
+    within: float | None
     gate: Gate | None
     letter: str | None
+    right: bool
     criteria: Mapping[str, float] = field(default_factory=dict)
 
 
-def reward(completion: str, example: Question, guideline: Guideline, weights: RewardWeights) -> Reward:
-    """Reward one completion under the guideline whose instruction its prompt carried.
+class Rewards:
+    """The reward terms of a run, as one function of a completion.
 
-        total = w_correct · correct + w_format · format + w_adherence · adherence        0 behind a failed gate
+        total = Σ_j w_j · s_j
 
-    "Right" means strictly read, right, and through the gates: a right letter after an empty or echoed reasoning earns
-    nothing and is not counted as right. A `neutral` rollout has no adherence term; its total is not scaled up for it,
-    so neutral and guided rollouts of one group differ by up to w_adherence for that reason alone.
-
-    Args:
-        completion: as generated, without the prompt.
-        example: the question that was put.
-        guideline: of this rollout.
-        weights: see `RewardWeights`.
+    Behind a failed gate a score above 0 becomes 0, and so does every score of a term that is paid only if right where
+    the answer is wrong. A wrong answer never outscores or equals a right one, whatever the completions say: that is
+    worked out from the weights and ranges before anything is rolled out, and refused where it does not hold.
     """
-    gate = gates(completion, example.question, example.options, guideline.instruction)
-    letter = extract(completion, example.options).letter
-    if gate is not None or letter is None:
-        return Reward(0.0, 0.0, 0.0, 0.0 if guideline.criteria else None, gate, letter)
-    correct = float(letter == example.letter)
-    total = weights.correct * correct + weights.format
-    if not guideline.criteria:
-        return Reward(total, correct, 1.0, None, None, letter)
-    chosen = example.options[LETTERS.index(letter)]
-    scored = adherence(thinking_of(completion), example.options, chosen, guideline)
-    return Reward(total + weights.adherence * scored.score, correct, 1.0, scored.score, None, letter, scored.criteria)
+
+    def __init__(self, terms: Sequence[RewardTerm]) -> None:
+        """Take the terms and check what they promise.
+
+        Args:
+            terms: at least one, with names of their own.
+
+        Raises:
+            ValueError: there is no term, names repeat, nothing can earn, or a wrong answer could outscore a right one.
+        """
+        self.terms = tuple(terms)
+        self.names = tuple(term.name for term in self.terms)
+        if not self.terms:
+            raise ValueError("rewards: got no term; a run needs at least one, such as correct")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"rewards: names repeat: {list(self.names)}; give the class another `name`")
+        weights = ", ".join(f"{term.name} {term.config.weight:g}" for term in self.terms)
+        if not any(term.config.weight > 0 and term.highest > 0 for term in self.terms):
+            raise ValueError(f"rewards: nothing can be earned with the weights {weights}")
+        least, most = self.least_if_right(), self.most_if_wrong()
+        if not least > most:
+            raise ValueError(
+                f"reward weights: a wrong answer could outscore a right one: it may earn up to {most:g} and a right "
+                f"one as little as {least:g} with the weights {weights}; raise that of correct, or lower those of "
+                "terms that are paid to wrong answers or that punish"
+            )
+
+    def least_if_right(self) -> float:
+        """The least that a right answer can earn; a term that does not apply gives 0."""
+        return self._sums({term.name: term.lowest for term in self.terms})[0]
+
+    def most_if_wrong(self) -> float:
+        """The most that a wrong answer can earn."""
+        most = {term.name: 0.0 if term.only_if_right else max(0.0, term.highest) for term in self.terms}
+        return self._sums(most)[0]
+
+    def __call__(
+        self, text: str, example: Question, guideline: Guideline, *, n_tokens: int = 0, truncated: bool = False
+    ) -> Reward:
+        """Reward one completion under the guideline whose instruction its prompt carried.
+
+        Args:
+            text: as generated, without the prompt.
+            example: the question that was put.
+            guideline: of this rollout.
+            n_tokens: its length in tokens.
+            truncated: it was cut off at the length limit.
+
+        Raises:
+            ValueError: a term's score is outside the range that it promises.
+        """
+        gate = gates(text, example.question, example.options, guideline.instruction)
+        letter = extract(text, example.options).letter
+        right = gate is None and letter == example.letter
+        judged = Judged(text, example, guideline, thinking_of(text), n_tokens, truncated, gate, letter, right)
+        parts = {term.name: paid(term, judged) for term in self.terms}
+        total, between, within = self._sums(parts)
+        criteria: dict[str, float] = {}
+        for term in self.terms if gate is None else ():
+            criteria |= term.criteria(judged)
+        return Reward(total, parts, between, within, gate, letter, right, criteria)
+
+    def _sums(self, parts: Mapping[str, float | None]) -> tuple[float, float, float | None]:
+        """(total, between, within); always added in one order, so that rounding keeps a promise about bounds."""
+        between, within = 0.0, None
+        for term in self.terms:
+            score = parts[term.name]
+            if score is not None and term.within_guideline:
+                within = (within or 0.0) + term.config.weight * score
+            elif score is not None:
+                between += term.config.weight * score
+        return between + (within or 0.0), between, within
+
+
+def paid(term: RewardTerm, judged: Judged) -> float | None:
+    """A term's score as it is paid: nothing above 0 behind a gate, nothing at all if it needs a right answer.
+
+    Raises:
+        ValueError: the score is not a number in the term's range.
+    """
+    score = term.score(judged)
+    if score is None:
+        if term.lowest > 0:
+            raise ValueError(f"reward term {term.name}: got no score, but promises at least {term.lowest:g}")
+        return None
+    if term.only_if_right and not judged.right:
+        return 0.0
+    gated = judged.gate is not None
+    low, high = (min(0.0, term.lowest), 0.0) if gated else (term.lowest, term.highest)
+    score = min(0.0, score) if gated else score
+    if not low <= score <= high:
+        raise ValueError(
+            f"reward term {term.name}: the score {score} is outside [{term.lowest:g}, {term.highest:g}]; "
+            "set `lowest` and `highest` of the class to what it gives"
+        )
+    return float(score)

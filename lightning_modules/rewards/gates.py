@@ -1,4 +1,4 @@
-"""What makes a completion worthless however right its letter is: no reasoning, the prompt given back, filler."""
+"""What makes a completion worthless however right its letter is: no reasoning, the prompt given back, filler, a lie."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from evaluation.answers import LETTERS, extract, thinking_of
 from lightning_modules.rewards.reading import normal, option_pattern, words
+from lightning_modules.rewards.verdict import contradicts
 
 Gate = Literal[
     "answer_in_thinking",  # an answer tag inside the thinking
@@ -15,6 +16,7 @@ Gate = Literal[
     "empty_thinking",  # fewer than `MIN_WORDS` distinct words, or only the options' texts
     "echo",  # the thinking is mostly a copy of the prompt
     "stuffing",  # words or phrases repeat, or signal words stand in a row without content
+    "contradiction",  # the thinking concludes another option than the one answered, or two
 ]
 
 MIN_WORDS = 3
@@ -63,7 +65,7 @@ def gates(completion: str, question: str, options: Sequence[str], instruction: s
         return "echo"
     if repeats(said) or in_a_row(said):
         return "stuffing"
-    return None
+    return "contradiction" if contradicts(thinking, options, LETTERS.index(read.letter)) else None
 
 
 def echoes(thinking: str, question: str, options: Sequence[str], instruction: str) -> bool:

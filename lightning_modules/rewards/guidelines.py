@@ -26,8 +26,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "direct": ("at_least",),
     "max_words": ("at_most",),
     "min_words": ("at_least",),
+    "grounded": ("at_least", "share"),
 }
 """Kind of criterion -> the settings it takes besides name, kind and weight; `adherence.py` says what each measures."""
+CONDITION = "grounded"
+"""The kind that is no summand of adherence but a condition of the rest: it has a share instead of a weight."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,10 @@ class Criterion:
         kind: one of `KINDS`.
         weight: points for meeting it; negative for a pitfall; never 0.
         at_least: occurrences for full credit, fewer give a share of it; words for `min_words`
-            and `direct`; at least 1.
+            and `direct`; findings of the example for `grounded`; at least 1.
         at_most: words, for `max_words`; at least 1.
         phrases: for `patterns`: lower-case phrases, matched as whole words; `*` at the end of one matches any ending.
+        share: for `grounded`: how much of the adherence hangs on it, in (0, 1].
     """
 
     name: str
@@ -50,6 +54,7 @@ class Criterion:
     at_least: int = 1
     at_most: int = 0
     phrases: tuple[str, ...] = ()
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         where = f"criterion {self.name!r}"
@@ -61,6 +66,8 @@ class Criterion:
             raise ValueError(f"{where}: at_least must be at least 1, got {self.at_least}")
         if (self.kind == "max_words") != (self.at_most >= 1):
             raise ValueError(f"{where}: at_most must be at least 1 for max_words and absent otherwise")
+        if (self.kind == CONDITION) != (0 < self.share <= 1):
+            raise ValueError(f"{where}: share must lie in (0, 1] for {CONDITION} and be absent otherwise")
         if (self.kind == "patterns") != bool(self.phrases):
             raise ValueError(f"{where}: phrases must be given for patterns and absent otherwise")
         if self.kind == "patterns" and self.at_least > len(self.phrases):
@@ -104,7 +111,7 @@ class Guideline:
         names = [criterion.name for criterion in self.criteria]
         if len(set(names)) != len(names):
             raise ValueError(f"criteria names repeat: {names}")
-        if not any(criterion.weight > 0 for criterion in self.criteria):
+        if not any(criterion.weight > 0 for criterion in self.criteria if criterion.kind != CONDITION):
             raise ValueError("criteria must hold at least one with a positive weight")
 
 
@@ -167,10 +174,12 @@ def _criterion(row: Any) -> Criterion:
         raise ValueError(f"a criterion is a mapping with name and kind, got {row!r}")
     kind = row["kind"]
     if kind in KINDS:
-        _check_keys(row, {"name", "kind", "weight", *KINDS[kind]}, {"name", "kind"}, f"criterion {row['name']!r}: ")
+        summand = set() if kind == CONDITION else {"weight"}
+        allowed = {"name", "kind", *summand, *KINDS[kind]}
+        _check_keys(row, allowed, {"name", "kind"}, f"criterion {row['name']!r}: ")
     values = dict(row)
-    if "weight" in row:
-        values["weight"] = _number(row["weight"], "weight")
+    for name in {"weight", "share"} & set(row):
+        values[name] = _number(row[name], name)
     for name in {"at_least", "at_most"} & set(row):
         if type(row[name]) is not int:
             raise ValueError(f"criterion {row['name']!r}: {name} must be a whole number, got {row[name]!r}")

@@ -12,7 +12,13 @@ from functools import lru_cache
 LETTERS = "abcdefghij"
 WORD = re.compile(r"\d+(?:\.\d+)?%?|[^\W\d_]+(?:'[^\W\d_]+)?")
 SENTENCE_END = re.compile(r"[!?;\n]|\.(?!\d)")
-QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+QUOTES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
+LOOK_ALIKES = dict(
+    zip("\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u03bf\u0131", "aeopcyxijoi", strict=True)
+)
+UNSEEN = dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", "")
+FOLDED = str.maketrans(QUOTES | LOOK_ALIKES | UNSEEN)
+"""Curly quotes, Cyrillic and other letters that look Latin, and characters that nobody sees."""
 
 NEGATION = r"(?:not|no|never|without|neither|nor|lacks?|lacking|cannot|\w+n't)"
 NEGATED = re.compile(rf"\b{NEGATION}\s+(?:\w+\s+){{0,2}}$")
@@ -44,6 +50,9 @@ REJECT_AFTER = re.compile(
     r"does not|doesn't|do not|don't|did not|didn't|"
     r"cannot|can't|would (?:need|require|show|give|have|be)|fails|lacks)"
 )
+REJECTED_LATER = re.compile(  # "consider it, but …, so it is rejected"
+    r"\b(?:so|hence|thus|therefore|and)\s+(?:it|this)\s+is\s+(?:rejected|excluded|ruled out|dismissed|discarded)\b"
+)
 KEPT_AFTER = re.compile(  # double negation: the option is kept
     r"[\s,]*(?:(?:is|are|was|were|can|could)\s*)?(?:not|cannot|can't|isn't)\s+(?:yet\s+)?(?:be\s+)?"
     r"(?:unlikely|excluded|ruled out|rejected|dismissed|discarded|improbable|wrong)"
@@ -73,8 +82,8 @@ class Mention:
 
 
 def normal(text: str) -> str:
-    """Case folded, NFKC, straight quotes: the form in which texts and options are compared."""
-    return unicodedata.normalize("NFKC", text).translate(QUOTES).casefold()
+    """Case folded, NFKC, without disguises (`FOLDED`): the form in which texts and options are compared."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(FOLDED)
 
 
 def words(text: str) -> list[str]:
@@ -127,7 +136,8 @@ def mentions(text: str, options: Sequence[str]) -> list[Mention]:
 
 
 def _rejected(before: str, after: str) -> bool:
-    return not KEPT_AFTER.match(after) and bool(REJECT_AFTER.match(after) or REJECT_BEFORE.search(before))
+    rejected = REJECT_AFTER.match(after) or REJECT_BEFORE.search(before) or REJECTED_LATER.search(after)
+    return bool(rejected) and not KEPT_AFTER.match(after)
 
 
 @dataclass(frozen=True)

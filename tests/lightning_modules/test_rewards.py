@@ -2,16 +2,18 @@
 # `pytest tests/lightning_modules/test_rewards.py`.
 import itertools
 import time
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from datamodules.phantoms.base import phantom_classes
 from evaluation.answers import LETTERS
-from lightning_modules.rewards.adherence import CREDIT, adherence
-from lightning_modules.rewards.combine import Reward, RewardWeights, reward
+from lightning_modules.rewards.adherence import CREDIT, Adherence, adherence, reference_of
+from lightning_modules.rewards.combine import Rewards
+from lightning_modules.rewards.correct import Correct
+from lightning_modules.rewards.findings import reference
+from lightning_modules.rewards.format import Format
 from lightning_modules.rewards.gates import gates
 from lightning_modules.rewards.guidelines import KINDS, NEUTRAL, Criterion, Guideline, load_guidelines
 
@@ -24,6 +26,7 @@ class Asked:
     question: str
     options: tuple[str, ...]
     letter: str
+    reasoning: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def answer(self):
@@ -142,7 +145,10 @@ def test_phantom_traces_follow_their_guideline_and_pass_the_gates(phantom):
             completion, instruction = tagged(text, example.letter), GUIDELINES[own].instruction
             assert gates(completion, example.question, example.options, instruction) is None, text
             for other in NAMES:
-                scores[own, other].append(score(text, example, other).score)
+                known = reference_of(example, GUIDELINES[other])
+                found = adherence(text, example.options, example.answer, GUIDELINES[other], known)
+                assert found.criteria["reads_the_picture"] == 1.0, text
+                scores[own, other].append(found.score)
     for own in NAMES:
         assert min(scores[own, own]) >= 0.8
         assert all(sum(scores[own, other]) / len(scores[own, other]) <= 0.5 for other in NAMES if other != own)
@@ -158,8 +164,9 @@ def test_adherence_tells_the_guidelines_apart():
 
 @pytest.mark.parametrize(("name", "asked", "text"), ALL)
 def test_a_reasoning_that_concludes_something_else_gets_nothing(name, asked, text):
-    for option in asked.options:
+    for letter, option in zip(LETTERS, asked.options, strict=False):
         if option != asked.answer:
+            assert gates(tagged(text, letter), asked.question, asked.options, "") == "contradiction"
             found = score(text, asked, name, answer=option)
             assert (found.score, found.reason) == (0.0, "contradiction")
 
@@ -290,11 +297,15 @@ GATED = [
 ]
 
 
+REWARDS = Rewards([Correct(), Format(), Adherence()])
+
+
 @pytest.mark.parametrize(("thinking", "gate"), GATED)
 def test_worthless_completions_get_nothing_though_the_letter_is_right(thinking, gate):
-    found = reward(tagged(thinking), HEART, GUIDELINES["differential"], RewardWeights())
-    assert (found.total, found.correct, found.format, found.adherence) == (0.0, 0.0, 0.0, 0.0)
-    assert found.gate == gate
+    found = REWARDS(tagged(thinking), HEART, GUIDELINES["differential"])
+    assert (found.total, found.between, found.within, found.right) == (0.0, 0.0, 0.0, False)
+    assert found.parts == {"correct": 0.0, "format": 0.0, "adherence": 0.0}
+    assert (found.gate, found.criteria) == (gate, {})
     assert found.letter == (None if gate in ("unparsed", "answer_in_thinking") else "B")
 
 
@@ -325,74 +336,6 @@ def test_long_options_may_be_repeated():
     assert gates(tagged(" ".join(options), "A"), "what should be done now?", options, "") == "empty_thinking"
 
 
-WORDS = st.sampled_from(
-    "heart wide ratio 0.56 normal enlarged unlikely because therefore prior 50% posterior 90% up fits "
-    "typical picture . the is "
-    "so answer not likelihood 9".split()
-)
-TEXTS = st.one_of(
-    st.lists(WORDS, max_size=40).map(" ".join),
-    st.sampled_from([text for _, asked, text in ALL if asked is HEART]),
-    st.text(max_size=40),
-)
-FINITE = {"allow_nan": False, "allow_infinity": False}
-
-
-@settings(max_examples=250, deadline=None)
-@given(
-    weights=st.tuples(st.floats(0, 1e6, **FINITE), st.floats(0, 1e6, **FINITE), st.floats(0, 1e6, **FINITE)),
-    texts=st.tuples(TEXTS, TEXTS),
-    names=st.tuples(st.sampled_from([*NAMES, NEUTRAL]), st.sampled_from([*NAMES, NEUTRAL])),
-)
-def test_no_allowed_weights_let_a_wrong_answer_outscore_a_right_one(weights, texts, names):
-    try:
-        allowed = RewardWeights(*weights)
-    except ValueError:
-        return
-    known = load_guidelines([*NAMES, NEUTRAL])
-    right = reward(tagged(texts[0], "B"), HEART, known[names[0]], allowed)
-    wrong = reward(tagged(texts[1], "A"), HEART, known[names[1]], allowed)
-    assert wrong.correct == 0
-    if right.correct:
-        assert right.total > wrong.total
-    for found in (right, wrong):
-        assert 0 <= found.total <= allowed.correct + allowed.format + allowed.adherence
-        assert found.adherence is None or 0 <= found.adherence <= 1
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        (1, 0.1, 1),
-        (1, 0.1, 1.5),
-        (-1, 0, 0),
-        (1, -0.1, 0),
-        (1, 0, -0.1),
-        (0, 0.1, 0),
-        (float("nan"), 0, 0),
-        (1, 0, float("inf")),
-        (1e-20, 1e6, 0),  # lost in rounding beside the format reward
-    ],
-)
-def test_weights_that_break_the_promise_are_refused(weights):
-    with pytest.raises(ValueError, match="reward weight"):
-        RewardWeights(*weights)
-
-
-def test_reward_by_hand():
-    asked, text = EXEMPLARS["differential"][0]
-    guideline, weights = GUIDELINES["differential"], RewardWeights(1.0, 0.1, 0.3)
-    found = reward(tagged(text, "B"), asked, guideline, weights)
-    assert found == Reward(pytest.approx(1.4), 1.0, 1.0, 1.0, None, "B", found.criteria)
-    # the letter contradicts the reasoning: format only
-    assert reward(tagged(text, "A"), asked, guideline, weights).total == pytest.approx(0.1)
-    # neutral: no adherence term, not even zero
-    neutral = reward(tagged(text, "B"), asked, load_guidelines([NEUTRAL])[NEUTRAL], weights)
-    assert (neutral.total, neutral.adherence, neutral.criteria) == (pytest.approx(1.1), None, {})
-    unparsed = reward("enlarged", asked, guideline, weights)
-    assert (unparsed.total, unparsed.gate, unparsed.letter) == (0.0, "unparsed", None)
-
-
 EVERY_KIND = Guideline(
     "all", "x", "think.", tuple(replace(c, name=f"{g}/{c.name}") for g in NAMES for c in GUIDELINES[g].criteria)
 )
@@ -405,7 +348,8 @@ def test_a_hundred_kilobytes_are_scored_in_time(piece):
     text = piece * (100_000 // len(piece.encode())) + " the heart is wide, so the answer is enlarged."
     begin = time.process_time()
     gates(tagged(text), HEART.question, HEART.options, EVERY_KIND.instruction)
-    assert 0 <= adherence(text, HEART.options, "enlarged", EVERY_KIND).score <= 1
+    known = reference(tuple(text for _, asked, text in ALL if asked is HEART), HEART.question)
+    assert 0 <= adherence(text, HEART.options, "enlarged", EVERY_KIND, known).score <= 1
     assert time.process_time() - begin < 4
 
 
@@ -429,6 +373,7 @@ def test_shipped_guidelines_are_complete():
         assert "10.1038/s41746-024-01010-1" in found[name].source
     assert len({found[name].instruction for name in NAMES}) == 4
     assert set(CREDIT) == set(KINDS)
+    assert all(any(criterion.kind == "grounded" for criterion in found[name].criteria) for name in NAMES)
     assert {key for keys in KINDS.values() for key in keys} <= {item.name for item in fields(Criterion)}
 
 
@@ -463,6 +408,10 @@ def test_a_lab_adds_its_own_by_a_file(tmp_path):
         ("kind: patterns", "kind: pattern", "did you mean 'patterns'"),
         ("weight: 1.5", "weight: 0", "weight must be finite and not 0"),
         ("weight: 1.5", "weight: -1", "at least one with a positive weight"),
+        ("weight: 1.5", "share: 0.5", "unknown key 'share'"),
+        ('kind: patterns, phrases: ["I see", look*], weight: 1.5', "kind: grounded", "share must lie in (0, 1]"),
+        ('kind: patterns, phrases: ["I see", look*], weight', "kind: grounded, weight", "unknown key 'weight'"),
+        ('kind: patterns, phrases: ["I see", look*], weight: 1.5', "kind: grounded, share: 1", "a positive weight"),
         ("weight: 1.5", "at_most: 3", "unknown key 'at_most'"),
         ("weight: 1.5", "at_least: 3", "only 2 phrases"),
         ("weight: 1.5", "at_least: 1.0", "whole number"),

@@ -1,0 +1,117 @@
+"""What a reward is made of: terms, each a small class that scores one completion."""
+
+from __future__ import annotations
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from lightning_modules.rewards.gates import Gate
+from lightning_modules.rewards.guidelines import Guideline
+
+
+class Question(Protocol):
+    """What is read of an example; `datamodules.batch.Example` has it."""
+
+    @property
+    def question(self) -> str:
+        """The stem, without options."""
+
+    @property
+    def options(self) -> Sequence[str]:
+        """The texts in the order shown."""
+
+    @property
+    def letter(self) -> str:
+        """The right option's letter."""
+
+    @property
+    def reasoning(self) -> Mapping[str, str]:
+        """Guideline name -> worked reasoning, which holds what is to be seen; may be empty."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One completion as a reward term sees it.
+
+    Attributes:
+        text: the completion as generated, without the prompt.
+        example: the question that was put.
+        guideline: whose instruction the prompt carried.
+        thinking: the text between the thinking tags; empty without them.
+        n_tokens: its length in tokens, the end token included.
+        truncated: it was cut off at the length limit.
+        gate: the gate that fails, or None.
+        letter: what was strictly read, even if a gate fails; None if unparsed.
+        right: strictly read, right, and through every gate.
+    """
+
+    text: str
+    example: Question
+    guideline: Guideline
+    thinking: str
+    n_tokens: int
+    truncated: bool
+    gate: Gate | None
+    letter: str | None
+    right: bool
+
+
+class RewardTerm(ABC):
+    """One summand of the reward. A term of your own is a subclass with `score`, named by class path in the YAML.
+
+    Behind a failed gate a score above 0 is not paid; a penalty is.
+    """
+
+    name: ClassVar[str]
+    """As metrics and cards spell it; a subclass that gives none is called by its class name in snake case."""
+    within_guideline: ClassVar[bool] = False
+    """Compared only among rollouts under the same guideline, for scores that guidelines do not give alike."""
+    only_if_right: ClassVar[bool] = False
+    """Paid only where the answer is right."""
+    lowest: ClassVar[float] = 0.0
+    """The least that `score` gives what it is paid for: a completion through the gates, right if `only_if_right`."""
+    highest: ClassVar[float] = 1.0
+    """The most that `score` gives."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """Options of every term."""
+
+        weight: float = 1.0
+        """Of the score in the total; finite and at least 0."""
+
+        def __post_init__(self) -> None:
+            if not math.isfinite(self.weight) or self.weight < 0:
+                raise ValueError(f"reward weight must be finite and at least 0, got {self.weight}")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
+
+    def __init__(self, config: Config | None = None) -> None:
+        """Take the options.
+
+        Args:
+            config: see `Config`; the term's defaults if absent.
+        """
+        self.config = config if config is not None else self.Config()
+
+    @abstractmethod
+    def score(self, judged: Judged) -> float | None:
+        """Score a completion, unweighted, between `lowest` and `highest`.
+
+        Args:
+            judged: the completion; its gate may have failed, then the letter may be None.
+
+        Returns:
+            The score, or None where the term does not apply.
+        """
+
+    def criteria(self, judged: Judged) -> Mapping[str, float]:
+        """What the score was made of, by name, for cards and logs; nothing unless a term says otherwise."""
+        return {}
