@@ -1,4 +1,4 @@
-"""Our side of the RL benchmark: the RL stage's own training step under Lightning, with cheap rewards. A worker of `rl_vs_trl`.
+"""Our side of the RL benchmark: the real training step under Lightning, with cheap rewards. A worker of `rl_vs_trl`.
 
 Where lengths are forced (`varlen`) the log-probabilities of sampling are those of the forced distribution and those of
 training are not, on neither side: the ratio is then no importance ratio. That is of no matter for what is measured.
