@@ -2,7 +2,9 @@
 import pytest
 import torch
 
-from answering.asking import TEXTS, Decoding, answers, first_prompt
+from answering.asking import answers
+from answering.decoding import Decoding
+from answering.protocols import TEXTS, first_prompt
 from evaluation.official import medxpertqa
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
