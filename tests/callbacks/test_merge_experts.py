@@ -216,16 +216,15 @@ def test_adapters_that_the_next_caller_shares_stay_attached_and_all_others_leave
         assert policy.adapters == ()
     # the same weights under another scale are another adapter; the same files elsewhere are not
     shutil.copytree(alpha, tmp_path / "copy")
+    named = {"kind": "dsa", "base_fingerprint": made.fingerprint}
     held = read_adapter(alpha, base_fingerprint=made.fingerprint)
-    write_adapter(
-        tmp_path / "scaled", held.config | {"lora_alpha": 9.0}, held.tensors, held.manifest | {"extra": READS}
-    )
+    write_adapter(tmp_path / "scaled", held.config | {"lora_alpha": 9.0}, held.tensors, named)
     assert adapter_sha256(tmp_path / "scaled") == adapter_sha256(alpha)
     assert attached_name(tmp_path / "copy") == attached_name(alpha) != attached_name(tmp_path / "scaled")
 
 
 @pytest.mark.parametrize("way", ["attached", "acting"])
-def test_a_damaged_or_foreign_adapter_does_not_act(made, tmp_path, way):
+def test_a_damaged_or_foreign_adapter_does_not_act(made, way):
     alpha, beta = (made.folder.run(s).adapter for s in SPECIALTIES)
     foreign = Made(made.folder, made.tiny, "another")
     model = LiveModel(made)
