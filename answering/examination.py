@@ -5,30 +5,21 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-
-from answering.asking import Decoding, answers, first_prompt
+from answering.asking import answers
+from answering.context import AskingContext
 from answering.countdown import Countdown
-from artifacts.adapter_files import adapter_sha256, read_adapter, verified
+from answering.decoding import Decoding
+from answering.held_prompts import HeldPrompts
+from answering.live_model import LiveModel
 from artifacts.durable import write_text
 from datamodules.batch import Example
 from evaluation.predictions import Prediction
 from evaluation.scoring import score
 from evaluation.variants import Variant
-from lightning_modules.feature_cache import Recent
 from lightning_modules.policy import Policy
-from lightning_modules.prompts import Prompt
-
-if TYPE_CHECKING:
-    from experiment.context import ExperimentContext
-
-HELD_PROMPTS = 2**28
-"""Bytes of prompts, pictures included, that are kept for the next model."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ class Examination:
 
     def __init__(
         self,
-        experiment: ExperimentContext,
+        context: AskingContext,
         questions: Callable[[Cell], Sequence[Example]],
         instructions: Mapping[str, str],
         decoding: Decoding,
@@ -98,19 +89,15 @@ class Examination:
         """Keep what to ask; nothing is loaded yet.
 
         Args:
-            experiment: knows the base.
+            context: knows the base.
             questions: of a cell, in order, as its variant puts them.
             instructions: guideline -> what its prompts end with.
             decoding: how answers are drawn.
         """
-        self.experiment, self.questions, self.instructions, self.decoding = (
-            experiment,
-            questions,
-            instructions,
-            decoding,
-        )
-        self.prompts: Recent[Prompt] = Recent(HELD_PROMPTS)
-        self.loaded: dict[Path, str] = {}
+        self.name = context.experiment.name
+        self.questions, self.instructions, self.decoding = questions, instructions, decoding
+        self.model = LiveModel(context)
+        self.prompts = HeldPrompts(decoding.protocol)
 
     def run(self, todo: Sequence[Cell]) -> None:
         """Fill the cells.
@@ -118,16 +105,11 @@ class Examination:
         Raises:
             AdapterError: an adapter is damaged or of another base; told before the first question.
         """
-        policy, fingerprint = self.experiment.policy()
-        for path in dict.fromkeys(path for cell in todo for path in cell.adapters):
-            verified(path, fingerprint)
-        on_gpu = torch.cuda.is_available() and self.experiment.experiment.trainer.get("accelerator") != "cpu"
-        policy.bare()
-        policy.to("cuda" if on_gpu else "cpu")
+        self.model.check(path for cell in todo for path in cell.adapters)
         total = sum(len(self.questions(cell)) for cell in todo) * self.decoding.samples
-        progress = Countdown(self.experiment.experiment.name, total, "answers")
+        progress = Countdown(self.name, total, "answers")
         for done, cell in enumerate(todo, 1):
-            with self.acting(policy, cell.adapters, fingerprint):
+            with self.model.acting(cell.adapters) as policy:
                 text = "".join(self.pieces(policy, cell, progress))
             write_text(cell.path, text)
             shutil.rmtree(pieces_folder(cell), ignore_errors=True)
@@ -138,22 +120,6 @@ class Examination:
                 told = f"{100 * result.accuracy:.1f} % of {result.n}"
             progress.say(f"evaluated {cell.name}: {told}  ({done}/{len(todo)}, {progress.left} left)")
         progress.close()
-        policy.bare()
-        self.loaded.clear()
-
-    @contextmanager
-    def acting(self, policy: Policy, adapters: Sequence[Path], fingerprint: str) -> Iterator[None]:
-        """These adapters act for a while; those that the next cell shares stay loaded."""
-        for path in [path for path in self.loaded if path not in adapters]:
-            policy.remove_adapter(self.loaded.pop(path))
-        for path in adapters:
-            if path not in self.loaded:
-                adapter = read_adapter(path, base_fingerprint=fingerprint)
-                self.loaded[path] = f"m{adapter_sha256(path)[:12]}"
-                policy.load_adapter(self.loaded[path], adapter.config, adapter.tensors)
-        policy.activate([self.loaded[path] for path in adapters])
-        with policy.folded():
-            yield
 
     def pieces(self, policy: Policy, cell: Cell, progress: Countdown) -> Iterator[str]:
         """The lines of a cell, in pieces of as many questions as are decoded together; those on disk are taken.
@@ -175,35 +141,15 @@ class Examination:
     def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
         """Answers of the policy as it stands; the samples of a question are contiguous."""
         rows = [(example, number) for example in questions for number in range(self.decoding.samples)]
-        prompts = [self.prompt(policy, cell, example) for example in questions]
+        instruction = self.instructions[cell.guideline]
+        group = (cell.specialty, cell.variant, cell.guideline)
+        prompts = [self.prompts.of(policy, example, instruction, *group) for example in questions]
         given = answers(policy, questions, prompts, cell.guideline, self.decoding)
+        names = {"model": cell.model, "specialty": cell.specialty, "guideline": cell.guideline}
         return [
-            Prediction(
-                model=cell.model,
-                specialty=cell.specialty,
-                question_id=example.question_id,
-                patient_id=example.patient_id,
-                guideline=cell.guideline,
-                options=example.options,
-                answer_letter=example.letter if example.options else "",
-                tags=dict(example.tags),
-                answer="" if example.options else example.answer,
-                sample=number,
-                protocol=dict(cell.protocol),
-                **vars(answer),
-            )
+            answer.prediction(example, sample=number, protocol=cell.protocol, **names)
             for (example, number), answer in zip(rows, given, strict=True)
         ]
-
-    def prompt(self, policy: Policy, cell: Cell, example: Example) -> Prompt:
-        """A question's first prompt; models share it as far as memory goes."""
-        key = repr((cell.specialty, cell.variant, cell.guideline, example.question_id))
-        found = self.prompts.get(key)
-        if found is None:
-            found = first_prompt(policy, example, self.instructions[cell.guideline], self.decoding.protocol)
-            size = 8 * len(found.ids) + sum(item.pixels.nbytes for _, item in found.images)
-            self.prompts.put(key, found, size)
-        return found
 
 
 def pieces_folder(cell: Cell) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from lightning_modules.policy import Policy
@@ -18,7 +19,7 @@ class LiveBase:
     def of(self, key: str, load: Callable[[], tuple[Policy, str]]) -> tuple[Policy, str]:
         """The policy on a base, and the base's fingerprint; loaded where another one, or none, is held.
 
-        Whoever loads adapters removes them again.
+        Adapters may be attached to it still: whoever takes the policy begins with `Policy.bare`.
 
         Args:
             key: identifies the base's weights and precision.
@@ -31,4 +32,6 @@ class LiveBase:
 
     def clear(self) -> None:
         """Let go of what is held: its weights were changed, or its memory is needed."""
-        self._key, self._held = "", None
+        if self._held is not None:
+            self._key, self._held = "", None
+            gc.collect()  # a Trainer, its module and its callbacks hold each other, and the policy with them

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from typing_extensions import override
 
+from answering.asking import ask
+from answering.decoding import Decoding
 from artifacts.durable import write_text
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.resume_point import batches_done
 from datamodules.batch import Batch, Example, load_image
-from datamodules.prompts import question_text
-from lightning_modules.rollout import sample
+from datamodules.prompts import NEUTRAL, question_text
 
 if TYPE_CHECKING:
     from lightning_modules.group import Group
@@ -93,9 +94,8 @@ class CompletionCards(ExperimentCallback):
         """Per probe, what was answered and what it earned: a group of rollouts in RL, the greedy answer otherwise."""
         if hasattr(stage, "roll_out"):
             return group_records(stage.roll_out(Batch(tuple(probes)), "probe", 0))
-        prompts = [stage.policy.prompt(example, "") for example in probes]
-        completions = sample(stage.policy, prompts, max_new_tokens=96, temperature=0.0)
-        return [[{"guideline": "neutral", "completion": completion.text}] for completion in completions]
+        given = ask(stage.policy, probes, "", Decoding(max_new_tokens=96))
+        return [[{"guideline": NEUTRAL, "completion": answer.completion}] for answer in given]
 
 
 def forget(path: Path, step: int) -> bool:

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from typing_extensions import override
 
-from answering.asking import TEXTS, Decoding, ProtocolName
+from answering.decoding import Decoding, ProtocolName
 from answering.examination import Cell, Examination, read_cell
+from answering.protocols import TEXTS
 from artifacts.adapter_files import adapter_sha256
 from artifacts.durable import write_text
 from artifacts.folders import locked

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from answering.live_model import MergeModel
+from answering.merge_answers import MergeAnswers
 from artifacts.folders import locked
 from artifacts.interrupts import deferred
 from callbacks.experiment_callback import ExperimentCallback
@@ -99,7 +99,7 @@ class MergeExperts(ExperimentCallback):
                     gate=self.config.gate,
                     grams=self.grams() if method.needs_grams else None,
                     manifest_extra=self.manifest_extra(),
-                    examination=self.model.examination(self.sources(experts=True), self.config.gate_n),
+                    examination=self.answers.examination(self.sources(experts=True), self.config.gate_n),
                 )
                 self.tell(name, summary)
             if self.config.auto:
@@ -119,8 +119,8 @@ class MergeExperts(ExperimentCallback):
         winner = auto_merge(
             recipe,
             self.sources(experts=True),
-            self.model.examine,
-            protocol=self.model.protocol(),
+            self.answers.examine,
+            protocol=self.answers.protocol(),
             candidates=self.config.auto_candidates or None,
             manifest_extra=self.manifest_extra(),
             say=lambda line: print(line, flush=True),
@@ -142,16 +142,16 @@ class MergeExperts(ExperimentCallback):
             print(f"  {finding}", flush=True)
 
     @cached_property
-    def model(self) -> MergeModel:
-        """The live model; its base is loaded when it is first asked something."""
+    def answers(self) -> MergeAnswers:
+        """What is asked of the live model; its base is loaded when it is first asked something."""
         c = self.config
-        return MergeModel(self.experiment, max_new_tokens=c.max_new_tokens, n=c.auto_n, gram_mib=c.gram_mib)
+        return MergeAnswers(self.experiment, max_new_tokens=c.max_new_tokens, n=c.auto_n, gram_mib=c.gram_mib)
 
     def grams(self) -> dict[str, Path]:
         """Specialty -> file of its Gram matrices, collected where they are missing."""
         folder = self.experiment.folder.path / "merged" / ".grams"
         return {
-            specialty: self.model.grams(specialty, chain, folder / specialty, self.config.gram_rows)
+            specialty: self.answers.grams(specialty, chain, folder / specialty, self.config.gram_rows)
             for specialty, chain in self.sources(experts=True).items()
         }
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from answering.decoding import Decoding
 from artifacts.base_files import is_base_complete
 from curation.teachers import Heard, Request, Teacher, TeacherError
 from datamodules.prompts import prompt_text
@@ -48,7 +49,7 @@ class LocalModel(Teacher):
 
     @cached_property
     def model(self) -> Any:
-        """The live model: a `answering.live_model.MergeModel`.
+        """The live model: an `answering.live_model.LiveModel`.
 
         Raises:
             TeacherError: the base is not trained yet, or an adapter is missing.
@@ -56,7 +57,7 @@ class LocalModel(Teacher):
         from experiment.live_model import live_model  # torch, which a wrong command need not wait for
 
         model = live_model(self.config.config, self.config.overrides)
-        base = model.experiment.base_folder
+        base = model.context.base_folder
         if base is not None and not is_base_complete(base):
             raise TeacherError(f"{base}: no trained base; run `python train.py --config {self.config.config}` first")
         for folder in self.config.adapters:
@@ -70,7 +71,7 @@ class LocalModel(Teacher):
 
         return {
             "teacher": "local",
-            "model": self.model.loaded[1],
+            "model": self.model.fingerprint,
             "adapters": [adapter_sha256(Path(folder)) for folder in self.config.adapters],
             "temperature": self.config.temperature,
             "max_new_tokens": self.config.max_new_tokens,
@@ -100,19 +101,18 @@ class LocalModel(Teacher):
 
     def sampled(self, policy: Any, requests: Sequence[Request]) -> list[Heard]:
         """Replies in the form of a chat completion, so that they are kept and read like any other."""
-        from lightning_modules.rollout import sample
+        from answering.asking import written
 
-        completions = sample(
+        c = self.config
+        answers = written(
             policy,
             [policy.prompt(request.example, request.instruction) for request in requests],
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            seeds=[int(self.key(request)[:15], 16) for request in requests],
-            rows_at_once=self.config.rows_at_once,
+            Decoding(c.max_new_tokens, c.temperature, rows_at_once=c.rows_at_once),
+            [int(self.key(request)[:15], 16) for request in requests],
         )
         heard = []
-        for request, completion in zip(requests, completions, strict=True):
-            finish = "length" if completion.truncated else "stop"
-            choice = {"message": {"role": "assistant", "content": completion.text}, "finish_reason": finish}
+        for request, answer in zip(requests, answers, strict=True):
+            finish = "length" if answer.truncated else "stop"
+            choice = {"message": {"role": "assistant", "content": answer.completion}, "finish_reason": finish}
             heard.append(Heard(request, 200, json.dumps({"choices": [choice]}).encode()))
         return heard

@@ -8,7 +8,7 @@ pinned version to what is expected of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -108,10 +108,21 @@ class AdaptedModel(nn.Module):
         self.active = tuple(other for other in self.active if other != name)
         self.activate(self.active)
 
-    def bare(self) -> None:
-        """Take every adapter out and freeze everything: the base as it was loaded, for whoever comes next."""
-        for name in list(self._peft[0].peft_config) if self._peft else ():
-            self.remove_adapter(name)
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that are attached, whether they act or not."""
+        return tuple(self._peft[0].peft_config) if self._peft else ()
+
+    def bare(self, keep: Collection[str] = ()) -> None:
+        """Take adapters out and freeze everything: the base as it was loaded, for whoever comes next.
+
+        Args:
+            keep: names of adapters that stay attached, without effect.
+        """
+        for name in self.adapters:
+            if name not in keep:
+                self.remove_adapter(name)
+        self.activate(())
         self.family.requires_grad_(False)
         self.family.zero_grad(set_to_none=True)
         self.family.eval()

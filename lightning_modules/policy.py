@@ -71,24 +71,30 @@ class Policy(AdaptedModel):
 
     # -- prompts and pictures ------------------------------------------------------------------------------------
 
-    def prompt(self, example: Example, instruction: str) -> Prompt:
-        """Tokenise a question under a guideline's instruction.
+    def prompt(
+        self, example: Example, instruction: str, images: Sequence[tuple[str, ImageInput]] | None = None
+    ) -> Prompt:
+        """Tokenise a question under a guideline's instruction; arguments and errors as of `prompts`."""
+        return self.prompts(example, [instruction], images)[0]
 
-        Raises:
-            BadExampleError: a picture cannot be read.
-        """
-        return self.prompts(example, [instruction])[0]
-
-    def prompts(self, example: Example, instructions: Sequence[str], images=None) -> list[Prompt]:
+    def prompts(
+        self,
+        example: Example,
+        instructions: Sequence[str],
+        images: Sequence[tuple[str, ImageInput]] | None = None,
+    ) -> list[Prompt]:
         """Tokenise a question under several instructions, and note how far the prompts are the same.
 
+        Args:
+            example: the question.
+            instructions: of guidelines; empty for the neutral prompt.
+            images: (key, preprocessed picture) of its pictures, in order; None reads them here.
+
         Raises:
             BadExampleError: a picture cannot be read.
         """
-        images = images if images is not None else tuple(self._image(source) for source in example.images)
-        return write_prompts(self.family, example, instructions, images)
-
-    read_picture = None
+        ready = tuple(self._image(source) for source in example.images) if images is None else tuple(images)
+        return write_prompts(self.family, example, instructions, ready)
 
     def _image(self, source) -> tuple[str, ImageInput]:
         image = load_image(source)

@@ -86,7 +86,7 @@ def by_specialty(recipe: Recipe, model: Any) -> dict[str, list[Path]]:
     Raises:
         ValueError: a source is called otherwise than a specialty, so that the model has no questions for it.
     """
-    known = list(model.experiment.specialties)
+    known = list(model.context.specialties)
     if unknown := sorted(set(recipe.sources) - set(known)):
         raise ValueError(
             f"sources: {unknown[0]!r} is no specialty of the live model ({', '.join(known)}), so there is nothing to "
@@ -113,7 +113,7 @@ def auto(recipe: Recipe) -> int:
 
 def adopted(adapter: Path, config: str, out: Path) -> int:
     """Take up an adapter that PEFT saved, for the base of an experiment."""
-    fingerprint = Live(config).model().loaded[1]
+    fingerprint = Live(config).model().model.fingerprint
     print(f"written: {adopt(adapter, out, base_fingerprint=fingerprint)}, of the base with fingerprint {fingerprint}")
     return 0
 

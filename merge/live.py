@@ -1,4 +1,4 @@
-"""The live model that a merge from the command line may ask; named by class path, so that merges import no model."""
+"""The live model that a merge from the command line may ask; named by its dotted path, so that merges import none."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Live:
     """Validation questions per specialty on which the gates compare a merged agent with base and expert; 0: none."""
     max_new_tokens: int = 96
     """Limit of an answer in tokens."""
-    factory: str = "experiment.live_model.live_model"
-    """Dotted path of the function that builds the model."""
+    factory: str = "experiment.live_model.merge_answers"
+    """Dotted path of the function that builds what is asked."""
 
     def __post_init__(self) -> None:
         if min(self.rows, self.gram_mib, self.max_new_tokens) < 1 or min(self.n, self.gate_n) < 0:
@@ -38,7 +38,7 @@ class Live:
             )
 
     def model(self) -> Any:
-        """Load it: an object with the methods of `answering.live_model.MergeModel`."""
+        """What is asked: an object with the methods of `answering.merge_answers.MergeAnswers`."""
         module, _, name = self.factory.rpartition(".")
         build = getattr(importlib.import_module(module), name)
         model = build(self.config, self.overrides, n=self.n, max_new_tokens=self.max_new_tokens)

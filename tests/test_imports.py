@@ -28,9 +28,9 @@ ALLOWED = {
         "evaluation.answers",
         "artifacts",
     ),
-    "answering": ("artifacts", "datamodules", "evaluation", "experiment.context", "lightning_modules", "merge"),
+    "answering": ("artifacts", "datamodules", "evaluation", "lightning_modules", "merge"),
     "lightning_modules/functional": (),
-    "curation": ("artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules", "merge"),
+    "curation": ("answering", "artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules"),
     "benchmarks": ("artifacts", "datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
     **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model", "merge_work", "merge_inputs")},
     # What runs in the peers' environment, which has none of our other packages.

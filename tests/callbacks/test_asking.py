@@ -1,14 +1,23 @@
 # Reference: tests/slow_reference.py, one option or one token at a time with the full prompt. Run: pytest <this file>
+import ast
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
-from answering.asking import TEXTS, Decoding, answers, first_prompt
+from answering.answer import Answer
+from answering.asking import answers, ask
+from answering.decoding import Decoding
+from answering.protocols import TEXTS, first_prompt
 from evaluation.official import medxpertqa
+from evaluation.scorers import strict
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
 from lightning_modules.policy import Policy
 from tests.conftest import randomise_adapter
 from tests.slow_reference import stock_log_distribution, stock_logps
+from tests.test_imports import ROOT, sources
 
 
 @pytest.fixture(params=["qwen2_5_vl", "lite0_smollm2"])
@@ -122,6 +131,58 @@ def test_samples_of_two_turns_have_streams_of_their_own(policy, mixed_examples):
     assert few == whole[:2]
     other = asked(policy, mixed_examples[:1], decoding("two_turn", **drawn, seed=1))
     assert other != whole[:3]
+
+
+def test_ready_pictures_are_taken_as_they_are_and_none_is_read(policy, mixed_examples):
+    def gone():
+        raise FileNotFoundError
+
+    ready = [policy.prompt(example, "").images for example in mixed_examples]
+    blind = [replace(example, images=(gone,) * len(example.images)) for example in mixed_examples]
+    for protocol in TEXTS:
+        given = decoding(protocol)
+        expected = asked(policy, mixed_examples, given)
+        assert ask(policy, blind, "", given, images=ready) == ask(policy, mixed_examples, "", given) == expected
+    with pytest.raises(ValueError, match="zip"):
+        ask(policy, mixed_examples, "", decoding("single"), images=ready[1:])
+
+
+def test_an_instruction_and_the_active_adapters_decide(policy, mixed_examples):
+    given = Decoding(12)
+    plain = ask(policy, mixed_examples, "", given)
+    prompts = [policy.prompt(example, "reason by intuition.") for example in mixed_examples]
+    told = ask(policy, mixed_examples, "reason by intuition.", given)
+    assert [list(answer.ids) for answer in told] == [slow_greedy(policy, prompt, 12) for prompt in prompts]
+    assert told != plain
+    with policy.acting(()):
+        assert ask(policy, mixed_examples, "", given) != plain
+    assert policy.active == ("dsa",)
+
+
+def test_an_answer_beside_its_question_is_what_the_scorers_read(mixed_examples):
+    answer = Answer("<think>so</think><answer>B</answer>", (1, 2), 2, False)
+    read = answer.prediction(mixed_examples[0], model="m", specialty="s", sample=3, protocol={"image": "none"})
+    assert strict(read).right
+    assert (read.model, read.specialty, read.guideline, read.sample) == ("m", "s", "neutral", 3)
+    assert read.protocol == {"image": "none"}
+    assert not strict(answer.prediction(replace(mixed_examples[0], answer="narrow"))).right
+    free = replace(mixed_examples[0], options=(), answer="Wide")
+    said = replace(answer, completion="<think>so</think><answer>wide.</answer>")
+    assert [strict(one.prediction(free)).right for one in (answer, said)] == [False, True]
+
+
+def test_nothing_decodes_answers_but_asking_and_training():
+    others = ("lightning_modules", "benchmarks")  # the rollouts of training, and their measurement
+    room = {path for path, names in sampled_from() if "sample" in names and path.parts[0] not in others}
+    assert room == {Path("answering/asking.py")}
+
+
+def sampled_from():
+    """(file, names) of every import from the rollout's module in our sources."""
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.module == "lightning_modules.rollout":
+                yield path.relative_to(ROOT), {alias.name for alias in node.names}
 
 
 def test_rows_are_bounded():

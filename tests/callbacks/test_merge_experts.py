@@ -1,6 +1,7 @@
 # Reference: the model's own activations and answers, taken by hand. Run: pytest tests/callbacks/test_merge_experts.py
 import io
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,17 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from answering.input_grams import input_grams, trace_of
-from answering.live_model import MergeModel
-from artifacts.adapter_files import adapter_sha256, base_fingerprint, is_complete, read_adapter, write_adapter
+from answering.grams import input_grams, sizes, trace_of
+from answering.live_model import LiveModel, attached_name
+from answering.merge_answers import MergeAnswers
+from artifacts.adapter_files import (
+    AdapterError,
+    adapter_sha256,
+    base_fingerprint,
+    is_complete,
+    read_adapter,
+    write_adapter,
+)
 from artifacts.folders import ExperimentFolder
 from callbacks.merge_board import places, write_board
 from callbacks.merge_experts import MergeExperts
@@ -121,7 +130,7 @@ def test_gram_matrices_are_those_of_what_the_modules_read_row_by_row(tiny_policy
 
 
 def test_gram_matrices_are_taken_under_the_expert_kept_and_made_anew_when_it_changes(made, tmp_path):
-    model = MergeModel(made)
+    model = MergeAnswers(made)
     path = model.grams("alpha", [made.folder.run("alpha").adapter], tmp_path / "g", 3)
     first = path.read_bytes()
     bare = input_grams(made.tiny, made.data("alpha").splits["train"], list(StoredGrams(path)), "letter")
@@ -130,7 +139,7 @@ def test_gram_matrices_are_taken_under_the_expert_kept_and_made_anew_when_it_cha
     ]
     assert differing, "the expert must act while its inputs are collected"
     assert made.loads == 1
-    again = MergeModel(made)
+    again = MergeAnswers(made)
     assert again.grams("alpha", [made.folder.run("alpha").adapter], tmp_path / "g", 3).read_bytes() == first
     assert made.loads == 1, "nothing is loaded for what is there"
     again.grams("alpha", [made.folder.run("beta").adapter], tmp_path / "g", 3)
@@ -144,15 +153,15 @@ def test_less_memory_for_gram_matrices_means_more_passes_and_the_same_bytes(made
         asked.append(list(names))
         return input_grams(policy, questions, names, answer_with)
 
-    monkeypatch.setattr("answering.live_model.input_grams", counted)
-    whole = MergeModel(made).grams("alpha", chain, tmp_path / "whole", 3).read_bytes()
-    model = MergeModel(made)
-    sizes = model.sizes(chain[0])
+    monkeypatch.setattr("answering.grams.input_grams", counted)
+    whole = MergeAnswers(made).grams("alpha", chain, tmp_path / "whole", 3).read_bytes()
+    model = MergeAnswers(made)
+    read = sizes(chain[0])
     modules = dict(made.tiny.family.model.named_modules())
-    assert sizes == {name: modules[name].in_features for name in asked[0]}
+    assert read == {name: modules[name].in_features for name in asked[0]}
     model.gram_mib = 0.1  # of 8 * 64^2 bytes each, and 8 * 96^2
     assert model.grams("alpha", chain, tmp_path / "few", 3).read_bytes() == whole
-    assert asked[1:] == passes(sizes, 0.1)
+    assert asked[1:] == passes(read, 0.1)
     assert len(asked) > 4
 
 
@@ -165,20 +174,74 @@ def test_traces_take_turns_and_questions_without_one_are_read_alone():
 def test_no_training_question_is_an_error(made, tmp_path):
     made.data = lambda _: Data({"train": []})
     with pytest.raises(BadExampleError, match="no training question"):
-        MergeModel(made).grams("alpha", [made.folder.run("alpha").adapter], tmp_path / "g", 3)
+        MergeAnswers(made).grams("alpha", [made.folder.run("alpha").adapter], tmp_path / "g", 3)
+
+
+def of_the_base(policy):
+    """The base's own weights by name, whatever is attached."""
+    return {name: p.clone() for name, p in policy.family.named_parameters() if ".lora_" not in name}
 
 
 def test_the_base_is_as_it_was_after_adapters_were_swapped_in(made):
-    model = MergeModel(made, max_new_tokens=6, n=0)
-    before = [p.clone() for p in made.tiny.family.parameters()]
+    model = MergeAnswers(made, max_new_tokens=6, n=0)
+    before = of_the_base(made.tiny)
     first = model.examine([], "alpha", "val")
     assert len(first) == 2
     model.examine([made.folder.run("alpha").adapter], "alpha", "val")
-    with pytest.raises(RuntimeError, match="midway"), model.acting([made.folder.run("beta").adapter]):
+    with pytest.raises(RuntimeError, match="midway"), model.model.acting([made.folder.run("beta").adapter]):
         raise RuntimeError("midway")
-    assert all(torch.equal(a, b) for a, b in zip(before, made.tiny.family.parameters(), strict=True))
+    after = of_the_base(made.tiny)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
     assert made.tiny.active == ()
-    assert MergeModel(made, max_new_tokens=6, n=0).examine([], "alpha", "val") == first
+    assert not any(p.requires_grad for p in made.tiny.family.parameters())
+    assert MergeAnswers(made, max_new_tokens=6, n=0).examine([], "alpha", "val") == first
+
+
+def test_adapters_that_the_next_caller_shares_stay_attached_and_all_others_leave(made, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "answering.live_model.read_adapter", lambda path, **how: read.append(path) or read_adapter(path, **how)
+    )
+    alpha, beta = (made.folder.run(s).adapter for s in SPECIALTIES)
+    made.tiny.add_adapter("dsa", LoRASettings(rank=2))  # as a training in this process leaves it
+    made.tiny.activate(["dsa"], trainable="dsa")
+    with LiveModel(made).attached([alpha]) as policy:
+        assert policy.adapters == policy.active == (attached_name(alpha),)
+    assert (made.tiny.adapters, made.tiny.active) == ((attached_name(alpha),), ())
+    with LiveModel(made).acting([beta, alpha]) as policy:  # whoever left alpha, it is not read again
+        assert set(policy.adapters) == {attached_name(alpha), attached_name(beta)}
+    assert read == [alpha, beta]
+    with LiveModel(made).acting([]) as policy:
+        assert policy.adapters == ()
+    # the same weights under another scale are another adapter; the same files elsewhere are not
+    shutil.copytree(alpha, tmp_path / "copy")
+    named = {"kind": "dsa", "base_fingerprint": made.fingerprint}
+    held = read_adapter(alpha, base_fingerprint=made.fingerprint)
+    write_adapter(tmp_path / "scaled", held.config | {"lora_alpha": 9.0}, held.tensors, named)
+    assert adapter_sha256(tmp_path / "scaled") == adapter_sha256(alpha)
+    assert attached_name(tmp_path / "copy") == attached_name(alpha) != attached_name(tmp_path / "scaled")
+
+
+@pytest.mark.parametrize("way", ["attached", "acting"])
+def test_a_damaged_or_foreign_adapter_does_not_act(made, way):
+    alpha, beta = (made.folder.run(s).adapter for s in SPECIALTIES)
+    foreign = Made(made.folder, made.tiny, "another")
+    model = LiveModel(made)
+    with pytest.raises(AdapterError, match="trained on the base with fingerprint"):
+        LiveModel(foreign).check([alpha])
+    with (
+        pytest.raises(AdapterError, match="trained on the base with fingerprint"),
+        getattr(LiveModel(foreign), way)([alpha]),
+    ):
+        pytest.fail("a foreign adapter acted")
+    weights = beta / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(AdapterError, match="not what the manifest recorded"):
+        model.check([alpha, beta])
+    with pytest.raises(AdapterError, match="not what the manifest recorded"), getattr(model, way)([alpha, beta]):
+        pytest.fail("a damaged adapter acted")
+    assert made.tiny.active == ()
 
 
 def lora(made, folder, seed, scale):
@@ -192,14 +255,14 @@ def lora(made, folder, seed, scale):
 
 
 def test_divergence_from_the_base_is_what_two_plain_passes_give(made):
-    model, chain = MergeModel(made, max_new_tokens=6), [made.folder.run("alpha").adapter]
+    model, chain = MergeAnswers(made, max_new_tokens=6), [made.folder.run("alpha").adapter]
     other = [made.folder.run("beta").adapter]
     replies = model.replies(chain, "alpha", "val", 2)
     expected = []
     for example, reply in zip(made.data("alpha").splits["val"], replies, strict=True):
         logps = []
         for adapters in ((), other):
-            with torch.no_grad(), model.acting(adapters) as policy:
+            with torch.no_grad(), model.model.acting(adapters) as policy:
                 line = policy.line([policy.prompt(example, "")], [reply.ids])
                 states = policy.hidden_states(line)[-len(reply.ids) - 1 : -1]
                 logps.append(policy.family.logits(states).double().log_softmax(-1))
@@ -211,7 +274,7 @@ def test_divergence_from_the_base_is_what_two_plain_passes_give(made):
 
 def smoked(made, adapter, experts):
     """What the gates say of an adapter's logits and loops, its answers left aside."""
-    answers = MergeModel(made, max_new_tokens=30).examination(experts, 6).answers(adapter)
+    answers = MergeAnswers(made, max_new_tokens=30).examination(experts, 6).answers(adapter)
     return gates_on_smoke({specialty: a.smoke for specialty, a in answers.items()})
 
 
@@ -232,7 +295,7 @@ def test_an_agent_whose_logits_overflow_or_that_repeats_itself_is_rejected_and_a
 
 
 def test_smoke_is_rejected_on_disk_and_shown_in_every_report(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("answering.live_model.reply_kl", lambda policy, prompt, ids: float("nan"))
+    monkeypatch.setattr("answering.merge_answers.reply_kl", lambda policy, prompt, ids: float("nan"))
     callback(made, methods=TIES).finish()
     folder = made.folder.merged("ties")
     assert [p.name for p in folder.iterdir() if p.name == "adapter"] == []
@@ -379,7 +442,7 @@ def test_a_candidate_that_the_gates_reject_is_listed_and_never_wins(made, tmp_pa
 
 
 def test_the_command_line_asks_the_live_model(made, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(live_model, "live_model", lambda config, overrides, **options: MergeModel(made, **options))
+    monkeypatch.setattr(live_model, "merge_answers", lambda config, overrides, **options: MergeAnswers(made, **options))
     monkeypatch.setattr("merge.auto.CANDIDATES", FEW)
     recipe = {
         "sources": {s: str(made.folder.run(s).adapter) for s in SPECIALTIES},
@@ -446,7 +509,7 @@ def test_the_merged_update_is_what_the_live_model_adds(made):
     merged = made.folder.merged("ties") / "adapter"
     vector = task_vector_of(read_adapter(merged, base_fingerprint=made.fingerprint))
     weights = {n: m.weight.clone() for n, m in made.tiny.family.model.named_modules() if n in set(vector)}
-    with MergeModel(made).acting([merged]) as policy:
+    with LiveModel(made).acting([merged]) as policy:
         layers = dict(policy.family.model.named_modules())
         for name in vector:
             added = layers[name].base_layer.weight - weights[name]

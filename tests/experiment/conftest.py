@@ -188,6 +188,12 @@ class Machine:
         (files / f"{name}.yaml").write_text(yaml.safe_dump(content))
         return replace(self, files=files)
 
+    def merge(self, files: Path, **options) -> "Machine":
+        """The lineage with further options of its merge."""
+        callbacks = yaml.safe_load((self.files / "gba.yaml").read_text())["callbacks"]
+        callbacks["merge"]["init_args"] |= options
+        return self.write(files, "gba", callbacks=callbacks)
+
 
 @pytest.fixture(scope="session")
 def bars_module(tmp_path_factory):

@@ -81,12 +81,12 @@ def test_control_tokens_in_a_later_turn_stay_text(family):
 
 def test_the_second_prompt_runs_as_any_prompt_does(tiny_policy, mixed_examples):
     # positions included: pictures of two sizes at the end of the first turn, then a reply, then a turn without any
-    from answering.asking import _prompt
+    from answering.protocols import with_pictures_of
 
     shown = tiny_policy.prompt(mixed_examples[1], "")
     family = tiny_policy.family
     first = family.prompt_ids("wide?", [item.n_tokens for _, item in shown.images], pictures_last=True)
-    second = _prompt(tiny_policy, family.continued_ids(first, [60, 61, 62], "so the answer is"), shown)
+    second = with_pictures_of(tiny_policy, family.continued_ids(first, [60, 61, 62], "so the answer is"), shown)
     completion = [70, 71, 72, family.eos_token_id]
     with torch.no_grad():
         expected = stock_log_distribution(tiny_policy, second, completion).gather(-1, torch.tensor(completion)[:, None])
