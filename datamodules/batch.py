@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -35,6 +35,10 @@ class PictureError(BadExampleError):
     def __init__(self, trouble: PictureTrouble, message: str) -> None:
         super().__init__(message)
         self.trouble = trouble
+
+    def __reduce__(self) -> tuple[type[PictureError], tuple[PictureTrouble, str]]:
+        """Errors are rebuilt from `args`, which hold the message alone; this one also travels between processes."""
+        return type(self), (self.trouble, str(self))
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,25 @@ class Batch:
         examples: B questions.
         guidelines: B guideline names, the instruction that each row's prompt carries.
         completions: B texts to imitate; empty for reinforcement learning and evaluation.
+        pictures: for each example its pictures in order, each as (key, what the model takes in its place); empty where
+            no worker has read them.
+        step: the batch's place in the stream of batches; from 0.
+        spares: further questions, none of this step's on any device; None where none were asked for.
     """
 
     examples: tuple[Example, ...]
     guidelines: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
+    pictures: tuple[tuple[Any, ...], ...] = ()
+    step: int = 0
+    spares: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def pictures_of(self, row: int) -> tuple[Any, ...] | None:
+        """The pictures of an example as workers have read them; None where none did."""
+        return self.pictures[row] if self.pictures else None
 
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:

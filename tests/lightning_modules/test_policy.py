@@ -56,7 +56,7 @@ def test_the_feature_cache_is_bounded(tiny_policy, mixed_examples):
     prompts = [policy.prompt(example, "") for example in mixed_examples]
     policy.score(prompts, [[25]] * 4)
     assert policy.cache.held.bytes <= 40_000
-    assert policy._inputs.bytes <= 40_000
+    assert policy.pictures.held.bytes <= 40_000
 
 
 def test_control_tokens_in_a_question_stay_text(tiny_policy):
