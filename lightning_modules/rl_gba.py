@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.base import VQADataModule
 from datamodules.batch import Batch
+from datamodules.loading import Feed
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional import policy_loss, reductions
 from lightning_modules.functional.advantages import guideline_based_advantages
@@ -159,8 +159,8 @@ class GBA(Stage):
         self.bad_steps = 0
 
     @override
-    def dataloader(self, data: VQADataModule, n_steps: int):
-        return data.question_loader(self.config.questions_per_step, n_steps)
+    def feed(self) -> Feed:
+        return Feed("questions", self.config.questions_per_step, read_picture=self.policy.read_picture)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from datamodules.loading import Feed
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
@@ -64,8 +65,8 @@ class Stage(L.LightningModule):
         self.strict_loading = False  # checkpoints hold only what is trained
         self.clock = PhaseClock()
 
-    def dataloader(self, data, n_steps: int):
-        """The training batches that this stage takes from a data module."""
+    def feed(self) -> Feed:
+        """What this stage takes from a data set for training."""
         raise NotImplementedError
 
     def metrics_at_start(self) -> dict[str, float]:

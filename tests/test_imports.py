@@ -22,7 +22,6 @@ ALLOWED = {
     "artifacts": (),
     "merge": ("artifacts",),
     "lightning_modules": (
-        "datamodules.base",
         "datamodules.batch",
         "datamodules.loading",
         "datamodules.prompts",
