@@ -370,7 +370,12 @@ def started(tmp_path, *, delay=0.0, handler="", then="time.sleep(0.01)"):
     script.write_text(SCRIPT.format(delay=delay, handler=handler, then=then))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=environment,
     )
     return process, [int(pid) for pid in process.stdout.readline().split()]
 
@@ -388,6 +393,8 @@ def gone(pids: list[int]) -> bool:
         if not any(map(alive, pids)):
             return True
         time.sleep(0.1)
+    for pid in filter(alive, pids):
+        os.kill(pid, signal.SIGKILL)
     return False
 
 
@@ -400,7 +407,9 @@ def test_ctrl_c_ends_the_process_and_its_workers(tmp_path, delay):
     process, workers = started(tmp_path, delay=delay)
     assert len(workers) == 2
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-    assert process.communicate()[0].splitlines()[-1].startswith("interrupted")
+    out, errors = process.communicate()
+    assert out.splitlines()[-1] == "interrupted 0"  # workers
+    assert errors == ""
     assert process.returncode == 0
     assert gone(workers)
 
@@ -410,7 +419,7 @@ def test_ctrl_c_ends_the_process_and_its_workers(tmp_path, delay):
 def test_workers_do_not_outlive_a_killed_parent(tmp_path, then):
     process, workers = started(tmp_path, then=then)
     process.kill()
-    process.communicate()
+    process.wait()
     assert gone(workers)
 
 
