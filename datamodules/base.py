@@ -5,16 +5,28 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import lightning as L
 from typing_extensions import override
 
-from datamodules.batch import BadExampleError, Batch, Example
+from datamodules.batch import BadExampleError, Example
+from datamodules.loading import (
+    WHOLE,
+    Batches,
+    Feed,
+    Share,
+    TrainingBatches,
+    TrainingSteps,
+    collate_questions,
+    collate_rows,
+    question_batches,
+)
+from datamodules.order import EndlessOrder
 from datamodules.prompts import NEUTRAL
 
 SPLITS = ("train", "val", "test")
@@ -52,7 +64,12 @@ class VQADataModule(L.LightningDataModule):
         answer_with: Literal["letter", "text"] = "letter"
         """What traces put into the answer block: the option's letter, or its text; strict scoring reads both."""
         batch_size: int = 16
-        """Rows per training batch; at least 1."""
+        """Rows per training batch, and questions per batch of an examination, over all devices; at least 1."""
+        num_workers: int = 0
+        """Processes that decode and preprocess pictures ahead of training, on each device; at least 0. None: pictures
+        are read when they are needed. No result depends on it. They hand pictures over in shared memory (/dev/shm)."""
+        val_questions: int = 32
+        """Questions of the validation split that are asked while training; at least 0, and 0 asks all."""
 
         def __post_init__(self) -> None:
             if not 0 <= self.val_fraction < 1 or not 0 <= self.test_fraction < 1:
@@ -61,6 +78,10 @@ class VQADataModule(L.LightningDataModule):
                 raise ValueError("val_fraction + test_fraction must be below 1, or nothing is left to train on")
             if self.batch_size < 1:
                 raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+            if self.num_workers < 0 or self.val_questions < 0:
+                raise ValueError(
+                    f"num_workers and val_questions must be at least 0, got {self.num_workers} and {self.val_questions}"
+                )
 
     def __init__(self, config: Config | None = None, *, specialty: str = "", seed: int = 0) -> None:
         """Keep the configuration; nothing is read before the first split is asked for.
@@ -146,112 +167,110 @@ class VQADataModule(L.LightningDataModule):
         random.Random(f"{self.config.split_seed}:{example.question_id}").shuffle(order)
         return replace(example, options=tuple(order))
 
-    @override
-    def setup(self, stage: str | None = None) -> None:
-        _ = self.splits
-
     def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         """Training rows (example, guideline, completion).
+
+        Args:
+            guidelines: whose traces are taken; None takes all.
+        """
+        return [row for example in self.splits["train"] for row in self.rows_of(example, guidelines)]
+
+    def val_rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
+        """Rows of the questions that are asked while training; arguments as of `rows`."""
+        return [row for example in self.val_examples() for row in self.rows_of(example, guidelines)]
+
+    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
+        """One example's rows (example, guideline, completion).
 
         Every worked trace comes once under its own instruction and once under the neutral one, so that the expert
         answers without an instruction too.
 
         Args:
+            example: of any split.
             guidelines: whose traces are taken; None takes all.
         """
-        return [
-            (example, instruction, example.trace(guideline, self.config.answer_with))
-            for example in self.splits["train"]
-            for guideline in example.reasoning
-            if guidelines is None or guideline in guidelines
-            for instruction in (guideline, NEUTRAL)
-        ]
+        for guideline in example.reasoning:
+            if guidelines is None or guideline in guidelines:
+                completion = example.trace(guideline, self.config.answer_with)
+                yield from ((example, instruction, completion) for instruction in (guideline, NEUTRAL))
 
-    def sft_loader(self, n_steps: int, guidelines: Collection[str] | None = None) -> StepLoader:
-        """Batches of rows to imitate.
+    def val_examples(self) -> tuple[Example, ...]:
+        """The questions that are asked while training: the same ones every time, in every run."""
+        return self.splits["val"][: self.config.val_questions or None]
+
+    # -- loaders -------------------------------------------------------------------------------------------------
+
+    @override
+    def prepare_data(self) -> None:
+        """Do nothing: the files lie under `root`. A set that has to be fetched first overrides this.
+
+        Lightning calls it on one process of a machine, before `setup` on all of them, so no state belongs here.
+        """
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        _ = self.splits
+
+    @override
+    def train_dataloader(self) -> TrainingBatches:
+        # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
+        steps = 2 * self.trainer.max_steps if self.trainer.max_steps > 0 else None
+        return self.training_batches(self.trainer.lightning_module.feed(), steps, self._share())
+
+    @override
+    def val_dataloader(self) -> Batches:
+        return self._questions(self.val_examples())
+
+    @override
+    def test_dataloader(self) -> Batches:
+        return self._questions(self.splits["test"])
+
+    def training_batches(self, feed: Feed, n_steps: int | None = None, share: Share = WHOLE) -> TrainingBatches:
+        """What `train_dataloader` gives, for any stage and outside a Trainer too.
 
         Args:
-            n_steps: batches in all.
-            guidelines: whose traces are taken; None takes all.
+            feed: what the stage takes.
+            n_steps: batches in all; None makes the least number that shows every item once.
+            share: this device's part.
 
         Raises:
-            BadExampleError: no row is left, or the set is test-only.
+            BadExampleError: the set is test-only, no row is left, or a step would need an item twice.
+            ValueError: a step has fewer items than there are devices.
         """
         self.require_training()
-        rows = self.rows(guidelines)
-        if not rows:
-            wanted = "a reasoning trace" if guidelines is None else f"a reasoning trace of {sorted(guidelines)}"
+        rows = feed.kind == "rows"
+        items = self.rows(feed.guidelines) if rows else self.splits["train"]
+        if not items:
+            wanted = "a reasoning trace" + (f" of {sorted(feed.guidelines)}" if feed.guidelines is not None else "")
             raise BadExampleError(f"specialty {self.specialty!r}: no training example carries {wanted}")
-        return StepLoader(rows, self.config.batch_size, collate_rows, self.seed, n_steps)
+        size = feed.size or self.config.batch_size
+        if size + feed.spare > len(items):
+            spare = f" and {feed.spare} spare ones" if feed.spare else ""
+            raise BadExampleError(
+                f"specialty {self.specialty!r}: a step takes {size} {feed.kind}{spare}, and the training split has "
+                f"{len(items)}; nothing comes twice in a step, so take fewer per step"
+            )
+        if size < share.ranks:
+            raise ValueError(
+                f"specialty {self.specialty!r}: a step takes {size} {feed.kind} over all devices, and there are "
+                f"{share.ranks} devices; take at least one for each, or fewer devices"
+            )
+        order = EndlessOrder(len(items), size, self.seed, spare=feed.spare)
+        batch_of = TrainingSteps(items, collate_rows if rows else collate_questions, order, share)
+        n_steps = -(-len(items) // size) if n_steps is None else n_steps
+        return TrainingBatches(batch_of, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 
-    def question_loader(self, questions_per_step: int, n_steps: int) -> StepLoader:
-        """Batches of distinct questions to roll out.
+    def _questions(self, examples: Sequence[Example]) -> Batches:
+        """This device's questions to examine with."""
+        share = self._share()
+        if 0 < len(examples) < share.ranks:
+            raise ValueError(
+                f"specialty {self.specialty!r}: {len(examples)} questions to ask on {share.ranks} devices; ask more "
+                "(val_questions), or take fewer devices"
+            )
+        batches = question_batches(examples, self.config.batch_size, share)
+        read_picture, workers = self.trainer.lightning_module.feed().read_picture, self.config.num_workers
+        return Batches(batches.__getitem__, len(batches), read_picture=read_picture, num_workers=workers)
 
-        Raises:
-            BadExampleError: there is no training question, or the set is test-only.
-        """
-        self.require_training()
-        return StepLoader(self.splits["train"], questions_per_step, collate_questions, self.seed, n_steps)
-
-
-class StepLoader:
-    """Batches as a pure function of (seed, step), so that a resumed run sees what the uninterrupted one would have.
-
-    Epochs are drawn anew one after the other; a batch may straddle two of them, and no item is left out of an epoch.
-    """
-
-    def __init__(
-        self, items: Sequence, batch_size: int, collate: Callable[[Sequence], Batch], seed: int, n_steps: int
-    ) -> None:
-        """Keep the items; nothing is drawn before the first batch.
-
-        Args:
-            items: rows or questions.
-            batch_size: items per batch.
-            collate: makes a batch of them.
-            seed: of the order.
-            n_steps: batches in all.
-        """
-        self.items, self.batch_size, self.collate, self.seed, self.n_steps = items, batch_size, collate, seed, n_steps
-        self.step = 0
-
-    def __len__(self) -> int:
-        return self.n_steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        while self.step < self.n_steps:
-            first = self.step * self.batch_size
-            self.step += 1  # before the yield: a checkpoint taken while the batch is in use counts it as done
-            yield self.collate([self.items[self.index(first + i)] for i in range(self.batch_size)])
-
-    def index(self, position: int) -> int:
-        """The item at a position of the endless stream of epochs."""
-        epoch, place = divmod(position, len(self.items))
-        return epoch_order(len(self.items), self.seed, epoch)[place]
-
-    def state_dict(self) -> dict[str, int]:
-        """Lightning stores this in checkpoints."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches that were used."""
-        self.step = state["step"]
-
-
-@lru_cache(maxsize=4)
-def epoch_order(n_items: int, seed: int, epoch: int) -> list[int]:
-    """A permutation drawn from (seed, epoch); no global random state is touched."""
-    order = list(range(n_items))
-    random.Random(f"{seed}:{epoch}").shuffle(order)
-    return order
-
-
-def collate_rows(rows: Sequence[tuple[Example, str, str]]) -> Batch:
-    """Transpose (example, guideline, completion) rows into a batch."""
-    examples, guidelines, completions = zip(*rows, strict=True)
-    return Batch(examples, guidelines, completions)
-
-
-def collate_questions(examples: Sequence[Example]) -> Batch:
-    """Wrap questions into a batch without completions."""
-    return Batch(tuple(examples))
+    def _share(self) -> Share:
+        return Share(self.trainer.global_rank, self.trainer.world_size)

@@ -36,6 +36,10 @@ class PictureError(BadExampleError):
         super().__init__(message)
         self.trouble = trouble
 
+    def __reduce__(self) -> tuple[type[PictureError], tuple[PictureTrouble, str]]:
+        """Errors are rebuilt from `args`, which hold the message alone; this one also travels between processes."""
+        return type(self), (self.trouble, str(self))
+
 
 @dataclass(frozen=True)
 class Example:
@@ -103,17 +107,25 @@ class Batch:
         examples: B questions.
         guidelines: B guideline names, the instruction that each row's prompt carries.
         completions: B texts to imitate; empty for reinforcement learning and evaluation.
+        pictures: for each example its pictures in order, each as (key, what the model takes in its place); empty where
+            no worker has read them.
+        step: the batch's place in the stream of batches; from 0.
+        spares: further questions, none of this step's on any device; None where none were asked for.
     """
 
     examples: tuple[Example, ...]
     guidelines: tuple[str, ...] = ()
     completions: tuple[str, ...] = ()
-    pictures: tuple = ()
+    pictures: tuple[tuple[Any, ...], ...] = ()
     step: int = 0
-    spares: Any = None
+    spares: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def pictures_of(self, row: int) -> tuple[Any, ...] | None:
+        """The pictures of an example as workers have read them; None where none did."""
+        return self.pictures[row] if self.pictures else None
 
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -1,11 +1,156 @@
-from dataclasses import dataclass
-from typing import Any
+"""Batches for training and for examination, whole or one device's share of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from datamodules.batch import Batch, Example
+from datamodules.order import EndlessOrder
+from datamodules.picture_workers import ReadPicture, read_ahead
 
 
 @dataclass(frozen=True)
 class Feed:
-    kind: str
+    """What training takes from a data set."""
+
+    kind: Literal["rows", "questions"]
+    """`rows` to imitate, or `questions` to roll out."""
     size: int = 0
-    guidelines: Any = None
+    """Items per step over all devices; 0 takes the data set's `batch_size`."""
+    guidelines: frozenset[str] | None = None
+    """Whose traces make rows; None takes all."""
     spare: int = 0
-    read_picture: Any = None
+    """Further distinct questions per step over all devices, for dynamic sampling; at least 0."""
+    read_picture: ReadPicture | None = None
+    """Decodes and preprocesses a picture in the loader's workers; without workers nothing is read ahead."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One device's part of what all devices take together."""
+
+    rank: int = 0
+    """r, of this device; in [0, ranks)."""
+    ranks: int = 1
+    """N, devices."""
+
+    def of(self, items: Sequence) -> Sequence:
+        """Items r::N: together the shares are the whole, and they differ by one item at most."""
+        return items[self.rank :: self.ranks]
+
+
+WHOLE = Share()
+"""All of it: there is one device."""
+
+
+@dataclass(frozen=True)
+class TrainingSteps:
+    """The batch of any step, as a function of (seed, step, rank, number of ranks) alone."""
+
+    items: Sequence[Any]
+    """Rows or questions."""
+    collate: Callable[[Sequence], Batch]
+    """Makes a batch of them."""
+    order: EndlessOrder
+    share: Share = WHOLE
+
+    def __call__(self, step: int) -> Batch:
+        """This device's batch."""
+        batch = self._batch(self.order.step(step), step)
+        return replace(batch, spares=self._batch(self.order.spares(step), step)) if self.order.spare else batch
+
+    def _batch(self, indices: Sequence[int], step: int) -> Batch:
+        return replace(self.collate([self.items[index] for index in self.share.of(indices)]), step=step)
+
+
+class Batches:
+    """Batches in order, with their pictures where workers read these.
+
+    With workers `Batch.pictures` is filled. Without, it is empty and the policy reads what it does not hold yet, when
+    it comes to it. `Batch.spares` never carry pictures: few are asked, and a broken picture that nobody looks at must
+    not end a run.
+    """
+
+    def __init__(
+        self,
+        batch_of: Callable[[int], Batch],
+        n_steps: int,
+        *,
+        read_picture: ReadPicture | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        """Keep what makes the batches; nothing is read before the first one.
+
+        Args:
+            batch_of: the batch of a step; with workers it is sent to them.
+            n_steps: batches in all.
+            read_picture: see `Feed`.
+            num_workers: processes that read pictures; at least 0.
+        """
+        self.batch_of, self.n_steps = batch_of, n_steps
+        self.read_picture, self.num_workers = read_picture, num_workers
+
+    def __len__(self) -> int:
+        return self.n_steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches(range(self.n_steps))
+
+    def batches(self, steps: range) -> Iterator[Batch]:
+        """The batches of some steps."""
+        if self.read_picture is None or self.num_workers == 0 or not steps:
+            yield from map(self.batch_of, steps)
+            return
+        read = read_ahead(self.batch_of, steps, self.read_picture, min(self.num_workers, len(steps)))
+        try:
+            for step, pictures in zip(steps, read, strict=True):
+                yield replace(self.batch_of(step), pictures=pictures)
+        finally:
+            read.close()
+
+
+class TrainingBatches(Batches):
+    """Batches of an endless stream, `len` of them per pass; a resumed run goes on after the ones that were used."""
+
+    step = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        end = self.n_steps * (self.step // self.n_steps + 1)
+        for batch in self.batches(range(self.step, end)):
+            self.step = batch.step + 1  # before the yield: a checkpoint taken while the batch is in use counts it
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches used, however many were read ahead; Lightning stores this in checkpoints."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on after the batches that were used."""
+        self.step = state["step"]
+
+
+def question_batches(examples: Sequence[Example], size: int, share: Share) -> list[Batch]:
+    """Questions in their order, each on one device and once.
+
+    Devices may differ by one batch, for nothing is padded: who examines on several must not wait for the others
+    within a batch.
+
+    Args:
+        examples: questions.
+        size: questions per batch over all devices.
+        share: this device's part.
+    """
+    own, each = share.of(examples), -(-size // share.ranks)
+    return [Batch(tuple(own[at : at + each]), step=at // each) for at in range(0, len(own), each)]
+
+
+def collate_rows(rows: Sequence[tuple[Example, str, str]]) -> Batch:
+    """Transpose (example, guideline, completion) rows into a batch."""
+    return Batch(*zip(*rows, strict=True)) if rows else Batch(())
+
+
+def collate_questions(examples: Sequence[Example]) -> Batch:
+    """Wrap questions into a batch without completions."""
+    return Batch(tuple(examples))

@@ -111,5 +111,5 @@ class RealPerceptionMixture(VQADataModule):
         )
 
     @override
-    def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
-        return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]
+    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
+        yield example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)  # there is no other guideline here

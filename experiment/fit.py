@@ -76,8 +76,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
             ],
             **arguments,
         )
-        # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
-        trainer.fit(stage, train_dataloaders=stage.dataloader(data, 2 * steps), ckpt_path=resume, weights_only=True)
+        trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.global_step < steps:
         raise RuntimeError(
             f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}: too many updates were "
@@ -115,7 +114,11 @@ def quiet_lightning() -> None:
     """Silence what Lightning says at every fit about devices and other products; its warnings of substance stay."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*smaller than the logging interval.*", ".*in eval mode at the start of training.*"):
+    for message in (
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+        ".*overridden `transfer_batch_to_device` in `LightningModule`.*",  # batches hold examples, whoever makes them
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

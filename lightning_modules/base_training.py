@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.base import VQADataModule
 from datamodules.batch import Batch
+from datamodules.loading import Feed
 from datamodules.prompts import NEUTRAL
 from lightning_modules.schedule import MuonAndAdamW
 from lightning_modules.sft_lora import imitation_loss
@@ -67,8 +67,8 @@ class BaseTraining(Stage):
         return MuonAndAdamW(hidden, others, hidden_rate=self.config.muon_rate, other_rate=self.config.learning_rate)
 
     @override
-    def dataloader(self, data: VQADataModule, n_steps: int):
-        return data.sft_loader(n_steps)
+    def feed(self) -> Feed:
+        return Feed("rows", read_picture=self.policy.read_picture)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.batch import Example, image_key, load_image
+from datamodules.batch import Example
 from lightning_modules.adapters import AdaptedModel
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
-from lightning_modules.feature_cache import FeatureCache, Recent
+from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.packing import Packing
+from lightning_modules.picture_reading import HeldPictures, PictureReader
 from lightning_modules.prompts import Prompt, write_prompts
+
+Images = Sequence[tuple[str, ImageInput]]
+"""A question's pictures in order: (key, preprocessed)."""
 
 
 @dataclass(frozen=True)
@@ -66,44 +70,40 @@ class Policy(AdaptedModel):
         """
         super().__init__(family)
         self.cache = cache if cache is not None else FeatureCache(2**28)
-        self._inputs: Recent[ImageInput] = Recent(self.cache.held.max_bytes)
+        self.pictures = HeldPictures(family.preprocess, self.cache.held.max_bytes)
         self.register_buffer("banned", torch.tensor(family.banned_token_ids, dtype=torch.long), persistent=False)
 
     # -- prompts and pictures ------------------------------------------------------------------------------------
 
-    def prompt(
-        self, example: Example, instruction: str, images: Sequence[tuple[str, ImageInput]] | None = None
-    ) -> Prompt:
-        """Tokenise a question under a guideline's instruction; arguments and errors as of `prompts`."""
+    def prompt(self, example: Example, instruction: str, images: Images | None = None) -> Prompt:
+        """Tokenise a question under a guideline's instruction; see `prompts`."""
         return self.prompts(example, [instruction], images)[0]
 
-    def prompts(
-        self,
-        example: Example,
-        instructions: Sequence[str],
-        images: Sequence[tuple[str, ImageInput]] | None = None,
-    ) -> list[Prompt]:
+    def prompts(self, example: Example, instructions: Sequence[str], images: Images | None = None) -> list[Prompt]:
         """Tokenise a question under several instructions, and note how far the prompts are the same.
 
         Args:
             example: the question.
             instructions: of guidelines; empty for the neutral prompt.
-            images: (key, preprocessed picture) of its pictures, in order; None reads them here.
+            images: what `read_picture` made of its pictures, in order; None reads those that are not held.
 
         Raises:
             BadExampleError: a picture cannot be read.
+            ValueError: `images` has not one for each picture.
         """
-        ready = tuple(self._image(source) for source in example.images) if images is None else tuple(images)
-        return write_prompts(self.family, example, instructions, ready)
+        if images is None:
+            images = tuple(self.pictures.read(source) for source in example.images)
+        if len(images) != len(example.images):
+            raise ValueError(
+                f"example {example.question_id!r}: got {len(images)} images for {len(example.images)} pictures; are "
+                "they those of another row?"
+            )
+        return write_prompts(self.family, example, instructions, tuple(images))
 
-    def _image(self, source) -> tuple[str, ImageInput]:
-        image = load_image(source)
-        key = image_key(image)
-        item = self._inputs.get(key)
-        if item is None:
-            item = self.family.preprocess(image)
-            self._inputs.put(key, item, item.pixels.nbytes)
-        return key, item
+    @property
+    def read_picture(self) -> PictureReader:
+        """Decodes and preprocesses one picture; light enough to be sent to loader workers."""
+        return PictureReader(self.family.to_input)
 
     def completion_ids(self, text: str) -> list[int]:
         """Tokenise a completion and end it."""

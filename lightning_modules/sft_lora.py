@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.base import VQADataModule
 from datamodules.batch import Batch
+from datamodules.loading import Feed
 from datamodules.prompts import NEUTRAL
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional.accumulation import summed_in_pieces
@@ -78,8 +78,8 @@ class SFTLoRA(Stage):
             self.policy.checkpoint_layers()
 
     @override
-    def dataloader(self, data: VQADataModule, n_steps: int):
-        return data.sft_loader(n_steps, set(self.instructions) - {NEUTRAL})
+    def feed(self) -> Feed:
+        return Feed("rows", guidelines=frozenset(self.instructions) - {NEUTRAL}, read_picture=self.policy.read_picture)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:
@@ -118,7 +118,10 @@ def imitation_loss(
     """
     with clock.phase("forward"):
         rows = zip(batch.examples, batch.guidelines, strict=True)
-        prompts = [policy.prompt(example, instructions[guideline]) for example, guideline in rows]
+        prompts = [
+            policy.prompt(example, instructions[guideline], batch.pictures_of(row))
+            for row, (example, guideline) in enumerate(rows)
+        ]
         completions = [policy.completion_ids(text) for text in batch.completions]
     sizes = Denominators.of(torch.tensor([len(ids) for ids in completions]), max_tokens=max(map(len, completions)))
     probability = torch.zeros((), device=policy.device)

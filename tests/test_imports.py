@@ -22,8 +22,8 @@ ALLOWED = {
     "artifacts": (),
     "merge": ("artifacts",),
     "lightning_modules": (
-        "datamodules.base",
         "datamodules.batch",
+        "datamodules.loading",
         "datamodules.prompts",
         "evaluation.answers",
         "artifacts",

@@ -73,9 +73,8 @@ class PerceptionMixture(VQADataModule):
                 yield text_row(row_id, rng, specialty, "say", scraps(rng, sentences))
 
     @override
-    def rows(self, guidelines: Collection[str] | None = None) -> list[tuple[Example, str, str]]:
-        """Training rows (example, "neutral", completion), each once: there is no other guideline here."""
-        return [(example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)) for example in self.splits["train"]]
+    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
+        yield example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)  # there is no other guideline here
 
 
 def corpus() -> Iterator[str]:

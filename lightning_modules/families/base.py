@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class VisionLanguageFamily(nn.Module):
         image_token_id: the placeholder that pictures occupy in `input_ids`.
         banned_token_ids: vision and control tokens, excluded alike when sampling and when scoring.
         hidden_size: width H of the language model.
+        to_input: turns an RGB picture into the vision tower's input. It holds nothing of the model, and its class can
+            be imported by name: loaders send it to their workers.
     """
 
     model: PreTrainedModel
@@ -49,6 +51,7 @@ class VisionLanguageFamily(nn.Module):
     image_token_id: int
     banned_token_ids: tuple[int, ...]
     hidden_size: int
+    to_input: Callable[[Image.Image], ImageInput]
 
     @property
     def eos_token_id(self) -> int:
@@ -100,9 +103,9 @@ class VisionLanguageFamily(nn.Module):
         end = [] if reply and reply[-1] == self.eos_token_id else [self.eos_token_id]
         return [*prompt, *reply, *end, *self.next_turn_ids(text)]
 
-    @abstractmethod
     def preprocess(self, image: Image.Image) -> ImageInput:
         """Turn an RGB picture into the vision tower's input."""
+        return self.to_input(image)
 
     @abstractmethod
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:

@@ -28,6 +28,22 @@ STRIDE = 32
 """Pixels per cell of the tower's feature map."""
 
 
+@dataclass(frozen=True)
+class PaddedSquare:
+    """A picture fitted into a square, black around it; see `VisionLanguageFamily.to_input`."""
+
+    side: int
+    """S, in pixels."""
+    n_tokens: int
+    """Placeholder tokens of every picture."""
+
+    def __call__(self, image: Image.Image) -> ImageInput:
+        """Pixels are (3, S, S) uint8."""
+        square = ImageOps.pad(image.convert("RGB"), (self.side, self.side), Image.Resampling.BICUBIC)
+        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.side, self.side, 3)
+        return ImageInput(pixels.permute(2, 0, 1).contiguous(), self.n_tokens)
+
+
 class Lite0SmolLM2(ChatMLFamily):
     """Cells of Lite0's feature map, pooled and projected, stand before the question.
 
@@ -78,6 +94,7 @@ class Lite0SmolLM2(ChatMLFamily):
         super().__init__()
         self.config = config if config is not None else self.Config()
         self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if self.config.random else self._load()
+        self.to_input = PaddedSquare(self.config.image_size, self.config.image_tokens)
         self.tower.requires_grad_(False)
         self.hidden_size = self.model.config.hidden_size
         self.projector = nn.Sequential(
@@ -120,13 +137,6 @@ class Lite0SmolLM2(ChatMLFamily):
     @override
     def picture_ids(self, image_tokens: Sequence[int]) -> list[int]:
         return [self.image_token_id] * sum(image_tokens)
-
-    @override
-    def preprocess(self, image: Image.Image) -> ImageInput:
-        size = self.config.image_size
-        square = ImageOps.pad(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(size, size, 3)
-        return ImageInput(pixels.permute(2, 0, 1).contiguous(), self.config.image_tokens)
 
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:

@@ -20,6 +20,21 @@ from lightning_modules.packing import ATTENTION, Attention
 CONTROL_TOKENS = (START, END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 
 
+@dataclass(frozen=True)
+class QwenPictures:
+    """Patches of a picture that was resized to whole patches; see `VisionLanguageFamily.to_input`."""
+
+    image_processor: Qwen2VLImageProcessorPil
+    merge: int
+    """Patches that become one token of the language model."""
+
+    def __call__(self, image: Image.Image) -> ImageInput:
+        """Pixels are (patches, values of one), and the grid is given."""
+        out = self.image_processor(images=[image], return_tensors="pt")
+        grid = tuple(out["image_grid_thw"][0].tolist())
+        return ImageInput(out["pixel_values"], grid[0] * grid[1] * grid[2] // self.merge, grid)
+
+
 class Qwen2_5_VL(ChatMLFamily):
     """A Qwen2.5-VL checkpoint in the hub's file layout."""
 
@@ -52,6 +67,7 @@ class Qwen2_5_VL(ChatMLFamily):
         super().__init__()
         self.config = config if config is not None else self.Config()
         self._build(weights)
+        self.to_input = QwenPictures(self.image_processor, self.model.config.vision_config.spatial_merge_size**2)
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids("<|image_pad|>")
         self.vision_start_id, self.vision_end_id = ids("<|vision_start|>"), ids("<|vision_end|>")
@@ -77,13 +93,6 @@ class Qwen2_5_VL(ChatMLFamily):
     def picture_ids(self, image_tokens: Sequence[int]) -> list[int]:
         start, end, place = self.vision_start_id, self.vision_end_id, self.image_token_id
         return [token for count in image_tokens for token in (start, *[place] * count, end)]
-
-    @override
-    def preprocess(self, image: Image.Image) -> ImageInput:
-        out = self.image_processor(images=[image], return_tensors="pt")
-        grid = tuple(out["image_grid_thw"][0].tolist())
-        merge = self.model.config.vision_config.spatial_merge_size**2
-        return ImageInput(out["pixel_values"], grid[0] * grid[1] * grid[2] // merge, grid)
 
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from datamodules.base import SPLITS, StepLoader, VQADataModule, uniform_hash
+from datamodules.base import SPLITS, VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError, Example
 from datamodules.prompts import NEUTRAL
 
@@ -82,15 +82,6 @@ def test_faults_are_told_with_the_specialty_and_the_root():
         Faulty(Faulty.Config(root="there"), specialty="teeth").setup()
 
 
-def test_without_traces_imitation_is_refused_by_name():
-    class Bare(Made):
-        def examples(self):
-            yield from (Example(f"p{i}", (), "which?", ("a", "b"), "a", f"q{i}") for i in range(40))
-
-    with pytest.raises(BadExampleError, match=r"'teeth'.*no training example carries a reasoning trace"):
-        Bare(specialty="teeth").sft_loader(1)
-
-
 @pytest.mark.parametrize(
     "bad",
     [{"val_fraction": 1.0}, {"test_fraction": -0.1}, {"val_fraction": 0.5, "test_fraction": 0.5}, {"batch_size": 0}],
@@ -98,32 +89,6 @@ def test_without_traces_imitation_is_refused_by_name():
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad)).split("_")[-1]):
         Made.Config(**bad)
-
-
-def loader(n_items: int, batch_size: int, n_steps: int, seed: int = 0) -> StepLoader:
-    return StepLoader(range(n_items), batch_size, list, seed, n_steps)
-
-
-@pytest.mark.parametrize(("n_items", "batch_size"), [(7, 3), (7, 7), (3, 7), (12, 4)])
-def test_every_item_comes_once_per_epoch_across_batch_borders(n_items, batch_size):
-    stream = [item for batch in loader(n_items, batch_size, 4 * n_items) for item in batch]
-    epochs = [stream[i : i + n_items] for i in range(0, 4 * n_items, n_items)]
-    assert all(sorted(epoch) == list(range(n_items)) for epoch in epochs)
-    assert n_items < 4 or len({tuple(epoch) for epoch in epochs}) > 1
-
-
-@pytest.mark.parametrize("stop", [0, 1, 5, 9])
-def test_a_loader_goes_on_where_its_state_was_taken(stop):
-    whole = list(loader(7, 3, 10))
-    first, second = loader(7, 3, 10), loader(7, 3, 10)
-    steps = iter(first)
-    used = [next(steps) for _ in range(stop)]
-    second.load_state_dict(first.state_dict())
-    assert used + list(second) == whole
-
-
-def test_another_seed_gives_another_order():
-    assert list(loader(50, 5, 10)) != list(loader(50, 5, 10, seed=1))
 
 
 def test_uniform_hash_is_uniform_and_separates_its_keys():

@@ -19,6 +19,7 @@ import datamodules
 from datamodules.assets import AssetError
 from datamodules.base import SPLITS, VQADataModule
 from datamodules.batch import BadExampleError, image_key, load_image
+from datamodules.loading import Feed
 from datamodules.released import ReleasedSet
 from tests.datamodules.released_shapes import SHAPES
 
@@ -109,11 +110,12 @@ def test_splits_hold_different_patients_and_every_answer_is_an_option(path):
     assert len(set(ids)) == len(ids)
     assert all(e.options.count(e.answer) == 1 for name in SPLITS for e in module.splits[name])
     if module.TEST_ONLY:
-        for loader in (lambda: module.sft_loader(1), lambda: module.question_loader(1, 1)):
+        for kind in ("rows", "questions"):
             with pytest.raises(BadExampleError, match="never a training set"):
-                loader()
+                module.training_batches(Feed(kind))
     else:
-        assert len(module.question_loader(2, 3)) == 3
+        batches = list(module.training_batches(Feed("questions", 2), 3))
+        assert [len({e.question_id for e in batch.examples}) for batch in batches] == [2, 2, 2]
     if not isinstance(module, ReleasedSet):
         assert module.rows(), "nothing to imitate"
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.batch import BadExampleError, Example, load_image
 from datamodules.check import quick_check
+from datamodules.loading import Feed
 from datamodules.medxpertqa import MedXpertQA
 from datamodules.mmedexpert import MMedExpert
 from datamodules.mmmu_med import MMMUMed
@@ -104,7 +105,7 @@ def test_medxpertqa_is_refused_as_training_data_before_anything_else(tmp_path):
     with pytest.raises(BadExampleError, match=r"'s': never a training set: .*authors"):
         quick_check(module)
     with pytest.raises(BadExampleError, match="never a training set"):
-        module.question_loader(1, 1)
+        module.training_batches(Feed("questions", 1))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Reference: the uninterrupted run, byte for byte. Run: pytest tests/experiment/test_resume.py."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -77,6 +78,21 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     assert cards(run) == cards(other)
     for points in curves(other).values():
         assert [step for step, _ in points] == sorted({step for step, _ in points})
+
+
+@pytest.mark.parametrize("name", ["dsa", "gba"])
+def test_workers_that_read_pictures_ahead_change_no_byte(lineage, tmp_path, monkeypatch, name):
+    settings = ["name=long", "trainer.max_steps=4", *FIT_ONLY[name == "dsa" and 2 :]]
+    whole, cut = lineage.copy(tmp_path / "whole"), lineage.copy(tmp_path / "cut")
+    assert whole.run(name, *settings) == 0
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=2, stop_at=3))
+    assert cut.run(name, *settings, "data.num_workers=2") == 130
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=2))
+    assert cut.run(name, *settings, "data.num_workers=2") == 0
+    run, other = whole.runs / "long/alpha", cut.runs / "long/alpha"
+    assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
+    assert curves(run) == curves(other)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow  # stops inside of stages are tested beside it, and in every phase in test_interrupts.py

@@ -1,11 +1,19 @@
 # Adapters, caches and bans; that scores equal the stock model is in test_packing.py. Run: pytest <this file>
+import os
+import pickle
+from functools import partial
+
 import pytest
 import torch
 
+from datamodules.batch import PictureError, image_key, load_image
+from lightning_modules import picture_reading
 from lightning_modules.adapters import LoRASettings
+from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2, PaddedSquare
 from lightning_modules.feature_cache import FeatureCache
+from lightning_modules.picture_reading import HeldPictures
 from lightning_modules.policy import Policy, unflatten
-from tests.conftest import randomise_adapter
+from tests.conftest import noise_image, randomise_adapter
 
 
 def test_zero_adapter_and_switching_leave_the_base_alone(tiny_policy, mixed_examples):
@@ -56,7 +64,85 @@ def test_the_feature_cache_is_bounded(tiny_policy, mixed_examples):
     prompts = [policy.prompt(example, "") for example in mixed_examples]
     policy.score(prompts, [[25]] * 4)
     assert policy.cache.held.bytes <= 40_000
-    assert policy._inputs.bytes <= 40_000
+    assert policy.pictures.held.bytes <= 40_000
+
+
+def test_pictures_that_workers_read_make_the_prompts_that_the_policy_makes(tiny_policy, mixed_examples):
+    sent = pickle.dumps(tiny_policy.read_picture)
+    assert len(sent) < 10_000  # no model in it
+    read = pickle.loads(sent)
+    for example in mixed_examples:
+        images = tuple(read(source) for source in example.images)
+        given = tiny_policy.prompts(example, ["", "reason."], images)
+        assert not any(tiny_policy.pictures.held.get(key) for key, _ in images)  # so it was not read a second time
+        own = tiny_policy.prompts(example, ["", "reason."])
+        for one, other in zip(given, own, strict=True):
+            assert (one.ids, one.shared, one.prefix) == (other.ids, other.shared, other.prefix)
+            assert torch.equal(one.positions, other.positions)
+            for (_, a), (_, b) in zip(one.images, other.images, strict=True):
+                assert torch.equal(a.pixels, b.pixels)
+                assert (a.grid, a.n_tokens) == (b.grid, b.n_tokens)
+
+
+def test_the_other_family_reads_pictures_without_its_model_too():
+    policy = Policy(Lite0SmolLM2(Lite0SmolLM2.Config(random=True)))
+    sent = pickle.dumps(policy.read_picture)
+    assert len(sent) < 10_000
+    key, item = pickle.loads(sent)(noise_image(0, 40, 70))
+    own_key, own = policy.pictures.read(noise_image(0, 40, 70))
+    assert key == own_key
+    assert torch.equal(item.pixels, own.pixels)
+
+
+def test_pictures_of_another_row_are_refused(tiny_policy, mixed_examples):
+    image = tiny_policy.read_picture(mixed_examples[0].images[0])
+    with pytest.raises(ValueError, match=r"'q1': got 1 images for 2 pictures"):
+        tiny_policy.prompt(mixed_examples[1], "", (image,))
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """What holds pictures, and the lists of those it opened and of those it preprocessed."""
+    opened, done, to_input = [], [], PaddedSquare(32, 1)
+    monkeypatch.setattr(picture_reading, "load_image", lambda source: opened.append(source) or load_image(source))
+    return HeldPictures(lambda image: done.append(image) or to_input(image), 10**9), opened, done
+
+
+def test_a_file_is_read_once_and_again_where_it_was_replaced(held, tmp_path):
+    pictures, opened, done = held
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    noise_image(0, 20, 20).save(path)
+    noise_image(0, 20, 20).save(other)
+    first = pictures.read(path)
+    assert pictures.read(path) == first
+    assert opened == [path]
+    assert pictures.read(other) == first  # of equal pixels: opened, and not preprocessed again
+    assert (opened, len(done)) == ([path, other], 1)
+    noise_image(1, 20, 20).save(path)
+    os.utime(path, ns=(1, 1))
+    assert pictures.read(path)[0] == image_key(load_image(path)) != first[0]
+    path.unlink()
+    with pytest.raises(PictureError, match=r"a\.png: no such image file"):
+        pictures.read(path)
+
+
+def test_a_picture_in_memory_is_looked_at_every_time_and_a_drawn_one_once(held):
+    pictures, opened, _ = held
+    image = noise_image(0, 20, 20)
+    first = pictures.read(image)[0]
+    image.putpixel((3, 3), (1, 2, 3))
+    assert pictures.read(image)[0] == image_key(image) != first
+    drawn = partial(noise_image, 2, 20, 20)
+    assert pictures.read(drawn) == pictures.read(drawn)
+    assert opened == [image, image, drawn]
+
+
+def test_what_no_longer_fits_is_read_again():
+    pictures = HeldPictures(PaddedSquare(32, 1), max_bytes=2 * 3 * 32 * 32)
+    drawn = [partial(noise_image, seed, 20, 20) for seed in range(4)]
+    expected = [image_key(source()) for source in drawn]
+    assert [pictures.read(source)[0] for source in drawn * 2] == expected * 2
+    assert len(pictures.held) == 2
 
 
 def test_control_tokens_in_a_question_stay_text(tiny_policy):

@@ -1,0 +1,89 @@
+"""Which items a training step takes: an endless stream of epochs, as a function of seed and step alone."""
+
+from __future__ import annotations
+
+import random
+
+
+class EndlessOrder:
+    """Steps of `size` items out of `n_items`, epoch after epoch.
+
+    Every epoch is a permutation of all items, drawn from (seed, epoch); a step may straddle two epochs. So no item is
+    left out of an epoch, and a step of which there is no whole number in an epoch costs nothing.
+
+    No item comes twice in a step. A step that straddles two epochs has taken the last items of the first one; those of
+    them that the second one would bring within the same step are moved back to just behind the step. The second epoch
+    stays a permutation, and all its other items stay in the order that was drawn.
+    """
+
+    def __init__(self, n_items: int, size: int, seed: int, *, spare: int = 0) -> None:
+        """Draw nothing yet.
+
+        Args:
+            n_items: items in all.
+            size: items per step, at least 1.
+            seed: of the order.
+            spare: further items that `spares` gives per step, at least 0.
+
+        Raises:
+            ValueError: a step and its spares would need more items than there are.
+        """
+        if size < 1 or spare < 0 or size + spare > n_items:
+            raise ValueError(f"got size={size} and spare={spare} for {n_items} items; a step repeats no item")
+        self.n_items, self.size, self.seed, self.spare = n_items, size, seed, spare
+        self._epochs: dict[int, list[int]] = {}
+
+    def step(self, step: int) -> list[int]:
+        """The items of a step, distinct, `size` of them."""
+        epoch, place = divmod(step * self.size, self.n_items)
+        items = self.epoch(epoch)[place : place + self.size]
+        return items if len(items) == self.size else items + self.epoch(epoch + 1)[: self.size - len(items)]
+
+    def spares(self, step: int) -> list[int]:
+        """`spare` more distinct items, none of the step's own, from a stream of their own: drawn from (seed, step)."""
+        own = set(self.step(step))
+        drawn = random.Random(f"{self.seed}:spare:{step}").sample(range(self.n_items), self.size + self.spare)
+        return [item for item in drawn if item not in own][: self.spare]
+
+    def epoch(self, epoch: int) -> list[int]:
+        """The permutation of an epoch, after what its first step has moved back."""
+        first = epoch
+        while first not in self._epochs and self._leans(first):
+            first -= 1
+        for number in range(first, epoch + 1):
+            order = self._epochs.get(number) or self._drawn(number)
+            self._epochs = {n: self._epochs[n] for n in (number - 1,) if n in self._epochs} | {number: order}
+        return self._epochs[epoch]
+
+    def _taken(self, epoch: int) -> int:
+        """Items of the epoch before that stand in the step at this epoch's beginning."""
+        return epoch * self.n_items % self.size
+
+    def _leans(self, epoch: int) -> bool:
+        """Whether what was moved in the epoch before can reach those items, so that it has to be known first.
+
+        Moving reaches the first `size` places of an epoch: this is rare, sets of more than two steps never lean.
+        """
+        taken = self._taken(epoch)
+        return taken > 0 and self.n_items - taken < self.size
+
+    def _drawn(self, epoch: int) -> list[int]:
+        order, taken = permutation(self.n_items, self.seed, epoch), self._taken(epoch)
+        if not taken:
+            return order
+        before = self._epochs.get(epoch - 1) or permutation(self.n_items, self.seed, epoch - 1)
+        held = set(before[-taken:])
+        kept: list[int] = []
+        moved: list[int] = []
+        for item in order:
+            if len(kept) == self.size - taken:
+                break
+            (moved if item in held else kept).append(item)
+        return kept + moved + order[len(kept) + len(moved) :]
+
+
+def permutation(n_items: int, seed: int, epoch: int) -> list[int]:
+    """All items in an order drawn from (seed, epoch); no global random state is touched."""
+    order = list(range(n_items))
+    random.Random(f"{seed}:{epoch}").shuffle(order)
+    return order
