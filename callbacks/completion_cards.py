@@ -23,7 +23,7 @@ from datamodules.batch import Batch, Example, load_image
 from datamodules.prompts import NEUTRAL, question_text
 
 if TYPE_CHECKING:
-    from lightning_modules.group import Group
+    from lightning_modules.rollouts import Rollouts
     from lightning_modules.stage import Stage
 
 WIDTH, PICTURE, LINE, MARGIN = 1000, 224, 17, 12
@@ -93,7 +93,7 @@ class CompletionCards(ExperimentCallback):
     def records(stage: Stage, probes: Sequence[Example], step: int) -> list[list[dict]]:
         """Per probe, what was answered and what it earned: a group of rollouts in RL, the greedy answer otherwise."""
         if hasattr(stage, "roll_out"):
-            return group_records(stage.roll_out(Batch(tuple(probes)), "probe", 0))
+            return rollout_records(stage.roll_out(Batch(tuple(probes)), "probe", 0))
         given = ask(stage.policy, probes, "", Decoding(max_new_tokens=96))
         return [[{"guideline": NEUTRAL, "completion": answer.completion}] for answer in given]
 
@@ -108,26 +108,27 @@ def forget(path: Path, step: int) -> bool:
     return step in steps
 
 
-def group_records(group: Group) -> list[list[dict]]:
+def rollout_records(rollouts: Rollouts) -> list[list[dict]]:
     """The first rollout of each guideline, per question."""
-    questions, k, g = group.shape
-    records = []
-    for question in range(questions):
-        rows = []
-        for index, name in enumerate(group.guidelines):
-            row = (question * k + index) * g
-            reward = group.rewards[row]
-            rows.append(
-                {
-                    "guideline": name,
-                    "completion": group.completions[row].text,
-                    "reward": {part: getattr(reward, part) for part in ("total", "correct", "format", "adherence")},
-                    "gate": reward.gate,
-                    "advantage": float(group.advantages[question, index, 0]),
-                }
-            )
-        records.append(rows)
-    return records
+    size = rollouts.layout.size
+    first = [place for place, (_, copy) in enumerate(rollouts.layout.places) if copy == 0]
+    return [
+        [rollout_record(rollouts, question * size + place) for place in first]
+        for question in range(len(rollouts.examples))
+    ]
+
+
+def rollout_record(rollouts: Rollouts, row: int) -> dict:
+    """What one rollout wrote and earned; rewards by term, unweighted."""
+    reward = rollouts.rewards[row]
+    return {
+        "guideline": rollouts.guideline(row),
+        "completion": rollouts.completions[row].text,
+        "reward": {"total": reward.total, **reward.parts},
+        "right": reward.right,
+        "gate": reward.gate,
+        "advantage": float(rollouts.advantages.flatten()[row]),
+    }
 
 
 def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image:
@@ -135,7 +136,7 @@ def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image
 
     Args:
         example: the question.
-        rows: what was answered, as `group_records` gives it.
+        rows: what was answered, as `rollout_records` gives it.
         title: first line.
     """
     lines: list[tuple[str, tuple[int, int, int]]] = [(title, FAINT)]
@@ -177,7 +178,7 @@ def headline(row: dict) -> str:
 
 def colour(row: dict) -> tuple[int, int, int]:
     """Green for a right answer, red for a wrong one, grey where nothing was scored."""
-    return FAINT if "reward" not in row else GOOD if row["reward"]["correct"] else BAD
+    return FAINT if "reward" not in row else GOOD if row["right"] else BAD
 
 
 def wrapped(text: str, width: int = 104, limit: int = 12) -> list[str]:

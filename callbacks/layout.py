@@ -28,11 +28,23 @@ CHARTS: dict[str, dict[str, str]] = {
         "ratio clipped from below": "train/clip_fraction/low",
         "ratio clipped from above": "train/clip_fraction/high",
         "gradient norm": "train/grad_norm",
+        "learning rate": "train/learning_rate",
+    },
+    "validation": {
+        "right answers": "val/accuracy/*",
+        "parsed": "val/parsed/*",
+        "loss (nats per token)": "val/loss",
+    },
+    "does the neutral prompt learn": {
+        "accuracy: guided less neutral": "train/prompt_gap/correct",
+        "pass@k, neutral": "train/prompt_gap/neutral_pass_at_k",
+        "pass@k, guided": "train/prompt_gap/guided_pass_at_k",
     },
     "groups without a signal": {
         "of total reward": "train/dead_groups/total",
         "of correctness": "train/dead_groups/correct",
         "of form": "train/dead_groups/format",
+        "rows whose advantage is zero": "train/dead_rows",
     },
     "completions": {
         "length (tokens)": "train/completion/tokens",
@@ -46,7 +58,7 @@ CHARTS: dict[str, dict[str, str]] = {
 """Category -> title -> tag. Every chart draws this tag of every run that is ticked: the specialties of an experiment,
 and GBA beside its GRPO control, share one chart."""
 
-GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "best reward"}
+GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "most right answers"}
 """Last part of `train/guideline/<name>/<quantity>` -> how its category is called."""
 
 
@@ -98,5 +110,5 @@ def scalar_layout(guidelines: tuple[str, ...]) -> Layout:
 
 
 def anchored(tag: str) -> str:
-    """A regular expression that matches this tag and no longer one."""
-    return f"^{re.escape(tag)}$"
+    """A regular expression that matches this tag and no longer one; `*` stands for any one part of a tag."""
+    return f"^{re.escape(tag).replace(re.escape('*'), '[^/]+')}$"

@@ -32,7 +32,7 @@ def example(image: Image.Image, question: str = "how long is the bar?", answer: 
 
 def row(text: str) -> dict:
     reward = {"total": 1.1, "correct": 1.0, "format": 1.0, "adherence": None}
-    return {"guideline": "bayesian", "completion": text, "reward": reward, "gate": None, "advantage": -0.5}
+    return {"guideline": "bayesian", "completion": text, "reward": reward, "right": True, "gate": None, "advantage": -0.5}
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
