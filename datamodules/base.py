@@ -53,6 +53,8 @@ class VQADataModule(L.LightningDataModule):
         """What traces put into the answer block: the option's letter, or its text; strict scoring reads both."""
         batch_size: int = 16
         """Rows per training batch; at least 1."""
+        val_questions: int = 32
+        """Questions of the validation split that are asked while training, the first in hash order; at least 0."""
 
         def __post_init__(self) -> None:
             if not 0 <= self.val_fraction < 1 or not 0 <= self.test_fraction < 1:
@@ -61,6 +63,8 @@ class VQADataModule(L.LightningDataModule):
                 raise ValueError("val_fraction + test_fraction must be below 1, or nothing is left to train on")
             if self.batch_size < 1:
                 raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+            if self.val_questions < 0:
+                raise ValueError(f"val_questions must be at least 0, got {self.val_questions}")
 
     def __init__(self, config: Config | None = None, *, specialty: str = "", seed: int = 0) -> None:
         """Keep the configuration; nothing is read before the first split is asked for.
@@ -193,6 +197,24 @@ class VQADataModule(L.LightningDataModule):
         self.require_training()
         return StepLoader(self.splits["train"], questions_per_step, collate_questions, self.seed, n_steps)
 
+    @override
+    def train_dataloader(self) -> StepLoader:
+        trainer, steps = self.trainer, 2 * self.trainer.max_steps  # skipped updates are made up for
+        feed = trainer.lightning_module.feed()
+        if feed.kind == "rows":
+            loader = self.sft_loader(steps, feed.guidelines)
+        else:
+            loader = self.question_loader(feed.size or self.config.batch_size, steps)
+        loader.rank, loader.ranks = trainer.global_rank, trainer.world_size
+        return loader
+
+    @override
+    def val_dataloader(self) -> list[Batch]:
+        """The validation questions of this rank, one batch of at most `batch_size` after the other."""
+        own = self.splits["val"][: self.config.val_questions][self.trainer.global_rank :: self.trainer.world_size]
+        size = self.config.batch_size
+        return [Batch(tuple(own[first : first + size])) for first in range(0, len(own), size)]
+
 
 class StepLoader:
     """Batches as a pure function of (seed, step), so that a resumed run sees what the uninterrupted one would have.
@@ -214,6 +236,7 @@ class StepLoader:
         """
         self.items, self.batch_size, self.collate, self.seed, self.n_steps = items, batch_size, collate, seed, n_steps
         self.step = 0
+        self.rank, self.ranks = 0, 1
 
     def __len__(self) -> int:
         return self.n_steps
@@ -222,7 +245,7 @@ class StepLoader:
         while self.step < self.n_steps:
             first = self.step * self.batch_size
             self.step += 1  # before the yield: a checkpoint taken while the batch is in use counts it as done
-            yield self.collate([self.items[self.index(first + i)] for i in range(self.batch_size)])
+            yield self.collate([self.items[self.index(first + i)] for i in range(self.rank, self.batch_size, self.ranks)])
 
     def index(self, position: int) -> int:
         """The item at a position of the endless stream of epochs."""
@@ -248,7 +271,7 @@ def epoch_order(n_items: int, seed: int, epoch: int) -> list[int]:
 
 def collate_rows(rows: Sequence[tuple[Example, str, str]]) -> Batch:
     """Transpose (example, guideline, completion) rows into a batch."""
-    examples, guidelines, completions = zip(*rows, strict=True)
+    examples, guidelines, completions = zip(*rows, strict=True) if rows else ((), (), ())
     return Batch(examples, guidelines, completions)
 
 
