@@ -27,7 +27,6 @@ CHARTS: dict[str, dict[str, str]] = {
         "entropy (nats)": "train/entropy_nats",
         "ratio clipped from below": "train/clip_fraction/low",
         "ratio clipped from above": "train/clip_fraction/high",
-        "gradient norm": "train/grad_norm",
     },
     "groups without a signal": {
         "of total reward": "train/dead_groups/total",
@@ -40,6 +39,11 @@ CHARTS: dict[str, dict[str, str]] = {
         "parsed": "train/completion/parsed",
         "gated": "train/completion/gated",
         "letters away from the right mix": "train/completion/letter_distance",
+    },
+    "steps": {
+        "learning rate": "train/learning_rate",
+        "gradient norm": "train/grad_norm",
+        "steps skipped, not finite": "train/bad_steps",
     },
     "imitation": {"loss (nats per token)": "train/loss", "token probability": "train/token_probability"},
 }
@@ -63,7 +67,8 @@ class ScalarLayout(ExperimentCallback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write(tuple(getattr(pl_module, "guidelines", ())))
+        if trainer.is_global_zero:
+            self.write(tuple(getattr(pl_module, "guidelines", ())))
 
     def write(self, guidelines: tuple[str, ...]) -> None:
         """Write the layout unless it is there.

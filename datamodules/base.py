@@ -245,7 +245,9 @@ class StepLoader:
         while self.step < self.n_steps:
             first = self.step * self.batch_size
             self.step += 1  # before the yield: a checkpoint taken while the batch is in use counts it as done
-            yield self.collate([self.items[self.index(first + i)] for i in range(self.rank, self.batch_size, self.ranks)])
+            yield self.collate(
+                [self.items[self.index(first + i)] for i in range(self.rank, self.batch_size, self.ranks)]
+            )
 
     def index(self, position: int) -> int:
         """The item at a position of the endless stream of epochs."""

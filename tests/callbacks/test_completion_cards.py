@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, forget, wrapped
+from artifacts.step_records import forget
+from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, wrapped
 from datamodules.batch import Example
 
 HOSTILE = {
