@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, and whose bytes are known: Lightning's CheckpointIO over files beside each other.
+"""Checkpoints that are whole or absent, and whose bytes are known: a CheckpointIO for Lightning.
 
     last.ckpt             the checkpoint        last.ckpt.json            its size and sha256
     last.ckpt.before      the one before it     last.ckpt.before.json     likewise
@@ -115,7 +115,7 @@ def verify(path: Path) -> None:
     """
     if record_of(path) not in recorded(path):
         raise CheckpointError(
-            f"{path}: is damaged: its sha256 is not the one in {record_file(path).name} of {_way_out(path)}"
+            f"{path}: is damaged: its sha256 is not the one in {record_file(path).name} of what {_way_out(path)}"
         )
 
 

@@ -28,7 +28,7 @@ from artifacts.ranks import is_first
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
-    """Record the state of a run or of an experiment in its folder's status.json; of several processes the first does."""
+    """Record the state of a run or of an experiment in its folder's status.json; the first process does."""
     if not is_first():
         return
     status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}

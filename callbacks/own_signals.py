@@ -11,8 +11,8 @@ from typing_extensions import override
 class OwnSignals(L.Callback):
     """Puts our handlers back in place of Lightning's.
 
-    Lightning's handler of SIGTERM speaks to the other devices from inside the signal, where they do not listen: a run on
-    several devices would hang, or take the word for a gradient.
+    Lightning's handler of SIGTERM speaks to the other devices from inside the signal, where they do not listen: a run
+    on several devices would hang, or take the word for a gradient.
     """
 
     def __init__(self, take: Callable[[], None]) -> None:

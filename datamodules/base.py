@@ -209,11 +209,24 @@ class VQADataModule(L.LightningDataModule):
         return loader
 
     @override
-    def val_dataloader(self) -> list[Batch]:
+    def val_dataloader(self) -> ValidationLoader:
         """The validation questions of this rank, one batch of at most `batch_size` after the other."""
         own = self.splits["val"][: self.config.val_questions][self.trainer.global_rank :: self.trainer.world_size]
         size = self.config.batch_size
-        return [Batch(tuple(own[first : first + size])) for first in range(0, len(own), size)]
+        return ValidationLoader(tuple(Batch(tuple(own[first : first + size])) for first in range(0, len(own), size)))
+
+
+@dataclass(frozen=True)
+class ValidationLoader:
+    """Batches of validation questions."""
+
+    batches: tuple[Batch, ...]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
 
 
 class StepLoader:

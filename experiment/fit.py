@@ -163,8 +163,8 @@ def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpo
     """
     if (fit.keep == "best" or fit.patience) and not data.splits["val"][: data.config.val_questions]:
         raise ValueError(
-            f"specialty {data.specialty!r}: fit.keep=best and fit.patience need validation questions, and there are none; "
-            "are val_fraction and val_questions above 0?"
+            f"specialty {data.specialty!r}: fit.keep=best and fit.patience need validation questions, of which "
+            "there are none; are val_fraction and val_questions above 0?"
         )
     if fit.keep == "last":
         return None
@@ -182,8 +182,10 @@ def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpo
 
 def early_stopping(fit: Fit, specialty: str) -> list[EarlyStopping]:
     """Ends the run when validations do not get better, where that is asked for."""
+    if not fit.patience:
+        return []
     monitor = f"val/accuracy/{specialty}"
-    return [EarlyStopping(monitor, patience=fit.patience, mode="max", check_on_train_epoch_end=False)][: fit.patience]
+    return [EarlyStopping(monitor, patience=fit.patience, mode="max", check_on_train_epoch_end=False)]
 
 
 def kept_weights(trainer: L.Trainer, stage: Stage, best: ModelCheckpoint | None) -> Kept:
@@ -205,11 +207,15 @@ def tensorboard(
         context: of the experiment.
         specialty: the run.
         stage: knows its metrics.
-        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn.
+        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn. None
+            starts anew.
     """
     name, folder = context.experiment.name, context.experiment.runs_dir
-    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, purge_step=resumed or 0)
+    purge = {} if resumed is None else {"purge_step": resumed}
+    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, **purge)
     if resumed is None and is_first():
+        for leftover in Path(logger.log_dir).glob("events.out.tfevents.*"):
+            leftover.unlink()  # of a run that was killed before its first checkpoint
         names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
         for summary in hparams(flat(context.resolved), names):
             logger.experiment.file_writer.add_summary(summary)
@@ -225,7 +231,11 @@ def quiet_lightning() -> None:
     """Silence what Lightning says at every fit about devices and other products; its warnings of substance stay."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*smaller than the logging interval.*", ".*in eval mode at the start of training.*"):
+    for message in (
+        ".*smaller than the logging interval.*",
+        ".*in eval mode at the start of training.*",
+        ".*overridden `transfer_batch_to_device`.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
 
 

@@ -57,9 +57,7 @@ def save_result(
     """
     spoilt = [name for name, parameter in stage.trained.items() if not bool(parameter.isfinite().all())]
     if spoilt:
-        raise RuntimeError(
-            f"{specialty}: {spoilt[0]} is not finite after step {kept.step}; nothing is left of this run"
-        )
+        raise RuntimeError(f"{specialty}: {spoilt[0]} is not finite after step {kept.step}; no result is written")
     run, family = context.folder.run(specialty), stage.policy.family
     beneath = context.experts_beneath(specialty)
     parent = {"sha256": adapter_sha256(beneath[-1][1]), "specialty": specialty} if beneath else None

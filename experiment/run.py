@@ -176,7 +176,7 @@ def check_devices(context: ExperimentContext) -> None:
     if has_several_devices(experiment) and experiment.module is not None:
         if experiment.workers > 1:
             problem(
-                "workers", experiment.workers, "several specialties at a time on several devices each; set workers=1"
+                "workers", experiment.workers, "specialties take turns where each is on several devices; set workers=1"
             )
         if isinstance(experiment.fit.val_every, str):
             message = "the clocks of several devices do not agree on when to validate; give a number of batches"

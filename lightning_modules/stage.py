@@ -122,6 +122,7 @@ class Stage(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold only what is trained
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a device may have no validation question
         self.context, self.config = context, config
         self.policy = context.policy
         self.clock = PhaseClock()
@@ -179,6 +180,7 @@ class Stage(L.LightningModule):
         with self.clock.phase("backward"):
             loss = summed_in_pieces(pieces, parameters)
             self.manual_backward(loss * self.trainer.world_size)  # strategies average gradients over devices
+            loss = loss.detach()
         with self.clock.phase("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
             metrics = {"train/learning_rate": float(optimizer.param_groups[-1]["lr"])}
@@ -257,7 +259,7 @@ class Stage(L.LightningModule):
             self.validation.add_loss(loss, tokens)
 
     def validation_loss(self, batch: Batch) -> tuple[float, int]:
-        """Mean loss of a batch of validation questions in nats per token, and the tokens; none unless a stage has it."""
+        """Mean loss of validation questions in nats per token, and its tokens; none unless a stage has one."""
         return 0.0, 0
 
     @override
@@ -281,7 +283,7 @@ class Stage(L.LightningModule):
         if spoilt:
             raise RuntimeError(
                 f"step {self.batches_done}: {len(spoilt)} of {len(trained)} trained weights are not finite, "
-                f"{spoilt[0]} the first; no checkpoint is written. Is learning_rate too high? The last checkpoint stands"
+                f"{spoilt[0]} the first; no checkpoint is written, the last one stands. Is learning_rate too high?"
             )
         checkpoint["state_dict"] = {name: v for name, v in checkpoint["state_dict"].items() if name in trained}
         checkpoint["batches_done"] = self.batches_done

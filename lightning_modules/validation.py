@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -59,7 +60,9 @@ class Validation(nn.Module):
             f"val/parsed/{self.specialty}": self.parsed,
             "val/loss": self.loss,
         }
-        found = {tag: float(metric.compute()) for tag, metric in named.items()}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a mean of nothing, which is left out below
+            found = {tag: float(metric.compute()) for tag, metric in named.items()}
         for metric in named.values():
             metric.reset()
         return {tag: value for tag, value in found.items() if value == value}  # 0 / 0: nothing was counted

@@ -24,6 +24,7 @@ ALLOWED = {
     "lightning_modules": (
         "datamodules.base",
         "datamodules.batch",
+        "datamodules.loading",
         "datamodules.prompts",
         "evaluation.answers",
         "artifacts",
