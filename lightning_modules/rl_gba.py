@@ -10,15 +10,16 @@ Choice: the advantage formula and every hyper-parameter are ours, the paper publ
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.base import VQADataModule
 from datamodules.batch import Batch
+from datamodules.loading import Feed
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.functional import policy_loss, reductions
 from lightning_modules.functional.advantages import guideline_based_advantages
@@ -37,7 +38,7 @@ class GBA(Stage):
     kind = "gba"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Stage.Config):
         """Hyper-parameters of GBA; `guidelines: [neutral]` with `lambda_: 1` and `tau: .inf` is GRPO."""
 
         guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
@@ -86,18 +87,11 @@ class GBA(Stage):
         """Seed of the second adapter's A."""
         learning_rate: float = 5e-4
         """Peak of the schedule."""
-        warmup_steps: int = 2
-        """Optimiser steps of linear warm-up."""
-        max_grad_norm: float = 1.0
-        """Gradients are scaled down to this norm."""
-        micro_batch_tokens: int = 16384
-        """Bound on tokens per forward pass, shared prefixes counted once; the gradient does not depend on it."""
-        checkpoint_layers: bool = False
-        """Compute activations again in the backward pass: less memory, about a third slower."""
-        max_bad_steps: int = 3
-        """Non-finite updates in a row that are skipped before training stops."""
+        warmup: float = 2.0
+        """Linear rise: below 1 a share of all steps, from 1 on a number of steps."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             ranges = {
                 "guidelines must name at least one": len(self.guidelines) >= 1,
                 "guidelines must not repeat": len(set(self.guidelines)) == len(self.guidelines),
@@ -108,14 +102,12 @@ class GBA(Stage):
                 "tau must be at least 0": self.tau >= 0,
                 "priors must be positive": all(value > 0 for value in self.priors.values()),
                 "beta must be at least 0": self.beta >= 0,
-                "micro_batch_tokens must be at least 1": self.micro_batch_tokens >= 1,
                 "clip_low must lie in [0, 1]": 0 <= self.clip_low <= 1,
                 "clip_high must be at least 0": self.clip_high >= 0,
                 "updates_per_rollout must be at least 1": self.updates_per_rollout >= 1,
                 "temperature must be above 0": self.temperature > 0,
                 "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
                 "lora_rank must be at least 1": self.lora_rank >= 1,
-                "learning_rate must be above 0": self.learning_rate > 0,
                 "reward_adherence must lie in [0, reward_correct), or a wrong answer could outscore a right one": 0
                 <= self.reward_adherence
                 < self.reward_correct,
@@ -135,9 +127,7 @@ class GBA(Stage):
         Raises:
             ValueError: the reward weights would let a wrong answer outscore a right one.
         """
-        super().__init__(context)
-        self.config = config if config is not None else self.Config()
-        self.automatic_optimization = False
+        super().__init__(context, config if config is not None else self.Config())
         c = self.config
         self.weights = RewardWeights(c.reward_correct, c.reward_format, c.reward_adherence)
         self.guidelines = context.guidelines_named(c.guidelines)
@@ -153,14 +143,11 @@ class GBA(Stage):
             )
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
-        if self.config.checkpoint_layers:
-            self.policy.checkpoint_layers()
         self.group: Group | None = None  # the newest rollouts, for cards and samples
-        self.bad_steps = 0
 
     @override
-    def dataloader(self, data: VQADataModule, n_steps: int):
-        return data.question_loader(self.config.questions_per_step, n_steps)
+    def feed(self) -> Feed:
+        return Feed("questions", size=self.config.questions_per_step)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:
@@ -174,7 +161,7 @@ class GBA(Stage):
         for update in range(c.updates_per_rollout):
             found = self.update(group, first=update == 0)
             metrics |= found if update == 0 else {name: v for name, v in found.items() if "clip_fraction" in name}
-        self.report(metrics)
+        self.report(metrics, shown=("train/reward/total", "train/reward/correct", "train/kl/ref_nats"))
 
     def roll_out(self, batch: Batch, purpose: str, step: int) -> Group:
         """Answer each question K x g times, reward the answers and weigh them against each other.
@@ -207,54 +194,40 @@ class GBA(Stage):
         Returns:
             Its metrics by TensorBoard tag.
         """
-        c, optimizer = self.config, self.optimizers()
+        c = self.config
         sizes = reductions.Denominators.of(group.lengths, c.max_new_tokens)
         totals: dict[str, float] = {}
-        scored = 0
-        for rows in group.micro_batches(c.micro_batch_tokens, skip_zero_advantage=c.beta == 0):
-            prompts, ids = group.rows(rows)
-            ref_logps = self.reference_logps(prompts, ids) if c.beta > 0 else None
-            with self.clock.phase("forward"):
-                scores = self.policy.score(prompts, ids, c.temperature)
-                self.clock.count("train_tokens", scores.tokens)
-                if first:
-                    group.remember_old_logps(rows, scores.logps.detach())
-                loss, parts = self.loss(
-                    scores.logps,
-                    group.old_logps_of(rows),
-                    ref_logps,
-                    group.advantages_of(rows).to(scores.logps),
-                    scores.completion_mask,
-                    sizes,
-                )
-            self.manual_backward(loss)
-            scored += int(scores.completion_mask.sum())
-            for name, value in (parts | group.drift(rows, scores)).items():
-                totals[name] = (
-                    max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
-                )
-        with self.clock.phase("optimizer"):
-            norm = torch.nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], c.max_grad_norm)
-            if bool(torch.isfinite(norm)):
-                optimizer.step()
-                self.bad_steps = 0
-            else:
-                self.skip_bad_step(group)
-            optimizer.zero_grad()
-            self.lr_schedulers().step()
+        scored = [0]
+
+        def pieces() -> Iterator[Tensor]:
+            for rows in group.micro_batches(c.micro_batch_tokens, skip_zero_advantage=c.beta == 0):
+                prompts, ids = group.rows(rows)
+                ref_logps = self.reference_logps(prompts, ids) if c.beta > 0 else None
+                with self.clock.phase("forward"):
+                    scores = self.policy.score(prompts, ids, c.temperature)
+                    self.clock.count("train_tokens", scores.tokens)
+                    if first:
+                        group.remember_old_logps(rows, scores.logps.detach())
+                    loss, parts = self.loss(
+                        scores.logps,
+                        group.old_logps_of(rows),
+                        ref_logps,
+                        group.advantages_of(rows).to(scores.logps),
+                        scores.completion_mask,
+                        sizes,
+                    )
+                yield loss
+                scored[0] += int(scores.completion_mask.sum())
+                for name, value in (parts | group.drift(rows, scores)).items():
+                    totals[name] = (
+                        max(totals.get(name, 0.0), value) if name.endswith("_max") else totals.get(name, 0.0) + value
+                    )
+
+        found = self.optimise(pieces(), [example.question_id for example in group.examples])
         for name in totals:  # means over the tokens that were scored: rows without an advantage may have been left out
             if name == "train/entropy_nats" or name.startswith("train/clip_fraction/"):
-                totals[name] *= sizes.tokens / scored
-        return totals | {"train/grad_norm": float(norm)}
-
-    def report(self, metrics: dict[str, float]) -> None:
-        """Write a batch's metrics under the number of batches before it, as Lightning does for other stages.
-
-        `self.log` would repeat an earlier value of what is undefined this time; here it is left out.
-        """
-        self.logger.log_metrics(metrics, step=self.trainer.fit_loop.epoch_loop._batches_that_stepped)
-        shown = ("train/reward/total", "train/reward/correct", "train/kl/ref_nats")
-        self.log_dict({name: metrics[name] for name in shown if name in metrics}, prog_bar=True, logger=False)
+                totals[name] *= sizes.tokens / scored[0]
+        return totals | found
 
     def loss(
         self,
@@ -304,27 +277,3 @@ class GBA(Stage):
         """(B, T) nats under the frozen DSA expert: the same model with the second adapter off."""
         with self.clock.phase("reference"), self.policy.acting(self.context.start):
             return self.policy.score(prompts, ids, self.config.temperature).logps
-
-    def skip_bad_step(self, group: Group) -> None:
-        """Leave the weights alone, keep the rows that caused it, and stop after `max_bad_steps` in a row.
-
-        Raises:
-            RuntimeError: too many in a row.
-        """
-        self.bad_steps += 1
-        ids = [example.question_id for example in group.examples]
-        self.print(f"step {self.trainer.global_step}: the gradient is not finite; skipped. Questions: {ids}")
-        if self.bad_steps >= self.config.max_bad_steps:
-            raise RuntimeError(
-                f"{self.bad_steps} non-finite updates in a row at step {self.trainer.global_step} on questions {ids}; "
-                "is learning_rate too high, or an image corrupt?"
-            )
-
-    @override
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["bad_steps"] = self.bad_steps
-
-    @override
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.bad_steps = checkpoint.get("bad_steps", 0)
