@@ -24,10 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.durable import write_text
+from artifacts.ranks import is_first
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
-    """Record the state of a run or of an experiment in its folder's status.json."""
+    """Record the state of a run or of an experiment in its folder's status.json; the first process does."""
+    if not is_first():
+        return
     status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
     write_text(folder / "status.json", json.dumps(status, indent=2) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,31 +25,50 @@ def stop_alike() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+class Waiting:
+    """Tells whether a signal is waiting, when it is called; whoever asks stops at the next safe point."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self.before = {number: signal.getsignal(number) for number in heeded()}
+
+    def __call__(self) -> bool:
+        """Whether a signal is waiting."""
+        return bool(self.signals)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal; the second one strikes."""
+        if self.signals:
+            raise KeyboardInterrupt
+        self.signals.append(number)
+        print("\nstopping at the end of this step; once more to stop at once", flush=True)
+
+    def take(self) -> None:
+        """Hear the signals, also after others have put their own handlers in place."""
+        for number in self.before:
+            signal.signal(number, self.note)
+
+    def give_back(self) -> None:
+        """Restore the handlers that were found."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
-def deferred() -> Iterator[Callable[[], bool]]:
+def deferred() -> Iterator[Waiting]:
     """Hold the first signal back, so that it does not strike in the middle of a write; a second one strikes at once.
 
     Yields:
-        A function that tells whether a signal is waiting; whoever asks stops at the next safe point.
+        What tells whether a signal is waiting.
 
     Raises:
         KeyboardInterrupt: at the end of the block, if a signal is still waiting.
     """
-    waiting: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if waiting:
-            raise KeyboardInterrupt
-        waiting.append(number)
-        print("\nstopping at the end of this step; once more to stop at once", flush=True)
-
-    before = {number: signal.getsignal(number) for number in heeded()}
-    for number in before:
-        signal.signal(number, note)
+    waiting = Waiting()
+    waiting.take()
     try:
-        yield lambda: bool(waiting)
+        yield waiting
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if waiting:
+        waiting.give_back()
+    if waiting():
         raise KeyboardInterrupt

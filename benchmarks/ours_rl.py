@@ -141,7 +141,7 @@ def config(work_name: str, group_size: int) -> PolicyGradient.Config:
         lora_rank=work.RANK,
         lora_alpha=float(work.ALPHA),
         learning_rate=work.LEARNING_RATE,
-        warmup=0,
+        warmup=0.0,
         max_grad_norm=work.MAX_GRAD_NORM,
         micro_batch_tokens=work.MICRO_ROWS * (work.PROMPT_TOKENS + work.COMPLETION_TOKENS),
     )

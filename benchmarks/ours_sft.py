@@ -7,9 +7,9 @@ gradient.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 
-import torch
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -28,10 +28,11 @@ class MadeSFT(SFTLoRA):
     first_norm = 0.0
 
     @override
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.global_step == 0:  # before clipping
-            gradients = [p.grad for p in self.parameters() if p.grad is not None]
-            self.first_norm = float(torch.nn.utils.get_total_norm(gradients))
+    def optimise(self, pieces: Iterable[Tensor], rows: Sequence[str]) -> dict[str, float]:
+        metrics = super().optimise(pieces, rows)
+        if self.global_step == 1:
+            self.first_norm = metrics["train/grad_norm"]
+        return metrics
 
 
 def batches(tokens, work_name: str) -> DataLoader:
@@ -58,11 +59,12 @@ def main(given: argparse.Namespace) -> dict:
         lora_rank=work.RANK,
         lora_alpha=float(work.ALPHA),
         learning_rate=work.LEARNING_RATE,
-        warmup_steps=0,
+        warmup=0.0,
+        max_grad_norm=work.MAX_GRAD_NORM,
     )
     stage = MadeSFT(config, context=StageContext(ours.CountedPolicy(family)))
     made_model.fill_adapter(family.model)
-    trainer = ours.trainer(given.steps + 1, recorder, values, gradient_clip_val=work.MAX_GRAD_NORM)
+    trainer = ours.trainer(given.steps + 1, recorder, values)
     rows = batches(family.tokenizer, given.work)
     with PeakMemory() as memory:
         trainer.fit(stage, train_dataloaders=rows)

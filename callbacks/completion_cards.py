@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from typing_extensions import override
 
 from answering.asking import ask
 from answering.decoding import Decoding
-from artifacts.durable import write_text
+from artifacts.step_records import append, forget
 from callbacks.experiment_callback import ExperimentCallback
-from callbacks.resume_point import batches_done
 from datamodules.batch import Batch, Example, load_image
 from datamodules.prompts import NEUTRAL, question_text
 
@@ -57,7 +55,8 @@ class CompletionCards(ExperimentCallback):
         step = trainer.global_step
         self.shown_at = step
         # An interrupted run may have come further than its checkpoint; what it showed there is withdrawn.
-        if forget(self.records_file(pl_module), step) or step == 0:
+        shown = trainer.is_global_zero and forget(self.records_file(pl_module), step)
+        if trainer.strategy.broadcast(shown) or step == 0:
             self.show(trainer, pl_module)
 
     @override
@@ -78,16 +77,21 @@ class CompletionCards(ExperimentCallback):
         data = self.experiment.data(specialty)
         probes = (data.splits["val"] or data.splits["train"])[: self.config.slots]
         records = self.records(stage, probes, trainer.global_step)
-        writer = trainer.logger.experiment
+        if not trainer.is_global_zero:
+            return
+        writer, step = trainer.logger.experiment, trainer.global_step
         for slot, (example, rows) in enumerate(zip(probes, records, strict=True)):
-            card = draw_card(example, rows, f"{specialty}, step {trainer.global_step}")
+            card = draw_card(example, rows, f"{specialty}, step {step}")
             tag = f"samples/{specialty}/{slot}"
-            writer.add_image(tag, np.asarray(card), batches_done(trainer), dataformats="HWC")
-        with open(self.records_file(stage), "a", encoding="utf-8") as file:
-            for example, rows in zip(probes, records, strict=True):
-                for row in rows:
-                    record = {"step": trainer.global_step, "question_id": example.question_id, "gold": example.letter}
-                    file.write(json.dumps(record | row) + "\n")
+            writer.add_image(tag, np.asarray(card), stage.batches_done, dataformats="HWC")
+        append(
+            self.records_file(stage),
+            [
+                {"step": step, "question_id": example.question_id, "gold": example.letter} | row
+                for example, rows in zip(probes, records, strict=True)
+                for row in rows
+            ],
+        )
 
     @staticmethod
     def records(stage: Stage, probes: Sequence[Example], step: int) -> list[list[dict]]:
@@ -96,16 +100,6 @@ class CompletionCards(ExperimentCallback):
             return rollout_records(stage.roll_out(Batch(tuple(probes)), "probe", 0))
         given = ask(stage.policy, probes, "", Decoding(max_new_tokens=96))
         return [[{"guideline": NEUTRAL, "completion": answer.completion}] for answer in given]
-
-
-def forget(path: Path, step: int) -> bool:
-    """Drop records from a step on, and a line that was cut off; returns whether that very step had been shown."""
-    if not path.exists():
-        return False
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    steps = [json.loads(line)["step"] for line in lines]
-    write_text(path, "".join(line for line, at in zip(lines, steps, strict=True) if at < step))
-    return step in steps
 
 
 def rollout_records(rollouts: Rollouts) -> list[list[dict]]:

@@ -27,8 +27,12 @@ CHARTS: dict[str, dict[str, str]] = {
         "entropy (nats)": "train/entropy_nats",
         "ratio clipped from below": "train/clip_fraction/low",
         "ratio clipped from above": "train/clip_fraction/high",
-        "gradient norm": "train/grad_norm",
-        "learning rate": "train/learning_rate",
+    },
+    "groups without a signal": {
+        "of total reward": "train/dead_groups/total",
+        "of correctness": "train/dead_groups/correct",
+        "of form": "train/dead_groups/format",
+        "rows whose advantage is zero": "train/dead_rows",
     },
     "validation": {
         "right answers": "val/accuracy/*",
@@ -40,12 +44,6 @@ CHARTS: dict[str, dict[str, str]] = {
         "pass@k, neutral": "train/prompt_gap/neutral_pass_at_k",
         "pass@k, guided": "train/prompt_gap/guided_pass_at_k",
     },
-    "groups without a signal": {
-        "of total reward": "train/dead_groups/total",
-        "of correctness": "train/dead_groups/correct",
-        "of form": "train/dead_groups/format",
-        "rows whose advantage is zero": "train/dead_rows",
-    },
     "completions": {
         "length (tokens)": "train/completion/tokens",
         "truncated": "train/completion/truncated",
@@ -53,12 +51,22 @@ CHARTS: dict[str, dict[str, str]] = {
         "gated": "train/completion/gated",
         "letters away from the right mix": "train/completion/letter_distance",
     },
+    "steps": {
+        "learning rate": "train/learning_rate",
+        "gradient norm": "train/grad_norm",
+        "steps skipped, not finite": "train/bad_steps",
+    },
     "imitation": {"loss (nats per token)": "train/loss", "token probability": "train/token_probability"},
 }
 """Category -> title -> tag. Every chart draws this tag of every run that is ticked: the specialties of an experiment,
 and GBA beside its GRPO control, share one chart."""
 
-GUIDELINE_QUANTITIES = {"reward": "reward", "advantage": "advantage", "correct": "right answers", "won": "most right answers"}
+GUIDELINE_QUANTITIES = {
+    "reward": "reward",
+    "advantage": "advantage",
+    "correct": "right answers",
+    "won": "most right",
+}
 """Last part of `train/guideline/<name>/<quantity>` -> how its category is called."""
 
 
@@ -75,7 +83,8 @@ class ScalarLayout(ExperimentCallback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write(tuple(getattr(pl_module, "guidelines", ())))
+        if trainer.is_global_zero:
+            self.write(tuple(getattr(pl_module, "guidelines", ())))
 
     def write(self, guidelines: tuple[str, ...]) -> None:
         """Write the layout unless it is there.

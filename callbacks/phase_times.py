@@ -29,13 +29,15 @@ class PhaseTimes(L.Callback):
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
         self.batches += 1
-        before = trainer.fit_loop.epoch_loop._batches_that_stepped  # as Lightning numbers what it logs
-        if (before + 1) % trainer.log_every_n_steps == 0:
-            trainer.logger.log_metrics(pl_module.clock.take(self.batches - self.reported), step=before)
+        if pl_module.batches_done % trainer.log_every_n_steps == 0:
+            times = pl_module.clock.take(self.batches - self.reported)
+            trainer.logger.log_metrics(times, step=pl_module.batches_done - 1)  # beside the batch's other curves
             self.reported = self.batches
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        if not trainer.is_global_zero:
+            return
         summary = pl_module.clock.summary()
         self.path.write_text(json.dumps({"batches": self.batches, **summary}, indent=2) + "\n")
         print(f"{self.name}  {described(self.batches, summary)}", flush=True)

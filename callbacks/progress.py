@@ -54,6 +54,8 @@ class PlainProgress(ProgressBar):
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        if not self.is_enabled:
+            return  # Lightning lets the first of several devices speak
         now, step = time.monotonic(), trainer.global_step
         if now - self.spoke < self.seconds and step < trainer.max_steps and step > self.first_step + 1:
             return

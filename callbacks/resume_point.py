@@ -2,85 +2,116 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import lightning as L
-import torch
+from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
-from artifacts.durable import flush
+from artifacts.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from lightning_modules.stage import Stage
 
 
-class ResumePoint(L.Callback):
-    """Every `every` optimiser steps, and when it is asked to stop, replaces `last.ckpt` atomically.
+class Stopped(SystemExit):
+    """A signal asked the run to stop, and it did, at a safe point.
 
-    In it are the trained parameters, the optimiser, the schedule and the loader's position.
+    No KeyboardInterrupt: Lightning takes one as a reason to kill the other processes of the run at once.
     """
 
-    def __init__(self, path: Path, every: int = 20, stop_wanted: Callable[[], bool] = lambda: False) -> None:
+
+class ResumePoint(Checkpoint):
+    """Replaces `last.ckpt` every so many steps, every so many minutes, and when the run is asked to stop.
+
+    In it are the trained parameters, the optimiser, the schedule, the loader's position, counters and random states. A
+    checkpoint that falls on a step at which a validation is due is written after it, so that a resumed run neither
+    repeats nor loses it.
+
+    Choice: no ModelCheckpoint of Lightning's, which does not keep time under manual optimisation and knows no signals.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        every_steps: int,
+        every_minutes: float,
+        val_every: int = 0,
+        stop_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Write nothing yet.
 
         Args:
             path: of the checkpoint.
-            every: optimiser steps between two of them, at least 1.
+            every_steps: optimiser steps between two of them, at least 1.
+            every_minutes: the longest time between two of them.
+            val_every: batches between two validations; 0 if there are none but the first and the last.
             stop_wanted: asked at the end of every batch.
         """
         self.path = path
-        self.every = every
+        self.every_steps, self.every_seconds, self.val_every = every_steps, 60 * every_minutes, val_every
         self.stop_wanted = stop_wanted
         self.saved_at = self.step = 0
+        self.saved_time = time.monotonic()
+        self.due = False
 
     @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Stage) -> None:
         self.saved_at = self.step = trainer.global_step
+        self.saved_time = time.monotonic()
 
     @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        # The step moves by several where a batch is used for several updates, and not at all while gradients add up.
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
+        # The step moves by several where a batch is used for several updates, and not at all where one is skipped.
         before, self.step = self.step, trainer.global_step
         if self.step >= trainer.max_steps:
             return
-        stop = self.stop_wanted()
-        if self.step > before and (stop or self.step // self.every > self.saved_at // self.every):
+        reached = self.step > before and self.step // self.every_steps > self.saved_at // self.every_steps
+        late = time.monotonic() - self.saved_time >= self.every_seconds
+        decide = trainer.strategy.reduce_boolean_decision  # clocks and signals differ between devices
+        stop = decide(self.stop_wanted(), all=False)
+        self.due = self.due or stop or reached or decide(late, all=False)
+        if self.val_every and pl_module.batches_done % self.val_every == 0:
+            return  # a validation follows
+        self.save_if_due(trainer, stop=stop)
+
+    @override
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        stop = trainer.strategy.reduce_boolean_decision(self.stop_wanted(), all=False)
+        if trainer.state.fn != "fit":
+            if stop:
+                raise Stopped("stopped before the first step")
+            return
+        if not trainer.should_stop:
+            self.due = self.due or stop or not self.val_every  # of validations by the clock each leaves its checkpoint
+            self.save_if_due(trainer, stop=stop)
+
+    def save_if_due(self, trainer: L.Trainer, *, stop: bool) -> None:
+        """Write the checkpoint if it is time to, and stop if that was asked for."""
+        if self.due:
             self.save(trainer)
         if stop:
-            raise KeyboardInterrupt
+            raise Stopped(f"stopped at step {self.step}")
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint aside, flush it, and put it in place.
+        """Write the checkpoint, after everything that was logged up to it.
 
         Raises:
             OSError: the disk is full or the folder cannot be written.
         """
-        self.saved_at = self.step
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
-        try:
-            trainer.save_checkpoint(part, weights_only=False)
-            flush(part)
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def batches_done(trainer: L.Trainer) -> int:
-    """TensorBoard's step: batches done, fewer than `global_step` where a batch of rollouts is used repeatedly."""
-    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved_at, self.saved_time, self.due = self.step, time.monotonic(), False
 
 
 def resumed_step(path: Path) -> int | None:
     """Batches done, and so the step that is logged next, at a checkpoint; None without one.
 
     Raises:
-        ValueError: the file is not a checkpoint of this code base.
+        CheckpointError: the file is damaged.
     """
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return int(state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"])
-    except Exception as error:  # whatever torch's reader raises on damage
-        raise ValueError(f"{path}: cannot be read ({error}); delete it to start this run anew") from error
+    return int(Checkpoints().load_checkpoint(path)["batches_done"]) if path.exists() else None

@@ -26,7 +26,10 @@ OWN = ("name", "description")
 GROUPS = {"model": ("model",), "data": ("specialties", "data")}
 """Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
 the experiment says there."""
-HANDED_ON = ("seed", "runs_dir", "workers", "threads", "budget", "feature_cache")
+HANDED_ON = (
+    *("seed", "runs_dir", "workers", "threads", "budget", "feature_cache"),
+    *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")),
+)
 """Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from configs.annotations import field_types
-from configs.check import check
+from configs.check import check, check_fields
 from configs.components import check_component, with_defaults
-from configs.construct import as_plain
+from configs.construct import as_plain, construct
 from configs.problems import Problem, Report, did_you_mean, unknown_key
 from configs.ranges import range_faults
-from configs.schema import Component, Experiment
+from configs.schema import Component, Experiment, Fit
 from configs.signature import signature
 from configs.tree import Branch, place_of, plain
 
@@ -23,7 +23,7 @@ OURS = {"callbacks": "name them in the section `callbacks`", "default_root_dir":
 MANIFEST = "manifest.json"
 UNNAMED = "unnamed"
 """Stands in for a name that is wrong, so that the rest is checked too."""
-SECTIONS = ("model", "module", "specialties", "data", "callbacks", "trainer")
+SECTIONS = ("model", "module", "specialties", "data", "callbacks", "trainer", "fit")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -60,6 +60,7 @@ class Resolver:
             "data": self.section(given, "data"),
             "callbacks": self.components(given, "callbacks"),
             "trainer": self.trainer(given),
+            "fit": self.fit(given),
         }
         self.adapters(values.get("adapters", []))
         for name, message in range_faults(Experiment, {**sections, **values}, stand_ins={"name": UNNAMED}):
@@ -146,6 +147,12 @@ class Resolver:
                 good[name] = check(value, known[name], f"trainer.{name}", self.report)
         return good
 
+    def fit(self, given: Mapping[str, Any]) -> Fit:
+        """Validation and checkpoints; what is wrong is left at its default."""
+        section = self.section(given, "fit")
+        good = check_fields(Fit, section, "fit", self.report)
+        return construct(good, Fit) if not range_faults(Fit, good) else Fit()
+
 
 def resolved(experiment: Experiment) -> dict[str, Any]:
     """The experiment as plain data with every default filled in: what `config.resolved.json` holds."""
@@ -165,6 +172,7 @@ def completed(before: Mapping[str, Any]) -> dict[str, Any]:
     """
     absent = {f.name: f.default for f in fields(Experiment) if f.default is not MISSING and f.name not in before}
     whole = absent | dict(before)
+    whole["fit"] = as_plain(Fit()) | (whole.get("fit") or {})
     for key in ("model", "module"):
         whole[key] = refilled(whole.get(key))
     for key in ("specialties", "callbacks"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 """What becomes a folder name: no separators, so that no name leaves its folder."""
@@ -46,6 +46,63 @@ class Component:
     """Fields of the class's nested `Config`, as plain data; a class without `Config` takes them as arguments."""
 
 
+TIME_PATTERN = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+"""A span of time: a number and its unit."""
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+"""Seconds in each unit."""
+
+
+def seconds_of(span: str) -> float:
+    """Seconds of a span such as 30s, 10m or 1.5h.
+
+    Examples:
+        >>> seconds_of("10m")
+        600.0
+
+    Raises:
+        ValueError: it is none, or lasts no time.
+    """
+    match = TIME_PATTERN.fullmatch(span)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{span!r} is no span of time; write a number and its unit, such as 30s, 10m or 1.5h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What surrounds the steps of a run: validation, checkpoints, and which of them becomes the result."""
+
+    val_every: int | str = 100
+    """Batches between two validations, or a time such as `10m`; 0 leaves those at the start and the end."""
+    val_max_new_tokens: int = 96
+    """Limit of a validation answer in tokens; at least 1."""
+    checkpoint_every_steps: int = 20
+    """Optimiser steps between two checkpoints to go on from; at least 1."""
+    checkpoint_every_minutes: float = 10.0
+    """The longest time between two of them, and so the most work that a crash costs; above 0."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights become the result: those after the last step, or those of the best validation."""
+    patience: int = 0
+    """Validations in a row without a better accuracy that end the run; 0 lets it take all its steps."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.val_every, str):
+            try:
+                seconds_of(self.val_every)
+            except ValueError as error:
+                raise ValueError(f"val_every: {error}") from None
+        elif self.val_every < 0:
+            raise ValueError(f"val_every must be at least 0, got {self.val_every}")
+        if self.val_max_new_tokens < 1:
+            raise ValueError(f"val_max_new_tokens must be at least 1, got {self.val_max_new_tokens}")
+        if self.checkpoint_every_steps < 1:
+            raise ValueError(f"checkpoint_every_steps must be at least 1, got {self.checkpoint_every_steps}")
+        if not self.checkpoint_every_minutes > 0:
+            raise ValueError(f"checkpoint_every_minutes must be above 0, got {self.checkpoint_every_minutes}")
+        if self.patience < 0:
+            raise ValueError(f"patience must be at least 0, got {self.patience}")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """The runs of one YAML: one per specialty, then what the callbacks make of them."""
@@ -70,6 +127,8 @@ class Experiment:
     """Free name -> callback. `null` removes an inherited one."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's Trainer."""
+    fit: Fit = field(default_factory=Fit)
+    """Validation and checkpoints of every run."""
     seed: int = 0
     """Seed of everything random; 0 to 2**32 - 1."""
     runs_dir: str = "runs"

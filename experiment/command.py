@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from artifacts.adapter_files import AdapterError
 from artifacts.interrupts import stop_alike
+from artifacts.ranks import is_first, let_first_leave
 from configs.load import Loaded
 from configs.problems import ConfigError
 from datamodules.batch import BadExampleError
@@ -41,14 +42,17 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
             return 0
         run_experiment(context, overrides)
     except (KeyboardInterrupt, SystemExit):
-        print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        if is_first():
+            print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        let_first_leave()
         return 130
     except ConfigError:
         raise
     except EXPECTED as error:
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    where(context)
+    if is_first():
+        where(context)
     return 0
 
 

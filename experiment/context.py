@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from answering.live_base import LiveBase
+from answering.validation import validation_asker
 from artifacts.adapter_files import base_fingerprint, read_adapter
 from configs.build import build
 from configs.schema import Component
@@ -63,7 +64,8 @@ class ExperimentContext(Lineage):
         for name, folder in start:
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
             policy.load_adapter(name, adapter.config, adapter.tensors)
-        context = StageContext(policy, tuple(name for name, _ in start), specialty, self.experiment.seed)
+        ask = validation_asker(self.experiment.fit.val_max_new_tokens)
+        context = StageContext(policy, tuple(name for name, _ in start), specialty, self.experiment.seed, ask)
         return build(self.experiment.module, context=context)
 
     def callbacks(self) -> Iterator[Any]:

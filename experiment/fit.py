@@ -7,29 +7,43 @@ import logging
 import sys
 import time
 import warnings
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.tensorboard.summary import hparams
 
+from artifacts.checkpoints import Checkpoints
 from artifacts.durable import write_text
 from artifacts.folders import locked, write_failure
-from artifacts.interrupts import deferred
+from artifacts.interrupts import Waiting, deferred
+from artifacts.ranks import is_first, wait_for_first
+from callbacks.last_validation import LastValidation
+from callbacks.own_signals import OwnSignals
 from callbacks.phase_times import PhaseTimes
 from callbacks.progress import PlainProgress, StepBar
 from callbacks.resume_point import ResumePoint, resumed_step
-from callbacks.save_result import SaveResult
+from configs.schema import Experiment, Fit, seconds_of
+from datamodules.base import VQADataModule
 from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.provenance import provenance
+from experiment.result import Kept, save_result
+from lightning_modules.stage import Stage
 
 
 def train(context: ExperimentContext, specialty: str) -> None:
     """One `Trainer.fit`: from the interrupted run's checkpoint if there is one, to the saved result."""
     experiment, run = context.experiment, context.folder.run(specialty)
-    with locked(run.path, f"{experiment.name}/{specialty}"):
+    if not is_first() and not has_several_devices(experiment):
+        wait_for_first(lambda: context.is_run_complete(specialty))
+        return
+    with locked(run.path, f"{experiment.name}/{specialty}") if is_first() else nullcontext():
         if context.is_run_complete(specialty):
             return
         started = time.monotonic()
@@ -51,37 +65,137 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     policy, fingerprint = context.policy()
     policy.bare()  # an expert before this one, in the same process, left its adapters
     stage = context.stage(specialty, policy, fingerprint)
-    write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
     facts = provenance(Path(experiment.runs_dir))
     facts |= {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
-    write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
-
+    if is_first():
+        write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
+        write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
     quiet_lightning()
-    arguments = dict(experiment.trainer)
-    steps = max(1, round(arguments.pop("max_steps") * experiment.budget))
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    with deferred() as stop_wanted:
-        trainer = L.Trainer(
-            logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
-            max_steps=steps,
-            max_epochs=1,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            callbacks=[
-                SaveResult(context, specialty, fingerprint, facts),
-                *context.callbacks(),
-                PhaseTimes(f"{experiment.name}/{specialty}", run.path / "timings.json"),
-                progress(f"{experiment.name}/{specialty}"),
-                ResumePoint(run.checkpoint, stop_wanted=stop_wanted),
-            ],
-            **arguments,
-        )
+    with deferred() as waiting:
+        best = best_checkpoint(experiment.fit, data, run.checkpoint.parent)
+        trainer = trainer_of(context, specialty, stage, waiting, [] if best is None else [best])
+        if resume is None:
+            trainer.validate(stage, datamodule=data, verbose=False)  # what the run starts from
         trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
-    if trainer.global_step < steps:
-        raise RuntimeError(
-            f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}: too many updates were "
-            "skipped because their gradient was not finite; is learning_rate too high?"
+        if trainer.global_step < trainer.max_steps and not trainer.should_stop:
+            raise RuntimeError(
+                f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {trainer.max_steps}: too many "
+                "updates were skipped because a number in them was not finite; is learning_rate too high?"
+            )
+        kept = kept_weights(trainer, stage, best)
+        if trainer.is_global_zero:
+            save_result(context, specialty, stage, kept, fingerprint=fingerprint, provenance=facts)
+        trainer.strategy.barrier("the result stands")
+
+
+def trainer_of(
+    context: ExperimentContext, specialty: str, stage: Stage, waiting: Waiting, checkpoints: list[Checkpoint]
+) -> L.Trainer:
+    """Lightning's Trainer of one run.
+
+    Args:
+        context: of the experiment.
+        specialty: the run.
+        stage: knows its metrics.
+        waiting: tells whether a signal waits.
+        checkpoints: callbacks that write some besides those to resume from.
+    """
+    experiment, run = context.experiment, context.folder.run(specialty)
+    settings, fit = dict(experiment.trainer), experiment.fit
+    steps = max(1, round(settings.pop("max_steps") * experiment.budget))
+    name, counted = f"{experiment.name}/{specialty}", fit.val_every if isinstance(fit.val_every, int) else 0
+    plugins = settings.pop("plugins", None) or []
+    return L.Trainer(
+        **{"devices": 1, **settings, "strategy": strategy_of(experiment)},
+        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), Checkpoints()],
+        logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
+        max_steps=steps,
+        max_epochs=1,
+        check_val_every_n_epoch=None,
+        val_check_interval=validation_interval(fit, steps),
+        num_sanity_val_steps=0,  # the validation before the first step is a whole one
+        inference_mode=False,  # its picture features are kept, and training differentiates through them
+        use_distributed_sampler=False,  # the loaders know the devices
+        enable_model_summary=False,
+        callbacks=[
+            OwnSignals(waiting.take),
+            *context.callbacks(),
+            PhaseTimes(name, run.path / "timings.json"),
+            progress(name),
+            LastValidation(),
+            *early_stopping(fit, specialty),
+            *checkpoints,
+            ResumePoint(run.checkpoint, fit.checkpoint_every_steps, fit.checkpoint_every_minutes, counted, waiting),
+        ],
+    )
+
+
+def has_several_devices(experiment: Experiment) -> bool:
+    """Whether the run may have more than one process."""
+    devices = experiment.trainer.get("devices", 1)
+    alone = devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)
+    return not alone or experiment.trainer.get("num_nodes", 1) > 1
+
+
+def strategy_of(experiment: Experiment) -> Any:
+    """Lightning's strategy: the one asked for, with plain DDP as our stages need it."""
+    asked = experiment.trainer.get("strategy", "auto")
+    if asked not in ("auto", "ddp") or not has_several_devices(experiment):
+        return asked
+    # Buffers are constants; sent around at every forward pass, devices with unequal numbers of batches would hang. The
+    # first device merges and examines what the others wait for.
+    return DDPStrategy(broadcast_buffers=False, timeout=timedelta(hours=2))
+
+
+def validation_interval(fit: Fit, steps: int) -> int | timedelta:
+    """Batches or time between two validations; more batches than there are leave the first and the last."""
+    if isinstance(fit.val_every, str):
+        return timedelta(seconds=seconds_of(fit.val_every))
+    return fit.val_every or 2 * steps + 1
+
+
+def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpoint | None:
+    """Keeps the weights of the best validation, where these become the result.
+
+    Raises:
+        ValueError: there is no validation question.
+    """
+    if (fit.keep == "best" or fit.patience) and not data.splits["val"][: data.config.val_questions]:
+        raise ValueError(
+            f"specialty {data.specialty!r}: fit.keep=best and fit.patience need validation questions, of which "
+            "there are none; are val_fraction and val_questions above 0?"
         )
+    if fit.keep == "last":
+        return None
+    return ModelCheckpoint(
+        folder,
+        "best-{step}",
+        monitor=f"val/accuracy/{data.specialty}",
+        mode="max",
+        save_top_k=1,
+        auto_insert_metric_name=False,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,  # a resumed run writes the same file anew
+    )
+
+
+def early_stopping(fit: Fit, specialty: str) -> list[EarlyStopping]:
+    """Ends the run when validations do not get better, where that is asked for."""
+    if not fit.patience:
+        return []
+    monitor = f"val/accuracy/{specialty}"
+    return [EarlyStopping(monitor, patience=fit.patience, mode="max", check_on_train_epoch_end=False)]
+
+
+def kept_weights(trainer: L.Trainer, stage: Stage, best: ModelCheckpoint | None) -> Kept:
+    """Leave the weights in the stage that the result shall have, and say which they are."""
+    if best is None:
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        return Kept("last", stage.batches_done, stage.last_validation, metrics)
+    found = Checkpoints().load_checkpoint(best.best_model_path)
+    stage.load_state_dict(found["state_dict"], strict=False)
+    return Kept("best", found["batches_done"], found["validation"], {})
 
 
 def tensorboard(
@@ -93,12 +207,15 @@ def tensorboard(
         context: of the experiment.
         specialty: the run.
         stage: knows its metrics.
-        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn.
+        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn. None
+            starts anew.
     """
     name, folder = context.experiment.name, context.experiment.runs_dir
     purge = {} if resumed is None else {"purge_step": resumed}
     logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, **purge)
-    if resumed is None:
+    if resumed is None and is_first():
+        for leftover in Path(logger.log_dir).glob("events.out.tfevents.*"):
+            leftover.unlink()  # of a run that was killed before its first checkpoint
         names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
         for summary in hparams(flat(context.resolved), names):
             logger.experiment.file_writer.add_summary(summary)
@@ -117,7 +234,7 @@ def quiet_lightning() -> None:
     for message in (
         ".*smaller than the logging interval.*",
         ".*in eval mode at the start of training.*",
-        ".*overridden `transfer_batch_to_device` in `LightningModule`.*",  # batches hold examples, whoever makes them
+        ".*overridden `transfer_batch_to_device`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -13,13 +13,14 @@ from answering.live_base import LiveBase
 from artifacts.adapter_files import AdapterError, adapter_sha256, read_manifest
 from artifacts.durable import write_text
 from artifacts.folders import locked, read_state, write_failure, write_status
+from artifacts.ranks import is_first, started_together
 from configs.load import Loaded, handed_on
 from configs.problems import ConfigError, Problem
 from configs.resolve import completed
 from configs.show import changed_settings
 from datamodules.check import quick_checks
 from experiment.context import ExperimentContext
-from experiment.fit import train
+from experiment.fit import has_several_devices, train
 from experiment.side_by_side import run_side_by_side
 
 
@@ -57,6 +58,8 @@ def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None
     torch.set_num_threads(experiment.threads)
     if training:
         train_all(context, wanted, overrides)
+    if not is_first():
+        return  # what is made of finished runs is the first process's work
     missing = unfinished(context, context.specialties)
     if missing:
         print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
@@ -131,9 +134,12 @@ def claim_folder(context: ExperimentContext) -> None:
     """Write the settings into the experiment's folder, or check that they are the ones it was made with.
 
     Raises:
-        ConfigError: they differ; names each differing key.
+        ConfigError: they differ; names each differing key. Or `check_devices` refuses them.
     """
     folder = context.folder
+    check_devices(context)
+    if not is_first():
+        return
     with locked(folder.path, f"the settings of {context.experiment.name}"):
         if folder.settings.exists() and not context.experiment.overwrite:
             before = json.loads(folder.settings.read_text())
@@ -154,3 +160,29 @@ def claim_folder(context: ExperimentContext) -> None:
         if context.experiment.overwrite and folder.settings.exists():
             folder.clear()
         write_text(folder.settings, json.dumps(context.resolved, indent=2) + "\n")
+
+
+def check_devices(context: ExperimentContext) -> None:
+    """Refuse what processes of one run cannot agree on.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    experiment, problems = context.experiment, []
+
+    def problem(key: str, value: object, message: str) -> None:
+        problems.append(Problem(place=str(context.path), key=key, value=value, message=message))
+
+    if has_several_devices(experiment) and experiment.module is not None:
+        if experiment.workers > 1:
+            problem(
+                "workers", experiment.workers, "specialties take turns where each is on several devices; set workers=1"
+            )
+        if isinstance(experiment.fit.val_every, str):
+            message = "the clocks of several devices do not agree on when to validate; give a number of batches"
+            problem("fit.val_every", experiment.fit.val_every, message)
+    if experiment.overwrite and started_together():
+        message = "processes that start together do not agree on when a folder is cleared; delete it by hand"
+        problem("overwrite", True, message)
+    if problems:
+        raise ConfigError(problems)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifacts.folders import read_state
+from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
 
 
@@ -24,7 +27,7 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
     for share in (todo[i::workers] for i in range(workers)):
         own = [f"only={json.dumps(share)}", "workers=1", "overwrite=false"]
         # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
-        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True)
+        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=without_ranks())
     try:
         codes = {share: process.wait() for share, process in running.items()}
     except BaseException:
@@ -34,9 +37,33 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
             process.wait()
         raise
     failed = {share: code for share, code in codes.items() if code != 0}
+    for share, code in failed.items():
+        if code < 0:
+            record_death(context, share.split(), code)
     if failed:
         raise RuntimeError(
             "training failed in "
-            + "; ".join(f"[{share}] with exit code {code}" for share, code in failed.items())
-            + "; the reason stands above, and in each run's status.json"
+            + "; ".join(f"[{share}]: {end_of(code)}" for share, code in failed.items())
+            + "; each run's status.json says more"
         )
+
+
+def end_of(code: int) -> str:
+    """How a worker ended, by its exit code.
+
+    Examples:
+        >>> end_of(1), end_of(-9)
+        ('exit code 1, the reason stands above', 'killed by SIGKILL; was memory short?')
+    """
+    if code >= 0:
+        return f"exit code {code}, the reason stands above"
+    name = signal.Signals(-code).name
+    return f"killed by {name}{'; was memory short?' if name == 'SIGKILL' else ''}"
+
+
+def record_death(context: ExperimentContext, specialties: Sequence[str], code: int) -> None:
+    """A worker that a signal ended could not say so itself: its unfinished runs did not go on."""
+    for specialty in specialties:
+        run = context.folder.run(specialty)
+        if read_state(run.path) == "running":
+            run.set_status("failed", reason=f"the worker process was {end_of(code)}")

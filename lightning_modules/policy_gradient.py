@@ -17,7 +17,6 @@ from datamodules.loading import Feed
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.asker import Asker
-from lightning_modules.devices import mean_over_devices, rank_and_world
 from lightning_modules.dynamic_sampling import ask_again
 from lightning_modules.engines.engine import Engine
 from lightning_modules.functional.reductions import Denominators
@@ -28,7 +27,7 @@ from lightning_modules.objective import Objective, Tally
 from lightning_modules.parts import part
 from lightning_modules.rewards.combine import Rewards
 from lightning_modules.rewards.term import RewardTerm
-from lightning_modules.rl_metrics import rollout_metrics
+from lightning_modules.rl_metrics import mean_metrics, rollout_metrics
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.rollouts import Rollouts
 from lightning_modules.silence import refuse_silence
@@ -60,7 +59,7 @@ class PolicyGradient(Stage):
             ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, or every
                 advantage would be zero.
         """
-        super().__init__(config, context=context)
+        super().__init__(context, config if config is not None else self.Config())
         c = self.config
         layout = layout_of(tuple(context.guidelines_named(c.guidelines)), c.rollouts_per_guideline, c.neutral_share)
         self.guidelines = context.guidelines_named(["neutral"] * (c.neutral_share > 0) + list(c.guidelines))
@@ -103,7 +102,8 @@ class PolicyGradient(Stage):
         for number, rows in enumerate(parts * c.updates_per_rollout):
             found = self.update(rollouts, rows)
             metrics |= found if number == 0 else {name: v for name, v in found.items() if "clip_fraction" in name}
-        self.report(mean_over_devices(metrics, len(rollouts.completions)))
+        everywhere = mean_metrics(self.from_all((metrics, len(rollouts.completions))))
+        self.report(everywhere, shown=tuple(self.metrics_at_start()))
 
     def roll_out(self, batch: Batch, purpose: str, step: int) -> Rollouts:
         """Answer each question, reward the answers and weigh them against each other.
@@ -113,8 +113,8 @@ class PolicyGradient(Stage):
             purpose: part of the random streams' name, so that probes do not repeat training rollouts.
             step: batches before this one; likewise.
         """
-        rank, world = rank_and_world()
-        places = [rank + world * number for number in range(len(batch.examples))]
+        first, every = self.trainer.global_rank, self.trainer.world_size
+        places = [first + every * number for number in range(len(batch.examples))]
         return self.rolled_out(batch, places, (purpose, self.context.seed, step))
 
     def roll_out_again(self, step: int, batch: Batch, places: Sequence[int], number: int) -> Rollouts:

@@ -4,41 +4,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from typing_extensions import override
 
+Shape = Literal["cosine", "linear", "constant"]
+"""How the learning rate falls after its rise."""
 
-def warmup_cosine(step: int, warmup_steps: int, max_steps: int, floor: float) -> float:
-    """Learning-rate factor: linear from 1 / warmup to 1, then a cosine down to `floor`.
+
+def warmup_steps(warmup: float, max_steps: int) -> int:
+    """Optimiser steps of the rise: a share of all steps below 1, a number of them from 1 on.
+
+    >>> warmup_steps(0.125, 160), warmup_steps(20, 160), warmup_steps(0, 160)
+    (20, 20, 0)
+    """
+    return round(warmup * max_steps) if warmup < 1 else round(warmup)
+
+
+def rate_factor(step: int, shape: Shape, rise: int, max_steps: int, floor: float) -> float:
+    """Learning-rate factor: linear from 1 / rise to 1, then down to `floor` in the given shape.
 
     Args:
         step: optimiser steps done, from 0.
-        warmup_steps: steps of the rise; 0 starts at 1.
+        shape: `constant` stays at 1 and has no floor.
+        rise: steps of the rise; 0 starts at 1.
         max_steps: last step.
         floor: factor at the end, in [0, 1].
     """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
-    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+    if step < rise:
+        return (step + 1) / rise
+    if shape == "constant":
+        return 1.0
+    progress = min(1.0, (step - rise) / max(1, max_steps - rise))
+    left = (1 + math.cos(math.pi * progress)) / 2 if shape == "cosine" else 1 - progress
+    return floor + (1 - floor) * left
 
 
-def scheduled(optimizer: torch.optim.Optimizer, *, warmup_steps: int, max_steps: int, floor: float = 0.1) -> dict:
-    """An optimiser under `warmup_cosine`, in the form that `configure_optimizers` returns."""
+def scheduled(optimizer: torch.optim.Optimizer, *, shape: Shape, warmup: float, max_steps: int, floor: float) -> dict:
+    """An optimiser under `rate_factor`, in the form that `configure_optimizers` returns; `warmup` as `warmup_steps`."""
+    rise = warmup_steps(warmup, max_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warmup_cosine(step, warmup_steps, max_steps, floor)
+        optimizer, lambda step: rate_factor(step, shape, rise, max_steps, floor)
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def adamw(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW on what is trainable, without weight decay."""
-    return torch.optim.AdamW(
-        [p for p in parameters if p.requires_grad], lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0
-    )
+def adamw(
+    parameters: Iterable[nn.Parameter], learning_rate: float, *, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW on what is trainable."""
+    trained = [p for p in parameters if p.requires_grad]
+    return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -50,7 +68,14 @@ class MuonAndAdamW(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, hidden: Sequence[nn.Parameter], others: Sequence[nn.Parameter], *, hidden_rate: float, other_rate: float
+        self,
+        hidden: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        *,
+        hidden_rate: float,
+        other_rate: float,
+        betas: tuple[float, float],
+        weight_decay: float,
     ) -> None:
         """Split the parameters.
 
@@ -59,12 +84,14 @@ class MuonAndAdamW(torch.optim.Optimizer):
             others: all other parameters.
             hidden_rate: learning rate of Muon.
             other_rate: learning rate of AdamW.
+            betas: of AdamW; Muon's momentum stays 0.9.
+            weight_decay: of both.
         """
         self.parts = (
             torch.optim.Muon(
-                list(hidden), lr=hidden_rate, momentum=0.9, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
+                list(hidden), lr=hidden_rate, momentum=0.9, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
             ),
-            torch.optim.AdamW(list(others), lr=other_rate, betas=(0.9, 0.99), weight_decay=0.0),
+            torch.optim.AdamW(list(others), lr=other_rate, betas=betas, weight_decay=weight_decay),
         )
         super().__init__([*hidden, *others], {})
         self._link()

@@ -7,21 +7,15 @@ Choice: ranks, rates and steps are ours, the paper publishes none. Every trace i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
 from typing_extensions import override
 
 from datamodules.batch import Batch
 from datamodules.loading import Feed
 from datamodules.prompts import NEUTRAL
 from lightning_modules.adapters import LoRASettings
-from lightning_modules.functional.accumulation import summed_in_pieces
-from lightning_modules.functional.reductions import Denominators, token_mean
-from lightning_modules.phases import PhaseClock
-from lightning_modules.policy import Policy
+from lightning_modules.imitation import Lesson, validation_loss
 from lightning_modules.stage import Stage, StageContext
 
 
@@ -32,7 +26,7 @@ class SFTLoRA(Stage):
     kind = "dsa"
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Stage.Config):
         """Hyper-parameters of DSA."""
 
         guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
@@ -40,25 +34,18 @@ class SFTLoRA(Stage):
         lora_rank: int = 16
         """r, at least 1."""
         lora_alpha: float = 32.0
-        """Scale numerator of the update alpha / r · B A."""
+        """Scale numerator of the update alpha / r · B A; above 0."""
         lora_seed: int = 0
         """Seed of A; the same for all experts, which makes them easier to merge."""
         learning_rate: float = 2e-3
-        """Peak of the schedule."""
-        warmup_steps: int = 10
-        """Optimiser steps of linear warm-up."""
-        micro_batch_tokens: int = 16384
-        """Bound on tokens per forward pass; the gradient does not depend on it."""
-        checkpoint_layers: bool = False
-        """Compute activations again in the backward pass: less memory, about a third slower."""
+        """Peak of the schedule; above 0."""
+        warmup: float = 10.0
+        """Linear rise: below 1 a share of all steps, from 1 on a number of steps."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if self.lora_rank < 1 or self.lora_alpha <= 0:
                 raise ValueError("lora_rank must be at least 1 and lora_alpha above 0")
-            if self.learning_rate <= 0 or self.warmup_steps < 0:
-                raise ValueError("learning_rate must be above 0 and warmup_steps at least 0")
-            if self.micro_batch_tokens < 1:
-                raise ValueError(f"micro_batch_tokens must be at least 1, got {self.micro_batch_tokens}")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Attach a fresh adapter.
@@ -67,15 +54,12 @@ class SFTLoRA(Stage):
             config: see `Config`.
             context: the base, and adapters beneath if there are any.
         """
-        super().__init__(context)
-        self.config = config if config is not None else self.Config()
-        self.instructions = instructions_of(context, self.config.guidelines)
-        self.policy.add_adapter(
-            self.adapter, LoRASettings(self.config.lora_rank, self.config.lora_alpha, self.config.lora_seed)
-        )
+        super().__init__(context, config if config is not None else self.Config())
+        c = self.config
+        guidelines = context.guidelines_named(c.guidelines)
+        self.instructions = {NEUTRAL: ""} | {name: item.instruction for name, item in guidelines.items()}
+        self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
-        if self.config.checkpoint_layers:
-            self.policy.checkpoint_layers()
 
     @override
     def feed(self) -> Feed:
@@ -86,74 +70,16 @@ class SFTLoRA(Stage):
         return {"train/loss": 0.0, "train/token_probability": 0.0}
 
     @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, token_probability = imitation_loss(
-            self.policy, batch, self.instructions, self.clock, self.config.micro_batch_tokens
-        )
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/token_probability", token_probability, prog_bar=True)
-        return loss
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        lesson = Lesson.of(self.policy, batch, self.instructions, self.clock)
+        (tokens,) = self.over_devices(lesson.tokens)
+        pieces = lesson.pieces(int(tokens), self.config.micro_batch_tokens)
+        metrics = self.optimise(pieces, [example.question_id for example in batch.examples])
+        loss, probability = self.over_devices(lesson.loss, lesson.token_probability)
+        found = {"train/loss": loss, "train/token_probability": probability}
+        self.report(metrics | found, shown=tuple(found))
 
-
-def instructions_of(context: StageContext, guidelines: Sequence[str]) -> dict[str, str]:
-    """Guideline name -> instruction, the neutral prompt's empty one included."""
-    return {NEUTRAL: ""} | {name: item.instruction for name, item in context.guidelines_named(guidelines).items()}
-
-
-def imitation_loss(
-    policy: Policy, batch: Batch, instructions: Mapping[str, str], clock: PhaseClock, micro_batch_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Mean negative log-probability of the batch's completion tokens in nats, and the mean probability they get.
-
-    Args:
-        policy: scored under its active adapters, with gradient.
-        batch: rows with guidelines and completions.
-        instructions: guideline name -> instruction.
-        clock: times the forward pass and counts its tokens.
-        micro_batch_tokens: bound on tokens per forward pass; where the batch has more, the loss is differentiated in
-            pieces, with the same result.
-
-    Returns:
-        () loss and () mean token probability (detached).
-    """
-    with clock.phase("forward"):
-        rows = zip(batch.examples, batch.guidelines, strict=True)
-        prompts = [
-            policy.prompt(example, instructions[guideline], batch.pictures_of(row))
-            for row, (example, guideline) in enumerate(rows)
-        ]
-        completions = [policy.completion_ids(text) for text in batch.completions]
-    sizes = Denominators.of(torch.tensor([len(ids) for ids in completions]), max_tokens=max(map(len, completions)))
-    probability = torch.zeros((), device=policy.device)
-
-    def piece(rows: Sequence[int]) -> Tensor:
-        with clock.phase("forward"):
-            scores = policy.score([prompts[row] for row in rows], [completions[row] for row in rows])
-            clock.count("train_tokens", scores.tokens)
-            probability.add_(token_mean(scores.logps.detach().exp(), scores.completion_mask, sizes))
-            return token_mean(-scores.logps, scores.completion_mask, sizes)
-
-    lengths = [len(prompt.ids) + len(ids) for prompt, ids in zip(prompts, completions, strict=True)]
-    parts = within_budget(lengths, micro_batch_tokens)
-    if len(parts) == 1:
-        return piece(parts[0]), probability
-    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    with clock.phase("backward"):
-        return summed_in_pieces(map(piece, parts), trained), probability
-
-
-def within_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut rows into runs of at most `budget` tokens; a longer row stands alone.
-
-    >>> within_budget([3, 4, 9, 2, 2], budget=7)
-    [[0, 1], [2], [3, 4]]
-    """
-    parts: list[list[int]] = []
-    size = budget
-    for row, length in enumerate(lengths):
-        if not parts or size + length > budget:
-            parts.append([])
-            size = 0
-        parts[-1].append(row)
-        size += length
-    return parts
+    @override
+    def validation_loss(self, batch: Batch) -> tuple[float, int]:
+        answer_with, budget = self.trainer.datamodule.config.answer_with, self.config.micro_batch_tokens
+        return validation_loss(self.policy, batch, list(self.instructions), answer_with, budget)

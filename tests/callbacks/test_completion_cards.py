@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, forget, wrapped
+from artifacts.step_records import forget
+from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, wrapped
 from datamodules.batch import Example
 
 HOSTILE = {
@@ -32,7 +33,14 @@ def example(image: Image.Image, question: str = "how long is the bar?", answer: 
 
 def row(text: str) -> dict:
     reward = {"total": 1.1, "correct": 1.0, "format": 1.0, "adherence": None}
-    return {"guideline": "bayesian", "completion": text, "reward": reward, "right": True, "gate": None, "advantage": -0.5}
+    return {
+        "guideline": "bayesian",
+        "completion": text,
+        "reward": reward,
+        "right": True,
+        "gate": None,
+        "advantage": -0.5,
+    }
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

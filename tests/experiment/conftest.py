@@ -123,7 +123,7 @@ def experiments(folder: Path) -> dict[str, dict]:
             "specialties": {"mixed": mixed},
             "module": {
                 "class_path": "lightning_modules.base_training.BaseTraining",
-                "init_args": {"learning_rate": 0.01, "muon_rate": 0.02, "warmup_steps": 2},
+                "init_args": {"learning_rate": 0.01, "muon_rate": 0.02, "warmup": 2},
             },
             "data": shared["data"] | {"batch_size": 8},
             "trainer": {"max_steps": 40, "log_every_n_steps": 10},  # until answers are well-formed: rewards must vary

@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_is_named(based, tmp_path, capsys):
         "predictions.jsonl",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("last.part", "cells/", "merged/", "config.resolved.json")
+            for name in ("last.ckpt", "cells/", "merged/", "config.resolved.json")
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_full_disk_is_named_and_the_rerun_finishes(lineage, tmp_path, monkeypa
 
     fsync = os.fsync
     other = lineage.copy(tmp_path / "runs").without("gba/beta", "gba/merged", "gba/evaluation")
-    monkeypatch.setattr("experiment.fit.ResumePoint", lambda path, stop_wanted: ResumePoint(path, every=1))
+    monkeypatch.setattr("experiment.fit.ResumePoint", lambda path, *_: ResumePoint(path, 1, 10.0))
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         assert other.run("gba") == 1

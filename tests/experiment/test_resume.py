@@ -21,8 +21,8 @@ def point(every: int, stop_at: int | None = None):
     """A resume point that stops the run like Ctrl-C, after the step's other callbacks."""
 
     class Point(ResumePoint):
-        def __init__(self, path, stop_wanted):
-            super().__init__(path, every, stop_wanted)
+        def __init__(self, path, every_steps, every_minutes, val_every, stop_wanted):
+            super().__init__(path, every, every_minutes, val_every, stop_wanted)
 
         def on_train_batch_end(self, trainer, *rest):
             super().on_train_batch_end(trainer, *rest)
