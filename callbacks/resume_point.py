@@ -25,7 +25,7 @@ class Stopped(SystemExit):
 
 
 class ResumePoint(Checkpoint):
-    """Replaces `last.ckpt` every so many steps, every so many minutes, and when the run is asked to stop.
+    """Replaces `last.ckpt` every so many steps, every so many minutes, at the end, and when the run is asked to stop.
 
     In it are the trained parameters, the optimiser, the schedule, the loader's position, counters and random states. A
     checkpoint that falls on a step at which a validation is due is written after it, so that a resumed run neither
@@ -85,7 +85,9 @@ class ResumePoint(Checkpoint):
             if stop:
                 raise Stopped("stopped before the first step")
             return
-        if not trainer.should_stop:
+        if self.step >= trainer.max_steps:
+            self.save(trainer)  # the result is near: a run that is killed before it stands has nothing left to do
+        elif not trainer.should_stop:  # where training ends early, a resumed run shall come to that decision itself
             self.due = self.due or stop or not self.val_every  # of validations by the clock each leaves its checkpoint
             self.save_if_due(trainer, stop=stop)
 

@@ -12,9 +12,14 @@ from configs.resolve import flattened
 if TYPE_CHECKING:
     from configs.load import Loaded
 
-FREE_TO_CHANGE = ("only", "workers", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters")
+FREE_TO_CHANGE = (
+    *("only", "workers", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
+    *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes"),
+)
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
-which is kept by content and made anew where it differs. None of them changes an expert."""
+which is kept by content and made anew where it differs. None of them changes an expert, but for the rounding of
+sums that several devices add up."""
 
 
 def flow(value: Any) -> str:
@@ -50,6 +55,6 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str
     """
     before, after = flattened(old), flattened(new)
     absent = object()
-    keys = [key for key in dict.fromkeys([*before, *after]) if key.partition(".")[0] not in FREE_TO_CHANGE]
+    keys = [key for key in dict.fromkeys([*before, *after]) if not {key, key.partition(".")[0]} & {*FREE_TO_CHANGE}]
     changed = [key for key in keys if before.get(key, absent) != after.get(key, absent)]
     return [key for key in changed if not any(other.startswith(f"{key}.") for other in changed)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,8 +51,9 @@ def child_of(process: subprocess.Popen, seconds: float = 90) -> int:
     file, end = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + seconds
     while time.monotonic() < end:
         for child in file.read_text().split():
-            if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
-                return int(child)
+            with suppress(OSError):  # git and its kind come and go
+                if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes():
+                    return int(child)
         time.sleep(0.1)
     raise AssertionError("no second process appeared")
 
@@ -103,9 +105,9 @@ def test_a_signal_to_one_device_stops_both_and_nothing_is_lost(based, bars_modul
     whole, cut = based.copy(tmp_path / "whole"), based.copy(tmp_path / "cut")
     settings = (
         *TWO,
-        "trainer.max_steps=150",
+        "trainer.max_steps=60",
         "callbacks.cards=null",
-        "fit.val_every=40",
+        "fit.val_every=14",
         EVERY_SEVEN,
     )
     process = start(whole, bars_module, *settings)

@@ -156,7 +156,7 @@ def test_layers_are_computed_again(monkeypatch):
         stage = sft(checkpoint_layers=again)
         count = [0]
         layer = stage.policy.family.model.model.language_model.layers[0].mlp
-        layer.register_forward_hook(lambda *_, c=count: c.__setitem__(0, c[0] + 1))
+        layer.register_forward_pre_hook(lambda *_, c=count: c.__setitem__(0, c[0] + 1))
         gradient = fit(stage, 1).gradients[0]
         counts.append((count[0], gradient))
     assert [count for count, _ in counts] == [1, 2]
