@@ -111,7 +111,7 @@ class Watch(L.Callback):
         self.rates.append(optimizer.param_groups[0]["lr"])
 
     def on_train_batch_end(self, trainer, stage, *_):
-        self.rollouts.append(stage.rollouts)
+        self.rollouts.append(getattr(stage, "rollouts", None))
 
 
 @dataclass
