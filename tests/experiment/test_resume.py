@@ -117,7 +117,7 @@ def test_a_folder_of_a_version_with_fewer_settings_goes_on(lineage, tmp_path, ca
     other = lineage.copy(tmp_path / "runs")
     file = other.runs / "gba/experiment.json"
     settings = json.loads(file.read_text())
-    del settings["feature_cache"], settings["module"]["init_args"]["beta"]
+    del settings["feature_cache"], settings["module"]["init_args"]["entropy_bonus"]
     del settings["callbacks"]["merge"]["init_args"]["gate_n"]
     del settings["specialties"]["alpha"]["init_args"]["shuffle_options"]
     file.write_text(json.dumps(settings))
