@@ -87,6 +87,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         if trainer.is_global_zero:
             save_result(context, specialty, stage, kept, fingerprint=fingerprint, provenance=facts)
         trainer.strategy.barrier("the result stands")
+    data.trainer = None  # it would keep the model alive
 
 
 def trainer_of(
