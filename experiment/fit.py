@@ -33,6 +33,7 @@ from datamodules.base import VQADataModule
 from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.provenance import provenance
+from experiment.question_choice import chosen_questions
 from experiment.result import Kept, save_result
 from lightning_modules.stage import Stage
 
@@ -63,8 +64,10 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = context.data(specialty)
     policy, fingerprint = context.policy()
-    policy.bare()  # an expert before this one, in the same process, left its adapters
+    questions = chosen_questions(context, specialty)
+    policy.bare()  # whoever came before, in the same process, left adapters
     stage = context.stage(specialty, policy, fingerprint)
+    stage.questions = questions
     facts = provenance(Path(experiment.runs_dir))
     facts |= {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
     if is_first():
