@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 """What becomes a folder name: no separators, so that no name leaves its folder."""
@@ -70,6 +70,8 @@ class Experiment:
     """Free name -> callback. `null` removes an inherited one."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's Trainer."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Precision of the frozen base weights; adapters, optimiser and logits stay fp32."""
     seed: int = 0
     """Seed of everything random; 0 to 2**32 - 1."""
     runs_dir: str = "runs"

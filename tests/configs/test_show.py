@@ -16,7 +16,8 @@ module: {class_path: datamodules.base.VQADataModule}
 specialties:
   pediatrics: {class_path: datamodules.base.VQADataModule, init_args: {val_fraction: 2e-1}}
 only: ["pediatrics"]
-trainer: {gradient_clip_val: 1e-6}
+trainer: {max_steps: 2}
+budget: 1e-6
 """
 
 
