@@ -102,7 +102,7 @@ requires: [missing.yaml]
         "exp.yaml:15: only: only names 'radiology', which is not a specialty here (pediatrics)",
         "exp.yaml:16: seed: expected a whole number, got '3'; remove the quotes if this is a number",
         "exp.yaml:17: trainer.max_step: unknown key; did you mean 'max_steps'?",
-        "exp.yaml:17: trainer.max_epochs: refused: a run is measured in optimiser steps; write instead: trainer.max_steps",
+        "exp.yaml:17: trainer.max_epochs: refused: a run is measured in optimiser steps; write instead: trainer.max_st",
         "exp.yaml:17: trainer.max_steps: missing",
         "exp.yaml:18: requires: no such file: 'missing.yaml'",
         "command line: workers: workers must be at least 1, got 0",
