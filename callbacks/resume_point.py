@@ -1,4 +1,4 @@
-"""Keep the state of an unfinished run, so that repeating the command goes on where it stopped."""
+"""Keep the state of a run: repeating the command goes on where it stopped, or with more steps where it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from artifacts.durable import flush
 
 
 class ResumePoint(L.Callback):
-    """Every `every` optimiser steps, and when it is asked to stop, replaces `last.ckpt` atomically.
+    """Every `every` optimiser steps, at the last one, and when it is asked to stop, replaces `last.ckpt` atomically.
 
     In it are the trained parameters, the optimiser, the schedule and the loader's position.
     """
@@ -42,6 +42,7 @@ class ResumePoint(L.Callback):
         # The step moves by several where a batch is used for several updates, and not at all while gradients add up.
         before, self.step = self.step, trainer.global_step
         if self.step >= trainer.max_steps:
+            self.save(trainer)  # from here a longer run goes on; a wish to stop waits for the result, which is near
             return
         stop = self.stop_wanted()
         if self.step > before and (stop or self.step // self.every > self.saved_at // self.every):

@@ -34,6 +34,20 @@ class SaveResult(L.Callback):
         """
         self.experiment, self.specialty = experiment, specialty
         self.fingerprint, self.provenance = fingerprint, provenance
+        self.metrics: dict[str, float] = {}
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            self.metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"metrics": self.metrics}  # for a run that was killed between its last checkpoint and its result
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.metrics = state_dict["metrics"]
 
     @override
     def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
@@ -52,12 +66,12 @@ class SaveResult(L.Callback):
             "config_sha256": hashlib.sha256(json.dumps(self.experiment.resolved, sort_keys=True).encode()).hexdigest(),
             "data_sha256": self.provenance["data_sha256"],
             "git": self.provenance["git"],
-            "metrics": {key: float(value) for key, value in trainer.callback_metrics.items()},
-            "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1])),
+            "metrics": self.metrics,
+            "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1]))
+            | {"steps": self.provenance["steps"], "continuations": self.provenance["continuations"]},
         }
         if pl_module.provides == "expert":
             config, tensors = pl_module.policy.adapter_state(pl_module.adapter)
             write_adapter(run.adapter, config, tensors, manifest)
         else:
             write_base(run.base, family, manifest)
-        run.checkpoint.unlink(missing_ok=True)

@@ -23,7 +23,9 @@ from callbacks.resume_point import ResumePoint, resumed_step
 from callbacks.save_result import SaveResult
 from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
+from experiment.continuation import continuations
 from experiment.provenance import provenance
+from experiment.standing import BASE, PARENT, ROWS, check_base, parent_sha256, read_provenance
 
 
 def train(context: ExperimentContext, specialty: str) -> None:
@@ -52,30 +54,25 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     policy.bare()  # an expert before this one, in the same process, left its adapters
     stage = context.stage(specialty, policy, fingerprint)
     write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
+    before, steps = read_provenance(run), context.steps
+    check_base(run, before, fingerprint)
     facts = provenance(Path(experiment.runs_dir))
-    facts |= {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
+    facts |= {BASE: fingerprint, ROWS: data_sha256(data, "train"), PARENT: parent_sha256(context, specialty)}
+    facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
 
     quiet_lightning()
-    arguments = dict(experiment.trainer)
-    steps = max(1, round(arguments.pop("max_steps") * experiment.budget))
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     with deferred() as stop_wanted:
-        trainer = L.Trainer(
-            logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
-            max_steps=steps,
-            max_epochs=1,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            callbacks=[
-                SaveResult(context, specialty, fingerprint, facts),
-                *context.callbacks(),
-                PhaseTimes(f"{experiment.name}/{specialty}", run.path / "timings.json"),
-                progress(f"{experiment.name}/{specialty}"),
-                ResumePoint(run.checkpoint, stop_wanted=stop_wanted),
-            ],
-            **arguments,
-        )
+        callbacks = [
+            SaveResult(context, specialty, fingerprint, facts),
+            *context.callbacks(),
+            PhaseTimes(f"{experiment.name}/{specialty}", run.path / "timings.json"),
+            progress(f"{experiment.name}/{specialty}"),
+            ResumePoint(run.checkpoint, stop_wanted=stop_wanted),
+        ]
+        logger = tensorboard(context, specialty, stage, resumed_step(run.checkpoint))
+        trainer = trainer_of(context, logger=logger, callbacks=callbacks)
         # Twice the batches: skipped updates are made up for, and a run that skips most of them still comes to an end.
         trainer.fit(stage, train_dataloaders=stage.dataloader(data, 2 * steps), ckpt_path=resume, weights_only=True)
     if trainer.global_step < steps:
@@ -83,6 +80,17 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
             f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {steps}: too many updates were "
             "skipped because their gradient was not finite; is learning_rate too high?"
         )
+
+
+def trainer_of(context: ExperimentContext, **arguments: Any) -> L.Trainer:
+    """The Trainer of one run.
+
+    Args:
+        context: of the experiment, whose section `trainer` holds.
+        arguments: further arguments of the Trainer, over those.
+    """
+    given = context.experiment.trainer | {"max_steps": context.steps, "max_epochs": 1} | arguments
+    return L.Trainer(enable_checkpointing=False, enable_model_summary=False, **given)
 
 
 def tensorboard(
