@@ -14,7 +14,7 @@ TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 
 TAKEN = (
     "accelerator strategy devices num_nodes precision max_steps log_every_n_steps deterministic benchmark "
-    "inference_mode profiler detect_anomaly"
+    "profiler detect_anomaly"
 ).split()
 """Arguments that go to the Trainer as they are written."""
 
@@ -52,6 +52,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "enable_progress_bar": (f"{OWN}: a bar in a terminal, lines in a log", "nothing"),
     "enable_model_summary": (f"{OWN}", "--dry-run, which counts parameters"),
     "enable_autolog_hparams": (f"{OWN}: all settings stand in the HParams table", "nothing"),
+    "inference_mode": (f"{OWN}: picture features that validation keeps are trained through", "nothing"),
     "logger": (f"{OWN}: each run has its TensorBoard folder", "runs_dir and name"),
     "callbacks": (OWN, "the section `callbacks`"),
     "default_root_dir": (OWN, "runs_dir and name"),
