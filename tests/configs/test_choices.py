@@ -85,7 +85,7 @@ def test_a_forgotten_module_is_told_from_one_that_is_not_wanted():
 def test_results_of_runs_from_before_there_were_adapters_stay_valid():
     resolved = load("rl_gba.yaml").resolved
     before = {key: value for key, value in resolved.items() if key != "adapters"}
-    assert changed_settings(before, resolved) == []
+    assert changed_settings(before, resolved) == {}
 
 
 def test_a_rejected_merge_is_suggested_where_its_folder_holds_no_other(tmp_path):
