@@ -10,7 +10,7 @@ from typing import Any
 from artifacts.adapter_checks import reading
 from artifacts.adapter_files import adapter_sha256, write_adapter
 from artifacts.base_files import write_base
-from artifacts.checkpoints import record_file
+from artifacts.checkpoints import before
 from experiment.context import ExperimentContext
 from lightning_modules.stage import Stage
 
@@ -83,6 +83,4 @@ def save_result(
         write_adapter(run.adapter, config, tensors, manifest)
     else:
         write_base(run.base, family, manifest)
-    for file in run.checkpoint.parent.glob("*"):
-        if file not in (run.checkpoint, record_file(run.checkpoint)):  # from the last one a longer run goes on
-            file.unlink()
+    before(run.checkpoint).unlink(missing_ok=True)  # from the last one, and the best, a longer run goes on

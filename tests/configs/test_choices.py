@@ -102,7 +102,7 @@ def test_guidelines_that_cannot_be_read_are_named_with_all_else(tmp_path):
     module, callback = "module.init_args", "callbacks.evaluate.init_args"
     arguments = [
         f"{module}.guidelines=[differential, redflags, bayes, {tmp_path}/own.yaml]",
-        f"{module}.beta=-1",
+        f"{module}.entropy_bonus=-1",
         f"{callback}.guidelines=[{tmp_path}/missing.yaml]",
     ]
     with pytest.raises(ConfigError) as error:
@@ -111,7 +111,7 @@ def test_guidelines_that_cannot_be_read_are_named_with_all_else(tmp_path):
     assert f"{module}.guidelines: unknown name 'redflags' among guidelines; known: analytical, bayesian" in text
     assert f"{module}.guidelines: unknown name 'bayes' among guidelines; did you mean 'bayesian'?" in text
     assert f"{module}.guidelines: {tmp_path}/own.yaml: missing key 'criteria'" in text
-    assert f"{module}.beta: beta must be at least 0" in text
+    assert f"{module}.entropy_bonus: entropy_bonus must be at least 0" in text
     assert f"{callback}.guidelines: no such file of a guideline: {tmp_path}/missing.yaml" in text
     assert len(error.value.problems) == 5
 
