@@ -126,7 +126,7 @@ class Fit:
     metrics: list[dict] = field(default_factory=list)
 
 
-def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **settings) -> Fit:
+def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, precision="32-true", **settings) -> Fit:
     """Train the real module with the real Trainer.
 
     Args:
@@ -136,6 +136,7 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **s
         module: class of the stage.
         acting: the second adapter is not zero at the start, so that ratios and KL are not trivial.
         batches: instead of `examples` in every step.
+        precision: of the Trainer.
         settings: of the Config; the engine is made unless it is named.
     """
     policy.add_adapter("dsa", LoRASettings(rank=4))
@@ -157,6 +158,7 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **s
         accelerator="cpu",
         devices=1,
         log_every_n_steps=1,
+        precision=precision,
     )
     rows = batches or [Batch(tuple(examples))] * (2 * steps)
     trainer.fit(stage, train_dataloaders=DataLoader(rows, batch_size=None))
