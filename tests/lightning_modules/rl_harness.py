@@ -126,7 +126,18 @@ class Fit:
     metrics: list[dict] = field(default_factory=list)
 
 
-def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, precision="32-true", **settings) -> Fit:
+def fit(
+    policy,
+    examples,
+    *,
+    steps=1,
+    module=GBA,
+    acting=True,
+    batches=None,
+    precision="32-true",
+    accelerator="cpu",
+    **settings,
+) -> Fit:
     """Train the real module with the real Trainer.
 
     Args:
@@ -137,6 +148,7 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, pre
         acting: the second adapter is not zero at the start, so that ratios and KL are not trivial.
         batches: instead of `examples` in every step.
         precision: of the Trainer.
+        accelerator: of the Trainer.
         settings: of the Config; the engine is made unless it is named.
     """
     policy.add_adapter("dsa", LoRASettings(rank=4))
@@ -155,7 +167,7 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, pre
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=1,
         log_every_n_steps=1,
         precision=precision,
