@@ -42,7 +42,7 @@ def block(language: str, title: str = "Add a specialty") -> tuple[str, str]:
 
 
 def commands() -> list[str]:
-    """Every `python train.py` line of the pages' blocks that stands alone, without variables or a reader's own files."""
+    """Every `python train.py` line of the pages that stands alone, without variables or a reader's own files."""
     lines = [line for page in PAGES for line in page.read_text("utf-8").splitlines()]
     found = [line for line in lines if line.startswith("python train.py --config") and "$" not in line]
     return [line for line in dict.fromkeys(found) if "my/" not in line and not line.endswith("\\")]
@@ -146,9 +146,9 @@ neutral = load_guidelines(["neutral"])["neutral"]
 example = Example("p", (), "Where is it?", ("left", "right"), "left", "q")
 few = "the left lower zone is white, so left."
 many = (
-    "the left lower zone is white and its upper edge is curved like a meniscus, while vessels elsewhere reach the chest "
-    "wall from apex to base. the heart keeps its outline, no rib looks broken, every marker agrees with what the letter "
-    "of referral tells, so left."
+    "the left lower zone is white and its upper edge is curved like a meniscus, while vessels elsewhere reach the "
+    "chest wall from apex to base. the heart keeps its outline, no rib looks broken, every marker agrees with what "
+    "the letter of referral tells, so left."
 )
 for thinking in (few, many):
     found = rewards(f"<think>{{thinking}}</think><answer>{{example.letter}}</answer>", example, neutral)
