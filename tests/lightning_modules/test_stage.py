@@ -237,7 +237,7 @@ def test_the_guidelines_are_what_is_fed_and_prompted():
     assert set(stage.instructions) == {"neutral", "bayesian"}
     asked = []
     prompt = stage.policy.prompt
-    stage.policy.prompt = lambda example, instruction: asked.append(instruction) or prompt(example, instruction)
+    stage.policy.prompt = lambda example, text, pictures: asked.append(text) or prompt(example, text, pictures)
     fit(stage, 1, [dataclasses.replace(batch(), guidelines=("bayesian",) * 4)] * 2)
     assert set(asked) == {stage.instructions["bayesian"]} != {""}
 
