@@ -126,7 +126,14 @@ class Fit:
     metrics: list[dict] = field(default_factory=list)
 
 
-def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **settings) -> Fit:
+def context_of(policy, seed=0) -> StageContext:
+    """A policy with an expert's adapter that acts, as reinforcement learning finds it."""
+    policy.add_adapter("dsa", LoRASettings(rank=4))
+    randomise_adapter(policy, "dsa")
+    return StageContext(policy, ("dsa",), "heart", seed)
+
+
+def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, **settings) -> Fit:
     """Train the real module with the real Trainer.
 
     Args:
@@ -136,15 +143,25 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **s
         module: class of the stage.
         acting: the second adapter is not zero at the start, so that ratios and KL are not trivial.
         batches: instead of `examples` in every step.
+        data: a DataModule instead of either.
+        seed: of the run.
         settings: of the Config; the engine is made unless it is named.
     """
-    policy.add_adapter("dsa", LoRASettings(rank=4))
-    randomise_adapter(policy, "dsa")
     plain = {"questions_per_step": len(examples), "max_new_tokens": 60, "lora_rank": 4, "engine": made()}
     config = replace(module.Config(), **({"max_grad_norm": float("inf"), "warmup": 0} | plain | settings))
-    stage = module(config, context=StageContext(policy, ("dsa",), "heart", 0))
+    stage = module(config, context=context_of(policy, seed))
     if acting:
         randomise_adapter(policy, stage.adapter, seed=5)
+    return run(stage, steps, data or loader(batches or [Batch(tuple(examples))] * (2 * steps)))
+
+
+def loader(batches) -> DataLoader:
+    """Batches as the Trainer takes them."""
+    return DataLoader(batches, batch_size=None)
+
+
+def run(stage, steps, source, folder=None) -> Fit:
+    """`Trainer.fit` of a stage on a DataModule or a loader, with what the run leaves in a folder."""
     watch, metrics = Watch(), Metrics()
     trainer = L.Trainer(
         max_steps=steps,
@@ -157,8 +174,9 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, **s
         accelerator="cpu",
         devices=1,
         log_every_n_steps=1,
+        limit_val_batches=0,
+        default_root_dir=folder,
     )
-    rows = batches or [Batch(tuple(examples))] * (2 * steps)
-    trainer.fit(stage, train_dataloaders=DataLoader(rows, batch_size=None))
+    trainer.fit(stage, source)
     found = [row for row in metrics.rows if "train/grad_norm" in row]
     return Fit(stage, watch.gradients, watch.weights, watch.rates, watch.rollouts, found)

@@ -6,10 +6,22 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
+from lightning_modules.advantages.grpo import GRPO as GRPOAdvantage
+from lightning_modules.advantages.guideline_based import GuidelineBased
+from lightning_modules.advantages.maxrl import MaxRL
+from lightning_modules.advantages.rloo import RLOO
+from lightning_modules.losses.cispo import CISPO
+from lightning_modules.losses.clipped import Clipped
+from lightning_modules.losses.gspo import GSPO
+from lightning_modules.losses.kl import InLoss, InReward
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.rl_gba import GBA
+from lightning_modules.transfer.distill import DistillTransfer
+from lightning_modules.transfer.policy_gradient import PolicyGradientTransfer
+from lightning_modules.transfer.shaped import ShapedTransfer
 from tests.conftest import made_example
 from tests.lightning_modules import rl_reference as by_hand
+from tests.lightning_modules.rl_acts import RL, acts
 from tests.lightning_modules.rl_harness import GRPO, GUIDED, WRONG, a_part, fit, made
 from tests.lightning_modules.rl_harness import PLAIN as PLAIN_TEXT
 
@@ -81,6 +93,15 @@ def assert_same_gradient(found, reference):
     torch.testing.assert_close(found, reference, atol=2e-6, rtol=2e-4)
 
 
+@RL.acts("advantage", "reduction", "kl", "entropy_bonus", "transfer")
+@acts(GRPOAdvantage, "scale_by_std")
+@acts(RLOO)
+@acts(MaxRL)
+@acts(GuidelineBased, "lambda_", "tau", "alpha", "priors", "scale_by_std")
+@acts(InLoss, "beta", "estimator")
+@acts(PolicyGradientTransfer, "eta")
+@acts(ShapedTransfer, "eta", "gamma")
+@acts(DistillTransfer, "eta")
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_equals_the_slow_reference(tiny_policy, mixed_examples, case):
     settings, formula, options, terms = CASES[case]
@@ -108,6 +129,10 @@ LOSSES = {
 }
 
 
+@RL.acts("updates_per_rollout", "loss")
+@acts(Clipped, "clip_low", "clip_high", "dual_clip")
+@acts(GSPO, "clip_low", "clip_high")
+@acts(CISPO, "clip_low", "clip_high")
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed_examples, case):
     spec, loss, bounds = LOSSES[case]
@@ -128,6 +153,7 @@ def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed
     assert max(clips) > 0
 
 
+@acts(InReward, "beta")
 def test_the_kl_in_the_reward_is_taken_from_every_completions_reward(tiny_policy, mixed_examples):
     kl = a_part("losses.kl.InReward", beta=0.05)
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, transfer=None, kl=kl)
@@ -143,6 +169,7 @@ def test_the_kl_in_the_reward_is_taken_from_every_completions_reward(tiny_policy
     assert_same_gradient(found.gradients[0], reference)  # and the loss has no term of its own
 
 
+@RL.acts("mask_truncated")
 def test_truncated_completions_leave_the_loss_but_not_the_baseline(tiny_policy, mixed_examples):
     engine = made(limit_at=2)  # the second text is always cut
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, mask_truncated=True, engine=engine)
@@ -156,6 +183,7 @@ def test_truncated_completions_leave_the_loss_but_not_the_baseline(tiny_policy, 
     assert_same_gradient(found.gradients[0], reference)
 
 
+@RL.acts("sampler_weight_cap", "engine")
 def test_a_sampler_that_drifts_is_corrected_up_to_a_cap(tiny_policy, mixed_examples):
     engine = made(drift=0.5)  # every other row was sampled with log-probabilities half a nat lower
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, sampler_weight_cap=1.3, engine=engine)
@@ -174,6 +202,7 @@ def test_a_sampler_that_drifts_is_corrected_up_to_a_cap(tiny_policy, mixed_examp
     assert 1 < found.metrics[0]["train/ratio/sampler_weight"] < 1.3
 
 
+@RL.acts("minibatches")
 def test_minibatches_are_steps_of_their_own_against_the_policy_that_sampled(tiny_policy, mixed_examples):
     found = fit(
         tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, minibatches=3, learning_rate=0.02, schedule="constant"
@@ -244,18 +273,6 @@ def test_dead_groups_cost_nothing_and_change_nothing(mixed_examples, fresh_polic
     torch.testing.assert_close(skipped.gradients[0], whole.gradients[0], atol=1e-7, rtol=1e-5)
 
 
-def test_rows_never_repeat_their_streams(tiny_policy, mixed_examples):
-    # The same question twice in a step and again in the next: no two rows of the run share a stream.
-    seen = []
-    found = fit(tiny_policy, [mixed_examples[0], mixed_examples[0]], steps=2, **GUIDED)
-    for step in range(2):
-        for place in range(2):
-            seen += found.stage.asker.layout.seeds("train", 0, step, place)
-    assert len(set(seen)) == len(seen)
-    texts = [tuple(c.text for c in rollouts.completions) for rollouts in found.rollouts]
-    assert texts[0] != texts[1]
-
-
 def test_settings_that_make_every_advantage_zero_are_refused(fresh_policy, mixed_examples):
     silent = [
         {"guidelines": ("differential", "bayesian"), "rollouts_per_guideline": 1, "neutral_share": 0.0,
@@ -268,6 +285,7 @@ def test_settings_that_make_every_advantage_zero_are_refused(fresh_policy, mixed
             fit(fresh_policy(), mixed_examples[:2], **settings)
 
 
+@RL.acts("dynamic_share", "dynamic_rounds")
 def test_dynamic_sampling_replaces_dead_groups_by_further_questions(fresh_policy, mixed_examples):
     # Two texts that are both wrong, or one of them right: with two rollouts a question many groups are dead.
     shared = {"guidelines": ("neutral",), "rollouts_per_guideline": 2, "neutral_share": 0.0, "advantage": GRPO} | PLAIN
