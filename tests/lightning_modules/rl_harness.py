@@ -133,7 +133,10 @@ def context_of(policy, seed=0) -> StageContext:
     return StageContext(policy, ("dsa",), "heart", seed)
 
 
-def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, **settings) -> Fit:
+def fit(
+    policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, trainer=None, finish=None,
+    **settings,
+) -> Fit:  # fmt: skip
     """Train the real module with the real Trainer.
 
     Args:
@@ -145,6 +148,8 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, dat
         batches: instead of `examples` in every step.
         data: a DataModule instead of either.
         seed: of the run.
+        trainer: arguments of the Trainer, beside those of `run`.
+        finish: as of `run`.
         settings: of the Config; the engine is made unless it is named.
     """
     plain = {"questions_per_step": len(examples), "max_new_tokens": 60, "lora_rank": 4, "engine": made()}
@@ -152,7 +157,8 @@ def fit(policy, examples, *, steps=1, module=GBA, acting=True, batches=None, dat
     stage = module(config, context=context_of(policy, seed))
     if acting:
         randomise_adapter(policy, stage.adapter, seed=5)
-    return run(stage, steps, data or loader(batches or [Batch(tuple(examples))] * (2 * steps)))
+    source = data or loader(batches or [Batch(tuple(examples))] * (2 * steps))
+    return run(stage, steps, source, finish=finish, **(trainer or {}))
 
 
 def loader(batches) -> DataLoader:
@@ -160,9 +166,25 @@ def loader(batches) -> DataLoader:
     return DataLoader(batches, batch_size=None)
 
 
-def run(stage, steps, source, folder=None) -> Fit:
-    """`Trainer.fit` of a stage on a DataModule or a loader, with what the run leaves in a folder."""
+def run(stage, steps, source, folder=None, finish=None, **more) -> Fit:
+    """Train a stage with the real Trainer.
+
+    Args:
+        stage: of any kind.
+        steps: of the optimiser.
+        source: a DataModule or a loader.
+        folder: takes what the run leaves.
+        finish: (what was found, rank), called on every device at the end.
+        more: arguments of the Trainer.
+    """
     watch, metrics = Watch(), Metrics()
+
+    def found() -> Fit:
+        rows = [row for row in metrics.rows if "train/grad_norm" in row]
+        return Fit(stage, watch.gradients, watch.weights, watch.rates, watch.rollouts, rows)
+
+    if finish is not None:
+        watch.on_train_end = lambda trainer, stage: finish(found(), trainer.global_rank)
     trainer = L.Trainer(
         max_steps=steps,
         max_epochs=1,
@@ -172,11 +194,10 @@ def run(stage, steps, source, folder=None) -> Fit:
         enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
-        devices=1,
         log_every_n_steps=1,
         limit_val_batches=0,
         default_root_dir=folder,
+        **({"devices": 1} | more),
     )
     trainer.fit(stage, source)
-    found = [row for row in metrics.rows if "train/grad_norm" in row]
-    return Fit(stage, watch.gradients, watch.weights, watch.rates, watch.rollouts, found)
+    return found()
