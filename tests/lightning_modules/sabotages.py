@@ -1,4 +1,4 @@
-"""What test_mutations.py spoils: a place in the code, what stands there instead, why it matters, and who must notice."""
+"""What test_mutations.py spoils: a place in the code, what stands there instead, why it matters, who must notice."""
 
 from dataclasses import dataclass
 
@@ -40,6 +40,11 @@ def settings(k: str) -> tuple[str, str]:
 def stage(k: str) -> tuple[str, str]:
     """Tests of test_stage.py."""
     return STAGE, k
+
+
+def devices() -> tuple[str, str]:
+    """The test of test_rl_devices.py."""
+    return DEVICES, "two_devices"
 
 
 SABOTAGES = [
@@ -88,11 +93,20 @@ SABOTAGES = [
          "a third reward term is ignored", settings("weighted_sum")),
         ("policy_gradient.py", "list(questions)) | tally", "list(rollouts.examples[0].question_id)) | tally",
          "a skipped step names other questions", settings("not_finite")),
+        # -- several devices
+        ("policy_gradient.py", "self.over_devices(sum(map(len, rollouts.ids(counted))), len(counted))",
+         "(sum(map(len, rollouts.ids(counted))), len(counted))",
+         "denominators are those of one device", devices()),
+        ("policy_gradient.py", "places = [first + every * number for", "places = [number for",
+         "all devices share their random numbers", devices()),
+        ("policy_gradient.py", "Tally.joined(self.from_all(tally)).metrics()", "tally.metrics()",
+         "reported losses are means of shares", devices()),
         # -- the objective
         ("objective.py", "self.kl.config.beta * reduce(", "0.02 * reduce(", "β is ignored", step("k3 or k2")),
         ("objective.py", "reductions.REDUCTIONS[self.reduction]", 'reductions.REDUCTIONS["token_mean"]',
          "the reduction is ignored", step("k2 or Dr")),
-        ("objective.py", "loss = loss - bonus", "loss = loss + bonus", "the entropy bonus is a penalty", step("entropy")),
+        ("objective.py", "loss = loss - bonus", "loss = loss + bonus", "the entropy bonus is a penalty",
+         step("entropy")),
         ("objective.py", "entropy_gradient=self.entropy_bonus != 0", "entropy_gradient=False",
          "the entropy bonus moves nothing", step("entropy")),
         ("objective.py", "sampled, self.sampler_weight_cap)", "sampled, 1e9)", "the cap is ignored", step("drifts")),
@@ -107,7 +121,7 @@ SABOTAGES = [
          "rollouts.ids(rows))\n            rollouts.remember",
          "old log-probabilities are those of another temperature", step("minibatches_are")),
         ("objective.py", "rollouts.ids(rows), self.temperature).logps, like)", "rollouts.ids(rows)).logps, like)",
-         "the teacher is scored at another temperature", step("distillation")),
+         "the teacher is scored at another temperature", step("temperature")),
         ("objective.py", "term = eta * reductions", "term = reductions", "η is ignored", step("transfer")),
         ("objective.py", "reductions.sequence_mean(self.transfer(crossing)",
          "reductions.token_mean(self.transfer(crossing)", "long completions rule the transfer", step("transfer")),
@@ -116,10 +130,11 @@ SABOTAGES = [
         ("objective.py", "return neutral and rollouts.teacher_prompt(row) is not None",
          "return rollouts.teacher_prompt(row) is not None", "guided rollouts are distilled too", step("distillation")),
         ("objective.py", "if (self.kl is not None and not self.kl.in_reward) or self.entropy_bonus:\n",
-         "if self.entropy_bonus:\n", "rows of dead groups are not held near the reference", step("k3")),
+         "if self.entropy_bonus:\n", "rows of dead groups are not held near the reference",
+         step("without_an_advantage")),
         ("objective.py", "if (self.kl is not None and not self.kl.in_reward) or self.entropy_bonus:\n",
          "if self.kl is not None and not self.kl.in_reward:\n", "rows of dead groups get no entropy bonus",
-         step("entropy")),
+         step("without_an_advantage")),
         ("objective.py", ".double().sum(dim=1)", ".double().mean(dim=1)",
          "the KL in the reward is a mean over tokens", step("kl_in_the_reward")),
         ("objective.py", "total=own.total - penalty, between=own.between - penalty", "total=own.total - penalty",
@@ -188,7 +203,7 @@ SABOTAGES = [
          "return torch.where(mean > 0, centred_rewards(rewards.detach()) / 1.0 * (mean > -1).double() / mean.max()",
          "hard questions do not weigh more", step("MaxRL")),
         ("advantages/guideline_based.py", "prior = [c.priors.get(name, own)", "prior = [own", "priors are ignored",
-         step("every_option or every option")),
+         step("every option")),
         ("advantages/guideline_based.py", "tau=c.tau", "tau=math.inf", "τ is ignored", step("every option")),
         ("advantages/guideline_based.py", "outcome.between,\n", "outcome.total,\n",
          "adherence is compared between guidelines", step("one_step and GBA")),
@@ -197,7 +212,8 @@ SABOTAGES = [
         ("advantages/rloo.py", "leave_one_out_advantages(outcome.total)", "leave_one_out_advantages(outcome.between)",
          "a term is left out of RLOO", step("RLOO")),
         # -- losses
-        ("losses/clipped.py", "clip_low=c.clip_low, clip_high=c.clip_high)", "clip_low=c.clip_high, clip_high=c.clip_low)",
+        ("losses/clipped.py", "clip_low=c.clip_low, clip_high=c.clip_high)",
+         "clip_low=c.clip_high, clip_high=c.clip_low)",
          "the bounds are swapped", step("two bounds")),
         ("losses/gspo.py", "sequence_log_ratio(clamped_log_ratio(logps, old_logps), completion_mask)",
          "clamped_log_ratio(logps, old_logps)", "GSPO's ratio is that of each token", step("GSPO")),
@@ -216,7 +232,8 @@ SABOTAGES = [
         # -- transfer
         ("transfer/shaped.py", "shaped_ratio(log_ratio, self.config.gamma)", "shaped_ratio(log_ratio)",
          "γ is ignored", step("shaped")),
-        ("transfer/policy_gradient.py", "-crossing.advantages[:, None] * crossing", "crossing.advantages[:, None] * crossing",
+        ("transfer/policy_gradient.py", "-crossing.advantages[:, None] * crossing",
+         "crossing.advantages[:, None] * crossing",
          "transfer unlearns", step("transfer by policy")),
         # -- rewards
         ("rewards/combine.py", "        for term in self.terms:\n            score = parts[term.name]\n",
@@ -224,7 +241,8 @@ SABOTAGES = [
          "weights are swapped between terms", settings("weighted_sum")),
         ("rewards/combine.py", "between += term.config.weight * score", "between += score", "weights are ignored",
          settings("weighted_sum")),
-        ("rewards/combine.py", "within = (within or 0.0) + term.config.weight * score", "within = (within or 0.0) + score",
+        ("rewards/combine.py", "within = (within or 0.0) + term.config.weight * score",
+         "within = (within or 0.0) + score",
          "the weight of adherence is ignored", settings("weighted_sum")),
         ("rewards/combine.py", "if score is not None and term.within_guideline:", "if False:",
          "adherence is compared between guidelines", settings("weighted_sum")),
@@ -233,7 +251,8 @@ SABOTAGES = [
         ("rewards/overlong.py", "if judged.truncated or judged", "if judged",
          "cut completions are not punished", settings("weighted_sum")),
         # -- every stage
-        ("stage.py", "clip_grad_norm_(parameters, self.config.max_grad_norm)", 'clip_grad_norm_(parameters, float("inf"))',
+        ("stage.py", "clip_grad_norm_(parameters, self.config.max_grad_norm)",
+         'clip_grad_norm_(parameters, float("inf"))',
          "gradients are not clipped", settings("scaled_down")),
         ("stage.py", "if self.agreed(bool(loss.isfinite()) and bool(norm.isfinite())):", "if True:",
          "a step that is not finite is taken", settings("not_finite")),
@@ -264,7 +283,7 @@ SABOTAGES = [
         ("imitation.py", "sizes = Denominators(tokens, ", "sizes = Denominators(self.tokens, ",
          "denominators are those of one device", stage("two_devices and unequal")),
         ("imitation.py", "loss = token_mean(-scores.logps, scores.completion_mask, sizes)",
-         "loss = token_mean(-scores.logps, scores.completion_mask, Denominators(int(scores.completion_mask.sum()), 1, 1))",
+         "loss = token_mean(-scores.logps, scores.completion_mask, Denominators(scores.completion_mask.sum(), 1, 1))",
          "denominators are those of a micro-batch", (SFT, "slow_reference")),
     )
 ]  # fmt: skip

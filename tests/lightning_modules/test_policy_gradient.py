@@ -16,6 +16,7 @@ from lightning_modules.losses.gspo import GSPO
 from lightning_modules.losses.kl import InLoss, InReward
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.rl_gba import GBA
+from lightning_modules.rollouts import chosen
 from lightning_modules.transfer.distill import DistillTransfer
 from lightning_modules.transfer.policy_gradient import PolicyGradientTransfer
 from lightning_modules.transfer.shaped import ShapedTransfer
@@ -24,6 +25,7 @@ from tests.lightning_modules import rl_reference as by_hand
 from tests.lightning_modules.rl_acts import RL, acts
 from tests.lightning_modules.rl_harness import GRPO, GUIDED, WRONG, a_part, fit, made
 from tests.lightning_modules.rl_harness import PLAIN as PLAIN_TEXT
+from tests.slow_reference import stock_log_distribution, stock_logps
 
 WEIGHTS = {"correct": 1.0, "format": 0.1, "adherence": 0.2}
 KL = a_part("losses.kl.InLoss", beta=0.3)
@@ -65,7 +67,12 @@ CASES = {
         {"kl": by_hand.k2, "beta": 0.3, "reduction": "sequence_mean"},
     ),
     "entropy": (GUIDED | PLAIN | {"entropy_bonus": 0.4}, by_hand.gba_by_hand, {}, {"entropy": 0.4}),
-    "temperature": (GUIDED | PLAIN | {"temperature": 0.6}, by_hand.gba_by_hand, {}, {}),
+    "temperature": (
+        GUIDED | {"temperature": 0.6, "kl": KL, "transfer": a_part("transfer.distill.DistillTransfer", eta=0.8)},
+        by_hand.gba_by_hand,
+        {},
+        {"kl": by_hand.k3, "beta": 0.3, "transfer": "distill", "eta": 0.8},
+    ),
     "transfer by policy gradient": (
         GUIDED | {"kl": None, "transfer": a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.8)},
         by_hand.gba_by_hand,
@@ -149,8 +156,57 @@ def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed
     free = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, rows, loss=by_hand.clipped,
                                     low=1.0, high=math.inf)  # fmt: skip
     assert torch.cosine_similarity(free, reference, dim=0) < 0.9999  # the bounds were met
-    clips = [found.metrics[0][f"train/clip_fraction/{side}"] for side in ("low", "high")]
+    live = [row for row in rows if float(advantages[row]) != 0]  # the others have no part in the update
+    ratios = [
+        (new - before).exp() for new, before in zip(by_hand.logps_of_rows(found.stage, rollouts), old, strict=True)
+    ]
+    if spec["class_path"].endswith("GSPO"):
+        ratios = [ratio.log().mean().exp().expand_as(ratio) for ratio in ratios]
+    ratio = torch.cat([ratios[row] for row in live])
+    clips = [float((ratio < 1 - bounds[0]).double().mean()), float((ratio > 1 + bounds[1]).double().mean())]
     assert max(clips) > 0
+    reported = [found.metrics[0][f"train/clip_fraction/{side}"] for side in ("low", "high")]
+    assert reported == pytest.approx(clips, abs=1.5 / len(ratio))  # a ratio may lie on a bound
+
+
+def test_rows_without_an_advantage_feel_the_kl_and_the_entropy_bonus(fresh_policy, mixed_examples):
+    dead = GUIDED | PLAIN | {"engine": made(texts=(PLAIN_TEXT,)), "rewards": CORRECT_AND_FORMAT}
+    terms = {"kl": by_hand.k3, "beta": 0.3}
+    for settings, term in (({"kl": KL}, terms), ({"entropy_bonus": 0.4}, {"entropy": 0.4})):
+        found = fit(fresh_policy(), mixed_examples[:2], **(dead | settings))
+        rollouts = found.rollouts[0]
+        assert not bool(rollouts.advantages.any())
+        by_hand.at_weights(found.stage, found.weights[0])
+        old = by_hand.logps_of_rows(found.stage, rollouts)
+        ref = by_hand.logps_of_rows(found.stage, rollouts, ("dsa",))
+        rows, advantages = range(len(old)), rollouts.advantages.flatten()
+        reference = by_hand.gradient_by_hand(found.stage, rollouts, old, ref, advantages, rows, **term)
+        assert_same_gradient(found.gradients[0], reference)
+
+
+@pytest.mark.parametrize("tokens", [10**9, 300])
+def test_the_reported_metrics_of_the_loss_are_those_of_the_slow_reference(tiny_policy, mixed_examples, tokens):
+    transfer = a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.8)
+    settings = {"kl": KL, "entropy_bonus": 0.4, "transfer": transfer, "micro_batch_tokens": tokens}
+    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **settings)
+    rollouts, stage, metrics = found.rollouts[0], found.stage, found.metrics[0]
+    by_hand.at_weights(stage, found.weights[0])
+    own, ref = (by_hand.logps_of_rows(stage, rollouts, adapters) for adapters in (None, ("dsa",)))
+    advantages, rows = rollouts.advantages.flatten().tolist(), range(len(own))
+    lengths = [len(values) for values in own]
+    kl = sum(float(by_hand.k3(a, b).sum()) for a, b in zip(own, ref, strict=True)) / sum(lengths)
+    entropy, transferred = 0.0, 0.0
+    with torch.no_grad():
+        for row in rows:
+            ids = rollouts.completions[row].ids
+            log_probs = stock_log_distribution(stage.policy, rollouts.prompt(row), ids)
+            entropy -= float((log_probs.exp() * log_probs.clamp(min=-1e9)).sum()) / sum(lengths)
+            neutral = stock_logps(stage.policy, rollouts.neutral_prompt(row), ids)
+            transferred -= 0.8 * advantages[row] * float(neutral.mean()) / len(rows)
+    policy = -sum(a * n for a, n in zip(advantages, lengths, strict=True)) / sum(lengths)  # all ratios are 1
+    expected = {"kl/ref_nats": kl, "entropy_nats": entropy, "loss/policy": policy, "loss/kl": 0.3 * kl}
+    expected |= {"loss/entropy": -0.4 * entropy, "loss/transfer": transferred}
+    assert {name: metrics[f"train/{name}"] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
 @acts(InReward, "beta")
@@ -205,8 +261,9 @@ def test_a_sampler_that_drifts_is_corrected_up_to_a_cap(tiny_policy, mixed_examp
 @RL.acts("minibatches")
 def test_minibatches_are_steps_of_their_own_against_the_policy_that_sampled(tiny_policy, mixed_examples):
     found = fit(
-        tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, minibatches=3, learning_rate=0.02, schedule="constant"
-    )
+        tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, temperature=0.8, minibatches=3, learning_rate=0.02,
+        schedule="constant",
+    )  # fmt: skip
     rollouts, size = found.rollouts[0], found.rollouts[0].layout.size
     assert len(found.gradients) == 3
     by_hand.at_weights(found.stage, found.weights[0])
@@ -217,6 +274,15 @@ def test_minibatches_are_steps_of_their_own_against_the_policy_that_sampled(tiny
         advantages = rollouts.advantages.flatten()
         reference = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, rows)
         assert_same_gradient(found.gradients[number], reference)
+
+
+def test_minibatches_follow_the_places_of_questions_not_their_order(tiny_policy, mixed_examples):
+    # As dynamic sampling leaves them, and as one of several devices holds them: here places 3, 0 and 2 of 4.
+    rollouts = chosen(fit(tiny_policy, mixed_examples, **GUIDED, **PLAIN).rollouts[0], [3, 0, 2])
+    size = rollouts.layout.size
+    first, second, third = (list(range(n * size, (n + 1) * size)) for n in range(3))
+    assert rollouts.minibatches(2, 4) == [second, first + third]
+    assert rollouts.minibatches(4, 4) == [second, [], third, first]
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "constant"])

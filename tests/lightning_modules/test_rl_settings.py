@@ -1,5 +1,5 @@
-# Reference: numbers by hand, and the slow reference (rl_reference.py); everything goes through Trainer.fit. With those of
-# test_policy_gradient.py and test_stage.py these tests fail for every setting of reinforcement learning that is
+# Reference: numbers by hand, and the slow reference (rl_reference.py); everything goes through Trainer.fit. With those
+# of test_policy_gradient.py and test_stage.py these tests fail for every setting of reinforcement learning that is
 # ignored, which test_mutations.py carries out. Run: pytest tests/lightning_modules/test_rl_settings.py
 import importlib
 import inspect

@@ -207,6 +207,13 @@ def test_a_bad_step_is_made_up_for_and_leaves_no_trace_in_the_weights(monkeypatc
     assert torch.equal(seen.weights[-1], reference.weights[-1])
 
 
+def test_a_good_step_ends_a_row_of_bad_ones(monkeypatch, tmp_path):
+    stage = sft(max_bad_steps=2)
+    spoil(monkeypatch, stage, lambda call: call in (1, 3, 5))
+    fit(stage, 3, folder=tmp_path)
+    assert (stage.bad_steps.total, stage.bad_steps.in_a_row) == (3, 0)
+
+
 def test_weights_that_are_not_finite_are_never_written(tmp_path):
     stage = sft()
     fit(stage, 1, folder=tmp_path)
