@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-STEP, SETTINGS, STAGE = (
-    f"tests/lightning_modules/test_{name}.py" for name in ("policy_gradient", "rl_settings", "stage")
-)
-SFT = "tests/lightning_modules/test_sft.py"
+FOLDER = "tests/lightning_modules/"
+STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
+STAGE, SFT, DEVICES = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices"))
 
 
 @dataclass(frozen=True)
@@ -154,13 +153,14 @@ SABOTAGES = [
          settings("own_prior")),
         ("rollouts.py", "best = max((name", "best = min((name", "the worst guideline teaches", step("distillation")),
         ("rollouts.py", "means.get(NEUTRAL, float(\"inf\"))", "-1.0",
-         "a guideline teaches although the neutral prompt answers better", step("distillation")),
+         "a guideline teaches although the neutral prompt answers better", step("answers_better")),
         ("rollouts.py", "self.places[row // self.layout.size] * count // questions",
          "row * count // len(self.completions)", "minibatches depend on what dynamic sampling did, and on devices",
          step("minibatches_follow")),
-        ("rollouts.py", "if piece and size + whole > tokens:", "if False:",
-         "questions beyond the bound fall out of the update", step("micro_batches and token_mean")),
-        ("rollouts.py", "if neutral_too)\n        shared", "if False)\n        shared",
+        ("rollouts.py", "[*piece, row], neutral_too) > tokens:\n                    yield piece\n",
+         "[*piece, row], neutral_too) > tokens:\n", "rows beyond the bound fall out of the update",
+         step("micro_batches and token_mean")),
+        ("rollouts.py", "for row in rows if neutral_too]", "for row in rows if False]",
          "the bound on tokens forgets the neutral prompts", settings("no_more_tokens")),
         # -- asking
         ("asker.py", "self.layout.seeds(*stream, place)", "self.layout.seeds(*stream)",
@@ -190,7 +190,7 @@ SABOTAGES = [
         ("dynamic_sampling.py", "[rollouts.places[q] for q in dead[:count]]", "list(range(count))",
          "a further question takes the place of a live one", step("dynamic")),
         ("dynamic_sampling.py", "part = slice(asked, asked + count)", "part = slice(0, count)",
-         "the same further questions are asked in every round", step("dynamic")),
+         "the same further questions are asked in every round", settings("data_set")),
         ("dynamic_sampling.py", "refilled = [dead[i] for i in found]", "refilled = dead[: len(found)]",
          "places are filled by questions of other places", step("dynamic")),
         # -- advantages
@@ -203,8 +203,8 @@ SABOTAGES = [
          "return torch.where(mean > 0, centred_rewards(rewards.detach()) / 1.0 * (mean > -1).double() / mean.max()",
          "hard questions do not weigh more", step("MaxRL")),
         ("advantages/guideline_based.py", "prior = [c.priors.get(name, own)", "prior = [own", "priors are ignored",
-         step("every option")),
-        ("advantages/guideline_based.py", "tau=c.tau", "tau=math.inf", "τ is ignored", step("every option")),
+         step("every and option")),
+        ("advantages/guideline_based.py", "tau=c.tau", "tau=math.inf", "τ is ignored", step("every and option")),
         ("advantages/guideline_based.py", "outcome.between,\n", "outcome.total,\n",
          "adherence is compared between guidelines", step("one_step and GBA")),
         ("advantages/grpo.py", "scale_by_std=self.config.scale_by_std", "scale_by_std=True",
@@ -214,7 +214,7 @@ SABOTAGES = [
         # -- losses
         ("losses/clipped.py", "clip_low=c.clip_low, clip_high=c.clip_high)",
          "clip_low=c.clip_high, clip_high=c.clip_low)",
-         "the bounds are swapped", step("two bounds")),
+         "the bounds are swapped", step("two and bounds")),
         ("losses/gspo.py", "sequence_log_ratio(clamped_log_ratio(logps, old_logps), completion_mask)",
          "clamped_log_ratio(logps, old_logps)", "GSPO's ratio is that of each token", step("GSPO")),
         ("losses/gspo.py", "clamped_log_ratio(logps, old_logps)", "clamped_log_ratio(logps, logps.detach())",
@@ -234,7 +234,7 @@ SABOTAGES = [
          "γ is ignored", step("shaped")),
         ("transfer/policy_gradient.py", "-crossing.advantages[:, None] * crossing",
          "crossing.advantages[:, None] * crossing",
-         "transfer unlearns", step("transfer by policy")),
+         "transfer unlearns", step("transfer and policy and gradient and one_step")),
         # -- rewards
         ("rewards/combine.py", "        for term in self.terms:\n            score = parts[term.name]\n",
          "        for term, other in zip(self.terms, self.terms[::-1]):\n            score = parts[other.name]\n",

@@ -124,6 +124,20 @@ def test_one_step_equals_the_slow_reference(tiny_policy, mixed_examples, case):
     assert_same_gradient(found.gradients[0], reference)
 
 
+def test_only_a_guideline_that_answers_better_teaches(tiny_policy, mixed_examples):
+    transfer = a_part("transfer.distill.DistillTransfer", eta=0.8)
+    found = fit(tiny_policy, mixed_examples, **GUIDED, kl=None, transfer=transfer, seed=1)
+    rollouts, advantages = found.rollouts[0], found.rollouts[0].advantages.flatten()
+    size = rollouts.layout.size
+    taught = [by_hand.best_guideline(rollouts, question * size) is not None for question in range(4)]
+    assert set(taught) == {True, False}
+    by_hand.at_weights(found.stage, found.weights[0])
+    old = by_hand.logps_of_rows(found.stage, rollouts)
+    terms = {"transfer": "distill", "eta": 0.8}
+    reference = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, range(len(old)), **terms)
+    assert_same_gradient(found.gradients[0], reference)
+
+
 LOSSES = {
     "two bounds": (a_part("losses.clipped.Clipped", clip_low=0.05, clip_high=0.1), by_hand.clipped, (0.05, 0.1)),
     "dual clip": (
