@@ -25,7 +25,12 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings, e.g. trainer.max_steps=10")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="dotted settings, e.g. trainer.max_steps=10; sft_dsa:seed=1 sets a required one",
+    )
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
     parser.add_argument("--dry-run", action="store_true", help="report data, parameters and steps; train nothing")
     options = parser.parse_intermixed_args(arguments)
@@ -38,7 +43,7 @@ def main(arguments: list[str]) -> int:
             return 0
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
-        return execute(loaded, options.overrides, dry_run=options.dry_run)
+        return execute(loaded, dry_run=options.dry_run)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

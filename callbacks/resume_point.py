@@ -68,6 +68,8 @@ class ResumePoint(Checkpoint):
         # The step moves by several where a batch is used for several updates, and not at all where one is skipped.
         before, self.step = self.step, trainer.global_step
         if self.step >= trainer.max_steps:
+            if not sum(trainer.num_val_batches):  # else after the last validation
+                self.save(trainer)
             return
         reached = self.step > before and self.step // self.every_steps > self.saved_at // self.every_steps
         late = time.monotonic() - self.saved_time >= self.every_seconds
@@ -86,7 +88,7 @@ class ResumePoint(Checkpoint):
                 raise Stopped("stopped before the first step")
             return
         if self.step >= trainer.max_steps:
-            self.save(trainer)  # the result is near: a run that is killed before it stands has nothing left to do
+            self.save(trainer)  # from here a longer run goes on; a wish to stop waits for the result, which is near
         elif not trainer.should_stop:  # where training ends early, a resumed run shall come to that decision itself
             self.due = self.due or stop or not self.val_every  # of validations by the clock each leaves its checkpoint
             self.save_if_due(trainer, stop=stop)

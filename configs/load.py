@@ -1,6 +1,6 @@
 """Reads an experiment: dataclass defaults <- YAML files (`extends`) <- dotted command line.
 
-    loaded = load("rl_gba.yaml", ["module.init_args.group_size=4", "only=[pediatrics]"])
+    loaded = load("rl_gba.yaml", ["module.init_args.group_size=4", "sft_dsa:trainer.max_steps=60"])
 
 Every problem is reported at once, before torch is imported where the source files tell what a class takes.
 """
@@ -8,7 +8,7 @@ Every problem is reported at once, before torch is imported where the source fil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from configs.schema import Experiment
 from configs.show import changed_settings, format_resolved
 from configs.tree import COMMAND_LINE, Branch, Leaf, TreeReader, merge_trees, place_of, plain, read_overrides, shown
 
-__all__ = ["Loaded", "changed_settings", "format_resolved", "handed_on", "load"]
+__all__ = ["Loaded", "changed_settings", "format_resolved", "load"]
 
 CONFIGS = Path(__file__).resolve().parent
 OWN = ("name", "description")
@@ -43,6 +43,8 @@ class Loaded:
         origins: dotted key of `resolved` -> "file:line", "command line", "file name" or "default of X".
         path: the file.
         required: the experiments it starts from, in the order of `requires`.
+        called: the name that the file gives it, by which command-line settings address it.
+        arguments: the part of the command line that makes this experiment of the file, and those that it requires.
     """
 
     experiment: Experiment
@@ -50,6 +52,29 @@ class Loaded:
     origins: dict[str, str]
     path: Path
     required: tuple[Loaded, ...] = ()
+    called: str = ""
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def beneath(self) -> dict[str, Loaded]:
+        """Every experiment that this one stands on, oldest first, by what it is called."""
+        found: dict[str, Loaded] = {}
+        for one in self.required:
+            found |= one.beneath | {one.called: one}
+        return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the reading of one lineage has found so far.
+
+    Attributes:
+        problems: everything that is wrong.
+        names: experiment by file -> the name that the file gives it, by which overrides address it.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    names: dict[Path, str] = field(default_factory=dict)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -60,22 +85,25 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
             (`module.init_args.beta=0`). `model=NAME` and `data=NAME` choose a file of configs/model/ or configs/data/,
             or any other by its path. Those named in `HANDED_ON` reach required experiments too; the seed only where
-            they do not state their own.
+            they do not state their own. `NAME:dotted.key=value` is for the experiment of the lineage that is called
+            NAME, and goes over what is handed on.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
     """
-    problems: list[Problem] = []
-    loaded = load_one(str(path), Path.cwd(), "command line", overrides, (), problems)
-    if problems or loaded is None:
-        raise ConfigError(problems)
+    reading = Reading()
+    loaded = load_one(str(path), Path.cwd(), "command line", overrides, (), reading)
+    check_addresses(overrides, list(reading.names.values()), reading.problems)
+    if reading.problems or loaded is None:
+        raise ConfigError(reading.problems)
     return loaded
 
 
 def load_one(
-    name: str, folder: Path, asked_by: str, overrides: Sequence[str], chain: tuple[Path, ...], problems: list[Problem]
+    name: str, folder: Path, asked_by: str, overrides: Sequence[str], chain: tuple[Path, ...], reading: Reading
 ) -> Loaded | None:
     """One experiment and, recursively, those it requires; `chain` holds the experiments that require it."""
+    problems = reading.problems
     before = len(problems)
     path = find(name, folder, asked_by, "requires" if chain else "", problems)
     if path is None:
@@ -86,31 +114,58 @@ def load_one(
     below = read_file(path, (), problems)
     if below is None:
         return None
+    called = str(plain(below.children.get("name")) or path.stem)
+    reading.names[path] = called
     if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
         overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
-    named = Branch({"name": Leaf(path.stem, "file name")}, below.place)
-    chosen, others = choices(overrides)
-    for group, choice in chosen.items():
-        below = with_choice(below, group, choice, problems)
-    tree = merge_trees(merge_trees(named, below), read_overrides(others, problems))
+    tree = merge_trees(Branch({"name": Leaf(path.stem, "file name")}, below.place), below)
+    plainly = [argument for argument in overrides if not addressee(argument)]
+    by_name = [argument.partition(":")[2] for argument in overrides if addressee(argument) == called]
+    for own, place in ((plainly, COMMAND_LINE), (by_name, f"{COMMAND_LINE} for {called}")):
+        chosen, others = choices(own)
+        for group, choice in chosen.items():
+            tree = with_choice(tree, group, choice, problems)
+        tree = merge_trees(tree, read_overrides(others, problems, place))
     resolver = Resolver(tree, problems)
     experiment = resolver.experiment()
-    required = load_required(tree, path, overrides, (*chain, path), problems)
+    required = load_required(tree, path, overrides, (*chain, path), reading)
     if experiment is None or len(problems) > before:
         return None
     check_models(experiment, required, tree, problems)
     whole = resolved(experiment)
-    return Loaded(experiment, whole, origins(whole, tree), path, required)
+    loaded = Loaded(experiment, whole, origins(whole, tree), path, required, called)
+    here = {"", called, *loaded.beneath}
+    return replace(loaded, arguments=tuple(argument for argument in overrides if addressee(argument) in here))
+
+
+def addressee(argument: str) -> str:
+    """The experiment that a command-line setting is for by name; empty where it names none.
+
+    Examples:
+        >>> addressee("sft_dsa:trainer.max_steps=60"), addressee("model={class_path: a.B}")
+        ('sft_dsa', '')
+    """
+    name, colon, _ = argument.partition("=")[0].partition(":")
+    return name.strip() if colon else ""
+
+
+def check_addresses(overrides: Sequence[str], names: Sequence[str], problems: list[Problem]) -> None:
+    """Note every command-line setting that is for an experiment which is not in the lineage."""
+    for argument in overrides:
+        name = addressee(argument)
+        if name and name not in names:
+            message = f"no experiment of this lineage is called {name!r}; there are {', '.join(names)}"
+            problems.append(Problem(COMMAND_LINE, argument.partition("=")[0], name, message, did_you_mean(name, names)))
 
 
 def handed_on(overrides: Sequence[str]) -> list[str]:
-    """The command-line settings that hold for required experiments too.
+    """The command-line settings that may concern required experiments too.
 
     Examples:
-        >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1", "name=b"])
-        ['runs_dir=/tmp/runs', 'seed=3', 'budget=0.1']
+        >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1", "name=b", "base:seed=1"])
+        ['runs_dir=/tmp/runs', 'seed=3', 'budget=0.1', 'base:seed=1']
     """
-    return [argument for argument in overrides if argument.partition("=")[0].strip() in HANDED_ON]
+    return [given for given in overrides if addressee(given) or given.partition("=")[0].strip() in HANDED_ON]
 
 
 def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -164,14 +219,14 @@ def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branc
 
 
 def load_required(
-    tree: Branch, path: Path, overrides: Sequence[str], chain: tuple[Path, ...], problems: list[Problem]
+    tree: Branch, path: Path, overrides: Sequence[str], chain: tuple[Path, ...], reading: Reading
 ) -> tuple[Loaded, ...]:
     """The experiments that `requires` names."""
     names, node = plain(tree.children.get("requires")), tree.children.get("requires")
     found = []
     for name in names if isinstance(names, list) else []:
         if isinstance(name, str):
-            found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, problems))
+            found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, reading))
     return tuple(loaded for loaded in found if loaded is not None)
 
 

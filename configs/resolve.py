@@ -14,12 +14,9 @@ from configs.construct import as_plain, construct
 from configs.problems import Problem, Report, did_you_mean, unknown_key
 from configs.ranges import range_faults
 from configs.schema import Component, Experiment, Fit
-from configs.signature import signature
+from configs.trainer import check_trainer
 from configs.tree import Branch, place_of, plain
 
-TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
-OURS = {"callbacks": "name them in the section `callbacks`", "default_root_dir": "set runs_dir and name instead"}
-"""Trainer arguments that the experiment itself sets."""
 MANIFEST = "manifest.json"
 UNNAMED = "unnamed"
 """Stands in for a name that is wrong, so that the rest is checked too."""
@@ -135,17 +132,9 @@ class Resolver:
         return note
 
     def trainer(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Lightning's own arguments, by the signature in its source."""
-        section, known = self.section(given, "trainer"), signature(TRAINER) or {}
-        good = {}
-        for name, value in section.items():
-            if name in OURS:
-                self.report(f"trainer.{name}", value, "set by the experiment itself", OURS[name])
-            elif name not in known:
-                self.report(f"trainer.{name}", value, *unknown_key(name, list(known), "Lightning's Trainer"))
-            else:
-                good[name] = check(value, known[name], f"trainer.{name}", self.report)
-        return good
+        """What goes to Lightning's Trainer."""
+        training = given.get("module") is not None
+        return check_trainer(self.section(given, "trainer"), self.report, training=training)
 
     def fit(self, given: Mapping[str, Any]) -> Fit:
         """Validation and checkpoints; what is wrong is left at its default."""

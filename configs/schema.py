@@ -129,6 +129,8 @@ class Experiment:
     """Arguments of Lightning's Trainer."""
     fit: Fit = field(default_factory=Fit)
     """Validation and checkpoints of every run."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """Precision of the frozen base weights; adapters, optimiser and logits stay fp32."""
     seed: int = 0
     """Seed of everything random; 0 to 2**32 - 1."""
     runs_dir: str = "runs"

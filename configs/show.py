@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from configs.resolve import flattened
+from configs.tree import COMMAND_LINE
 
 if TYPE_CHECKING:
     from configs.load import Loaded
@@ -40,21 +41,65 @@ def lines_of(values: Mapping[str, Any], prefix: str, depth: int) -> list[tuple[s
 
 
 def format_resolved(loaded: Loaded) -> str:
-    """The resolved configuration as YAML, each value with its origin as a trailing comment."""
-    lines = lines_of(loaded.resolved, "", 0)
+    """The resolved configuration as YAML, each value with its origin as a trailing comment.
+
+    What the command line sets in required experiments follows as comments, in the form in which it is written there.
+    """
+    lines = [(line, loaded.origins[key] if key else "") for line, key in lines_of(loaded.resolved, "", 0)]
+    for called, one in loaded.beneath.items():
+        values = flattened(one.resolved)
+        given = {key: origin for key, origin in one.origins.items() if origin.startswith(COMMAND_LINE)}
+        lines += [(f"# {called}:{key}={flow(values[key])}", origin) for key, origin in given.items()]
     width = min(max(len(line) for line, _ in lines), 72)
-    return "\n".join(f"{line:<{width}}  # {loaded.origins[key]}" if key else line for line, key in lines)
+    return "\n".join(f"{line:<{width}}  # {origin}" if origin else line for line, origin in lines)
 
 
-def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Dotted keys in which two resolved configurations differ, but for those that a resumed run may change.
+ABSENT = object()
+"""Stands in for a setting that one of two configurations does not have."""
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted keys in which two resolved configurations differ, with both values in words.
+
+    Settings that a resumed run may change are left out.
 
     Examples:
         >>> changed_settings({"seed": 0, "only": []}, {"seed": 1, "only": ["pediatrics"]})
-        ['seed']
+        {'seed': 'made with 0, asked for is 1'}
     """
     before, after = flattened(old), flattened(new)
-    absent = object()
-    keys = [key for key in dict.fromkeys([*before, *after]) if not {key, key.partition(".")[0]} & {*FREE_TO_CHANGE}]
-    changed = [key for key in keys if before.get(key, absent) != after.get(key, absent)]
-    return [key for key in changed if not any(other.startswith(f"{key}.") for other in changed)]
+    keys = [key for key in dict.fromkeys([*before, *after]) if not may_change(key)]
+    changed = {key: (before.get(key, ABSENT), after.get(key, ABSENT)) for key in keys}
+    changed = {key: values for key, values in changed.items() if values[0] != values[1]}
+    return {
+        key: both_values(*values)
+        for key, values in changed.items()
+        if not any(other.startswith(f"{key}.") for other in changed)
+    }
+
+
+def may_change(key: str) -> bool:
+    """Whether a setting may differ when a run is resumed; loader workers change no batch."""
+    return bool({key, key.partition(".")[0]} & {*FREE_TO_CHANGE}) or key.rpartition(".")[2] == "num_workers"
+
+
+def both_values(before: Any, after: Any) -> str:
+    """An old and a new value in words, long ones shortened from their first difference on."""
+    texts = ["no such setting" if value is ABSENT else flow(value) for value in (before, after)]
+    alike = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    old, new = (shortened(text, max(0, alike - 20)) for text in texts)
+    return f"made with {old}, asked for is {new}"
+
+
+def shortened(text: str, start: int, length: int = 80) -> str:
+    """At most `length` characters of a text, around where it begins to differ from another.
+
+    Examples:
+        >>> shortened("abcdefghij", 4, length=5)
+        '… efghi …'
+    """
+    if len(text) <= length:
+        return text
+    start = min(start, len(text) - length)
+    end = start + length
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"

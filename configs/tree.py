@@ -65,7 +65,7 @@ class TreeReader:
 
     def place(self, mark: yaml.Mark | None) -> str:
         """The place of a node: file and line, or the command line."""
-        return self.name if mark is None or self.name == COMMAND_LINE else f"{self.name}:{mark.line + 1}"
+        return self.name if mark is None or self.name.startswith(COMMAND_LINE) else f"{self.name}:{mark.line + 1}"
 
     def read(self, text: str) -> Tree | None:
         """Parse; None (and a problem) when the text is not YAML."""
@@ -131,22 +131,22 @@ class TreeReader:
             first.setdefault(key, key_node.start_mark.line + 1)
 
 
-def read_overrides(overrides: Sequence[str], problems: list[Problem]) -> Branch:
+def read_overrides(overrides: Sequence[str], problems: list[Problem], place: str = COMMAND_LINE) -> Branch:
     """Turn `a.b=value` arguments into one tree; the value is YAML, a later argument wins over an earlier one."""
-    layer = Branch({}, COMMAND_LINE)
+    layer = Branch({}, place)
     for argument in overrides:
         key, equals, text = argument.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts) or key.startswith("-"):
             message = f"expected key=value, got {argument!r}"
             hint = "write it without the leading dashes" if key.startswith("-") else ""
-            problems.append(Problem(COMMAND_LINE, "", argument, message, hint))
+            problems.append(Problem(place, "", argument, message, hint))
             continue
-        value = TreeReader(COMMAND_LINE, problems).read(text)
+        value = TreeReader(place, problems).read(text)
         if value is None:
             continue
         for part in reversed(parts):
-            value = Branch({part: value}, COMMAND_LINE)
+            value = Branch({part: value}, place)
         layer = merge_trees(layer, value)
     return layer
 

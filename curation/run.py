@@ -58,8 +58,10 @@ def claim(settings: Settings) -> None:
         raise ConfigError([Problem(str(out), "out", settings.out, message)])
     changed = changed_settings(before["settings"], json.loads(json.dumps(resolved(settings))))
     if changed and not settings.overwrite:
-        message = "differs from the settings that this set was made with; choose another `out`, or overwrite=true"
-        raise ConfigError([Problem(str(out / COUNTS), key, None, message) for key in changed])
+        message = "choose another `out`, or overwrite=true"
+        raise ConfigError(
+            [Problem(str(out / COUNTS), key, None, f"{both}; {message}") for key, both in changed.items()]
+        )
 
 
 def curate(settings: Settings) -> dict[str, Any]:

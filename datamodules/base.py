@@ -239,7 +239,7 @@ class VQADataModule(L.LightningDataModule):
         """
         self.require_training()
         rows = feed.kind == "rows"
-        items = self.rows(feed.guidelines) if rows else self.splits["train"]
+        items = self.rows(feed.guidelines) if rows else self.chosen(feed.questions)
         if not items:
             wanted = "a reasoning trace" + (f" of {sorted(feed.guidelines)}" if feed.guidelines is not None else "")
             raise BadExampleError(f"specialty {self.specialty!r}: no training example carries {wanted}")
@@ -255,10 +255,26 @@ class VQADataModule(L.LightningDataModule):
                 f"specialty {self.specialty!r}: a step takes {size} {feed.kind} over all devices, and there are "
                 f"{share.ranks} devices; take at least one for each, or fewer devices"
             )
-        order = EndlessOrder(len(items), size, self.seed, spare=feed.spare)
+        order = EndlessOrder(len(items), size, self.seed, spare=feed.spare, shuffled=not feed.in_order)
         batch_of = TrainingSteps(items, collate_rows if rows else collate_questions, order, share)
         n_steps = -(-len(items) // size) if n_steps is None else n_steps
         return TrainingBatches(batch_of, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
+
+    def chosen(self, question_ids: Sequence[str] | None) -> Sequence[Example]:
+        """Training questions by id, in this order; None takes all of them in the split's own.
+
+        Raises:
+            BadExampleError: there is no such training question.
+        """
+        if question_ids is None:
+            return self.splits["train"]
+        known = {example.question_id: example for example in self.splits["train"]}
+        if strange := [name for name in question_ids if name not in known]:
+            raise BadExampleError(
+                f"specialty {self.specialty!r}: {len(strange)} chosen questions are not in the training split, such as "
+                f"{strange[0]!r}"
+            )
+        return tuple(known[name] for name in question_ids)
 
     def _questions(self, examples: Sequence[Example]) -> Batches:
         """This device's questions to examine with."""

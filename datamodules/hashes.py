@@ -9,20 +9,45 @@ from datamodules.base import VQADataModule
 from datamodules.batch import Example, ImageSource
 from datamodules.prompts import VERSION
 
+_known: dict[bytes, str] = {}
+
 
 def data_sha256(data: VQADataModule, split: str) -> str:
     """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
 
     Pictures that stand in a row count by the hash of their bytes, those that are drawn or cut when looked at by
-    question id.
+    question id. Within a process files are read once for the same rows, as long as path, size and time stay.
+
+    Raises:
+        OSError: a picture file is not there.
     """
-    digest = hashlib.sha256()
+    seen = hashlib.sha256()
     for example in data.splits[split]:
-        row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
-        digest.update(repr((*row, sorted(example.reasoning.items()))).encode())
+        seen.update(row_bytes(example))
         for source in example.images:
-            digest.update(picture_bytes(source))
-    return digest.hexdigest()
+            seen.update(stamp(source))
+    if seen.digest() not in _known:
+        digest = hashlib.sha256()
+        for example in data.splits[split]:
+            digest.update(row_bytes(example))
+            for source in example.images:
+                digest.update(picture_bytes(source))
+        _known[seen.digest()] = digest.hexdigest()
+    return _known[seen.digest()]
+
+
+def row_bytes(example: Example) -> bytes:
+    """Everything in a row but its pictures."""
+    row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
+    return repr((*row, sorted(example.reasoning.items()))).encode()
+
+
+def stamp(source: ImageSource) -> bytes:
+    """What tells within a process that a picture is still the same, without reading it."""
+    if not isinstance(source, Path):
+        return picture_bytes(source)
+    found = source.stat()
+    return repr((str(source.resolve()), found.st_size, found.st_mtime_ns)).encode()
 
 
 def prompt_sha256(example: Example, instruction: str) -> str:

@@ -23,6 +23,10 @@ class Feed:
     """Whose traces make rows; None takes all."""
     spare: int = 0
     """Further distinct questions per step over all devices, for dynamic sampling; at least 0."""
+    questions: tuple[str, ...] | None = None
+    """Ids of the questions to take; None takes the whole training split. Only for `questions`."""
+    in_order: bool = False
+    """Take `questions` in the order given, epoch after epoch, instead of a drawn one."""
     read_picture: ReadPicture | None = None
     """Decodes and preprocesses a picture in the loader's workers; without workers nothing is read ahead."""
 

@@ -16,7 +16,7 @@ class EndlessOrder:
     stays a permutation, and all its other items stay in the order that was drawn.
     """
 
-    def __init__(self, n_items: int, size: int, seed: int, *, spare: int = 0) -> None:
+    def __init__(self, n_items: int, size: int, seed: int, *, spare: int = 0, shuffled: bool = True) -> None:
         """Draw nothing yet.
 
         Args:
@@ -24,6 +24,7 @@ class EndlessOrder:
             size: items per step, at least 1.
             seed: of the order.
             spare: further items that `spares` gives per step, at least 0.
+            shuffled: False takes the items in their own order, epoch after epoch.
 
         Raises:
             ValueError: a step and its spares would need more items than there are.
@@ -31,6 +32,7 @@ class EndlessOrder:
         if size < 1 or spare < 0 or size + spare > n_items:
             raise ValueError(f"got size={size} and spare={spare} for {n_items} items; a step repeats no item")
         self.n_items, self.size, self.seed, self.spare = n_items, size, seed, spare
+        self.shuffled = shuffled
         self._epochs: dict[int, list[int]] = {}
 
     def step(self, step: int) -> list[int]:
@@ -68,10 +70,10 @@ class EndlessOrder:
         return taken > 0 and self.n_items - taken < self.size
 
     def _drawn(self, epoch: int) -> list[int]:
-        order, taken = permutation(self.n_items, self.seed, epoch), self._taken(epoch)
+        order, taken = self._permuted(epoch), self._taken(epoch)
         if not taken:
             return order
-        before = self._epochs.get(epoch - 1) or permutation(self.n_items, self.seed, epoch - 1)
+        before = self._epochs.get(epoch - 1) or self._permuted(epoch - 1)
         held = set(before[-taken:])
         kept: list[int] = []
         moved: list[int] = []
@@ -80,6 +82,9 @@ class EndlessOrder:
                 break
             (moved if item in held else kept).append(item)
         return kept + moved + order[len(kept) + len(moved) :]
+
+    def _permuted(self, epoch: int) -> list[int]:
+        return permutation(self.n_items, self.seed, epoch) if self.shuffled else list(range(self.n_items))
 
 
 def permutation(n_items: int, seed: int, epoch: int) -> list[int]:

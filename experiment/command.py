@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from artifacts.adapter_files import AdapterError
 from artifacts.interrupts import stop_alike
@@ -15,13 +16,13 @@ from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
 from experiment.memory import keep_freed_memory
-from experiment.run import assemble, run_experiment
+from experiment.run import assemble, run_lineage
 
-EXPECTED = (BadExampleError, AdapterError, OSError, RuntimeError, ValueError)
+EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
 
 
-def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
+def execute(loaded: Loaded, *, dry_run: bool) -> int:
     """Run the experiment, or report what running it would mean.
 
     Returns:
@@ -40,7 +41,7 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
         if dry_run:
             print(dry_run_report(context))
             return 0
-        run_experiment(context, overrides)
+        run_lineage(context)
     except (KeyboardInterrupt, SystemExit):
         if is_first():
             print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -49,7 +50,8 @@ def execute(loaded: Loaded, overrides: Sequence[str], *, dry_run: bool) -> int:
     except ConfigError:
         raise
     except EXPECTED as error:
-        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+        print(f"{name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
         return 1
     if is_first():
         where(context)

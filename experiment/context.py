@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from answering.live_base import LiveBase
 from answering.validation import validation_asker
@@ -41,15 +43,19 @@ class ExperimentContext(Lineage):
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""
         required = [one.without_data() for one in self.required]
-        return ExperimentContext(self.experiment, self.resolved, self.path, required)
+        return replace(self, required=required, live=LiveBase(), _data={})
 
     def policy(self) -> tuple[Policy, str]:
         """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`."""
-        return self.live.of(self.base_key, self._load)
+        return self.live.of(self.base_key, lambda: self.load(self.base_folder))
 
-    def _load(self) -> tuple[Policy, str]:
-        family = build(self.experiment.model, weights=self.base_folder)
-        fingerprint = base_fingerprint(family.named_parameters())
+    def load(self, base: Path | None) -> tuple[Policy, str]:
+        """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint."""
+        family = build(self.experiment.model, weights=base)
+        fingerprint = base_fingerprint(family.named_parameters())  # of the source, whatever it is cast to
+        if self.experiment.precision == "bf16":
+            for parameter in family.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
         folder = self.experiment.feature_cache
         cache = FeatureCache(2**28, Path(folder), f"{fingerprint} {family.config}") if folder else None
         return Policy(family, cache=cache), fingerprint
@@ -64,9 +70,13 @@ class ExperimentContext(Lineage):
         for name, folder in start:
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
             policy.load_adapter(name, adapter.config, adapter.tensors)
-        ask = validation_asker(self.experiment.fit.val_max_new_tokens)
-        context = StageContext(policy, tuple(name for name, _ in start), specialty, self.experiment.seed, ask)
+        context = self.stage_context(policy, [name for name, _ in start], specialty)
         return build(self.experiment.module, context=context)
+
+    def stage_context(self, policy: Policy, start: Sequence[str], specialty: str) -> StageContext:
+        """What a stage of this experiment is given, on adapters that are loaded."""
+        ask = validation_asker(self.experiment.fit.val_max_new_tokens)
+        return StageContext(policy, tuple(start), specialty, self.experiment.seed, ask)
 
     def callbacks(self) -> Iterator[Any]:
         """The experiment's own callbacks, in the order of the YAML."""

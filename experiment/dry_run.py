@@ -1,41 +1,66 @@
-"""What running an experiment would mean: its data, its parameters and its steps, without training anything."""
+"""What running an experiment would mean: its data, parameters, steps and hours, from one step of each stage."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from answering.live_base import LiveBase
+from callbacks.evaluate_experts import EvaluateExperts
 from callbacks.experiment_callback import ExperimentCallback
-from configs.build import build
+from callbacks.merge_experts import AUTO, MergeExperts
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
+from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
+from experiment.continuation import checkpoint_step
+from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
+from experiment.run import refuse_what_cannot_be
 from lightning_modules.policy import Policy
-from lightning_modules.stage import StageContext
 
 BYTES_PER_TRAINED = 16
 """fp32 weight, gradient and AdamW's two moments."""
+BYTES_OF_BASE = {"float32": 4, "bf16": 2}
 
 
 def dry_run_report(context: ExperimentContext) -> str:
-    """Lines about the lineage: per experiment its data, steps and parameters; weights are drawn at random, not loaded.
+    """Lines about the lineage: per experiment its data, parameters, steps and seconds.
+
+    Each stage is built and takes a step in a temporary folder, see `experiment.rehearsal`.
 
     Raises:
         BadExampleError: the data cannot be used.
+        ConfigError: the folders hold results of other settings.
+        Exception: whatever the first step of a run would raise.
     """
+    refuse_what_cannot_be(context)
+    refuse_changed(context)
     lines: list[str] = []
+    total = 0.0
+    live = LiveBase()
     for member in context.lineage:
-        lines += experiment_lines(member)
+        found, seconds = experiment_lines(member, wanted_of(member, context), live)
+        lines += found
+        total += seconds
+    lines.append(f"in all about {duration(total)} here; gates, Gram matrices and cards come on top")
     return "\n".join(lines)
 
 
-def experiment_lines(context: ExperimentContext) -> list[str]:
-    """One experiment's part of the report."""
+def wanted_of(member: ExperimentContext, context: ExperimentContext) -> list[str]:
+    """The specialties of a member of the lineage that running the experiment would train or examine."""
+    asked = list(context.experiment.only) or context.specialties
+    if member is not context and member.provides == "expert":
+        return [specialty for specialty in member.specialties if specialty in asked]
+    return list(member.experiment.only) or member.specialties
+
+
+def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: LiveBase) -> tuple[list[str], float]:
+    """One experiment's part of the report, and the seconds that it will take; `live` as of `rehearse`."""
     experiment = context.experiment
-    wanted = list(experiment.only) or context.specialties
     training = context.provides != "nothing"
     if training:
-        steps = max(1, round(experiment.trainer["max_steps"] * experiment.budget))
-        lines = [f"{experiment.name}: {experiment.module.class_path}, {steps} steps each on {', '.join(wanted)}"]
+        lines = [
+            f"{experiment.name}: {experiment.module.class_path}, {context.steps} steps each on {', '.join(wanted)}"
+        ]
     else:
         lines = [f"{experiment.name}: examines {', '.join(context.examined)} on {', '.join(wanted)}"]
     for specialty in wanted:
@@ -47,30 +72,84 @@ def experiment_lines(context: ExperimentContext) -> list[str]:
                 f"    {name:5} {report['examples']:6} questions of {report['patients']:5} patients, "
                 f"{report['with_traces']} with traces; chance {report['random_guess']:.1%}; letters {letters}"
             )
-    plans = [c.plan() for c in context.callbacks() if isinstance(c, ExperimentCallback)]
-    lines += [f"  {plan}" for plan in plans if plan]
-    if not training:
-        return lines
-    if context.base_folder is None or context.base_folder.exists():
-        lines += parameter_lines(context, wanted)
-    else:
-        lines.append("  parameters: counted once the base exists")
-    return lines
+    seconds, policy = 0.0, None
+    todo = [specialty for specialty in wanted if not context.is_run_complete(specialty)]
+    if todo:
+        made = rehearse(context, todo[0], live)
+        policy = made.policy
+        told, seconds = step_lines(context, todo, made)
+        lines += parameter_lines(context, todo[0], made) + told
+    for callback in context.callbacks():
+        if isinstance(callback, ExperimentCallback) and (plan := callback.plan()):
+            lines.append(f"  {plan}")
+        if isinstance(callback, EvaluateExperts):
+            policy = policy or base_of(moved(context, experiment.runs_dir), live)[0]
+            told, taken = answer_lines(context, callback, policy)
+            lines.append(told)
+            seconds += taken
+    return lines, seconds
 
 
-def parameter_lines(context: ExperimentContext, wanted: Sequence[str]) -> list[str]:
+def parameter_lines(context: ExperimentContext, specialty: str, made: Rehearsal) -> list[str]:
     """Counts of parameters, bytes, and tokens of one batch's prompts."""
-    family = build(context.experiment.model, weights=context.base_folder)
-    policy = Policy(family)
-    frozen = sum(p.numel() for p in family.parameters())
-    build(context.experiment.module, context=StageContext(policy, (), wanted[0], context.experiment.seed))
-    trained = sum(p.numel() for p in family.parameters() if p.requires_grad)
-    data = context.data(wanted[0])
-    prompts = [policy.prompt(example, "") for example in data.splits["train"][:64]]
+    prompts = [made.policy.prompt(example, "") for example in context.data(specialty).splits["train"][:64]]
     lengths = sorted(len(prompt.ids) for prompt in prompts)
-    mib = (4 * frozen + BYTES_PER_TRAINED * trained) / 2**20
+    each = BYTES_OF_BASE[context.experiment.precision]
+    mib = (each * made.base + BYTES_PER_TRAINED * made.trained) / 2**20
     return [
-        f"  parameters: {frozen / 1e6:.2f} M in the base, {trained / 1e6:.3f} M trained; about {mib:.0f} MiB for "
-        f"weights, gradients and AdamW (4 bytes x base + {BYTES_PER_TRAINED} x trained; activations come on top)",
+        f"  parameters: {made.base / 1e6:.2f} M in the base, {made.trained / 1e6:.3f} M trained; about {mib:.0f} MiB "
+        f"for weights, gradients and AdamW ({each} bytes x base + {BYTES_PER_TRAINED} x trained; activations come on "
+        "top)",
         f"  prompts ({NEUTRAL}): median {lengths[len(lengths) // 2]} tokens, longest of 64: {lengths[-1]}",
     ]
+
+
+def step_lines(context: ExperimentContext, todo: Sequence[str], made: Rehearsal) -> tuple[list[str], float]:
+    """What a step takes and what the runs will take, and the latter in seconds."""
+    left = sum(context.steps - steps_done(context, specialty) for specialty in todo)
+    workers = min(context.experiment.workers, len(todo))
+    seconds = left * made.step_seconds / workers
+    fresh = f", with a fresh {' and a fresh '.join(made.stand_ins)}" if made.stand_ins else ""
+    beside = f" in {workers} workers" if workers > 1 else ""
+    return [
+        f"  one step: {made.step_seconds:.2f} s on {todo[0]}{fresh}",
+        f"  training: {left} steps to do{beside}, about {duration(seconds)}",
+    ], seconds
+
+
+def steps_done(context: ExperimentContext, specialty: str) -> int:
+    """Steps that an unfinished run need not do again."""
+    checkpoint = context.folder.run(specialty).checkpoint
+    return min(context.steps, checkpoint_step(checkpoint)) if checkpoint.exists() else 0
+
+
+def answer_lines(context: ExperimentContext, callback: EvaluateExperts, policy: Policy) -> tuple[str, float]:
+    """What the matrix will take, in words and in seconds; answers that are there already are not told apart."""
+    config = callback.config
+    models = set(context.examined)
+    for merging in context.callbacks():
+        if isinstance(merging, MergeExperts):
+            names = [*merging.methods(), *([AUTO] if merging.config.auto else [])]
+            models |= {f"{context.experiment.name}/merged/{name}" for name in names}
+    asked = [q for variant in callback.variants for s in callback.specialties for q in callback.asked(s, variant)]
+    answers = len(models) * len(asked) * len(callback.guidelines) * config.samples
+    if not answers:
+        return "  matrix: nothing to ask", 0.0
+    limit = max(1, callback.new_tokens + (config.answer_tokens if config.protocol == "two_turn" else 0))
+    each = answer_seconds(policy, asked, limit)
+    workers = context.experiment.workers
+    seconds = answers * each / workers
+    told = f"  matrix: {len(models)} models, {answers} answers, at most {each:.3f} s each at their full length"
+    return told + f"{f' in {workers} workers' if workers > 1 else ''}: at most {duration(seconds)}", seconds
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of a fitting size.
+
+    Examples:
+        >>> duration(95), duration(600), duration(9000)
+        ('95 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

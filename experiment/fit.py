@@ -7,13 +7,14 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.tensorboard.summary import hparams
@@ -32,8 +33,11 @@ from configs.schema import Experiment, Fit, seconds_of
 from datamodules.base import VQADataModule
 from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
+from experiment.continuation import continuations
 from experiment.provenance import provenance
+from experiment.question_choice import chosen_questions
 from experiment.result import Kept, save_result
+from experiment.standing import BASE, PARENT, ROWS, check_base, parent_sha256, read_provenance
 from lightning_modules.stage import Stage
 
 
@@ -63,18 +67,25 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     data = context.data(specialty)
     policy, fingerprint = context.policy()
-    policy.bare()  # an expert before this one, in the same process, left its adapters
+    questions = chosen_questions(context, specialty)
+    policy.bare()  # whoever came before, in the same process, left adapters
     stage = context.stage(specialty, policy, fingerprint)
+    stage.questions = questions
+    before, steps = read_provenance(run), context.steps
+    check_base(run, before, fingerprint)
     facts = provenance(Path(experiment.runs_dir))
-    facts |= {"base_fingerprint": fingerprint, "data_sha256": data_sha256(data, "train")}
+    facts |= {BASE: fingerprint, ROWS: data_sha256(data, "train"), PARENT: parent_sha256(context, specialty)}
+    facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():
         write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
         write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
     quiet_lightning()
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
     with deferred() as waiting:
-        best = best_checkpoint(experiment.fit, data, run.checkpoint.parent)
-        trainer = trainer_of(context, specialty, stage, waiting, [] if best is None else [best])
+        best, last = best_checkpoint(experiment.fit, data, run.checkpoint.parent), LastValidation()
+        callbacks = callbacks_of(context, specialty, waiting, [last] if best is None else [last, best])
+        logger = tensorboard(context, specialty, stage, resumed_step(run.checkpoint))
+        trainer = trainer_of(context, logger=logger, callbacks=callbacks)
         if resume is None:
             trainer.validate(stage, datamodule=data, verbose=False)  # what the run starts from
         trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -83,52 +94,57 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
                 f"{experiment.name}/{specialty} stopped at step {trainer.global_step} of {trainer.max_steps}: too many "
                 "updates were skipped because a number in them was not finite; is learning_rate too high?"
             )
-        kept = kept_weights(trainer, stage, best)
+        kept = kept_weights(stage, best, last.metrics or trainer.callback_metrics)
         if trainer.is_global_zero:
             save_result(context, specialty, stage, kept, fingerprint=fingerprint, provenance=facts)
         trainer.strategy.barrier("the result stands")
+    data.trainer = None  # it would keep the model alive
 
 
-def trainer_of(
-    context: ExperimentContext, specialty: str, stage: Stage, waiting: Waiting, checkpoints: list[Checkpoint]
-) -> L.Trainer:
+def trainer_of(context: ExperimentContext, **arguments: Any) -> L.Trainer:
     """Lightning's Trainer of one run.
 
     Args:
-        context: of the experiment.
-        specialty: the run.
-        stage: knows its metrics.
-        waiting: tells whether a signal waits.
-        checkpoints: callbacks that write some besides those to resume from.
+        context: of the experiment, whose section `trainer` holds.
+        arguments: further arguments of the Trainer, over those.
     """
-    experiment, run = context.experiment, context.folder.run(specialty)
-    settings, fit = dict(experiment.trainer), experiment.fit
-    steps = max(1, round(settings.pop("max_steps") * experiment.budget))
-    name, counted = f"{experiment.name}/{specialty}", fit.val_every if isinstance(fit.val_every, int) else 0
-    plugins = settings.pop("plugins", None) or []
+    experiment, steps = context.experiment, context.steps
+    given = {"devices": 1} | experiment.trainer | {"strategy": strategy_of(experiment), "max_steps": steps}
     return L.Trainer(
-        **{"devices": 1, **settings, "strategy": strategy_of(experiment)},
-        plugins=[*(plugins if isinstance(plugins, list) else [plugins]), Checkpoints()],
-        logger=tensorboard(context, specialty, stage, resumed_step(run.checkpoint)),
-        max_steps=steps,
+        **(given | arguments),
+        plugins=Checkpoints(),
         max_epochs=1,
         check_val_every_n_epoch=None,
-        val_check_interval=validation_interval(fit, steps),
+        val_check_interval=validation_interval(experiment.fit, steps),
         num_sanity_val_steps=0,  # the validation before the first step is a whole one
         inference_mode=False,  # its picture features are kept, and training differentiates through them
         use_distributed_sampler=False,  # the loaders know the devices
         enable_model_summary=False,
-        callbacks=[
-            OwnSignals(waiting.take),
-            *context.callbacks(),
-            PhaseTimes(name, run.path / "timings.json"),
-            progress(name),
-            LastValidation(),
-            *early_stopping(fit, specialty),
-            *checkpoints,
-            ResumePoint(run.checkpoint, fit.checkpoint_every_steps, fit.checkpoint_every_minutes, counted, waiting),
-        ],
     )
+
+
+def callbacks_of(
+    context: ExperimentContext, specialty: str, waiting: Waiting, keepers: list[L.Callback]
+) -> list[L.Callback]:
+    """Everything that listens to one run, in order.
+
+    Args:
+        context: of the experiment.
+        specialty: the run.
+        waiting: tells whether a signal waits.
+        keepers: what decides which weights and metrics become the result.
+    """
+    experiment, run, fit = context.experiment, context.folder.run(specialty), context.experiment.fit
+    name, counted = f"{experiment.name}/{specialty}", fit.val_every if isinstance(fit.val_every, int) else 0
+    return [
+        OwnSignals(waiting.take),
+        *context.callbacks(),
+        PhaseTimes(name, run.path / "timings.json"),
+        progress(name),
+        *keepers,
+        *early_stopping(fit, specialty),
+        ResumePoint(run.checkpoint, fit.checkpoint_every_steps, fit.checkpoint_every_minutes, counted, waiting),
+    ]
 
 
 def has_several_devices(experiment: Experiment) -> bool:
@@ -188,11 +204,17 @@ def early_stopping(fit: Fit, specialty: str) -> list[EarlyStopping]:
     return [EarlyStopping(monitor, patience=fit.patience, mode="max", check_on_train_epoch_end=False)]
 
 
-def kept_weights(trainer: L.Trainer, stage: Stage, best: ModelCheckpoint | None) -> Kept:
-    """Leave the weights in the stage that the result shall have, and say which they are."""
+def kept_weights(stage: Stage, best: ModelCheckpoint | None, metrics: Mapping[str, Any]) -> Kept:
+    """Leave the weights in the stage that the result shall have, and say which they are.
+
+    Args:
+        stage: with its last weights.
+        best: knows the best checkpoint, where that is kept.
+        metrics: of the last step.
+    """
     if best is None:
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        return Kept("last", stage.batches_done, stage.last_validation, metrics)
+        shown = {key: float(value) for key, value in metrics.items()}
+        return Kept("last", stage.batches_done, stage.last_validation, shown)
     found = Checkpoints().load_checkpoint(best.best_model_path)
     stage.load_state_dict(found["state_dict"], strict=False)
     return Kept("best", found["batches_done"], found["validation"], {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +28,16 @@ class Lineage:
         resolved: the same as plain data, for files and the HParams table.
         path: of the YAML.
         required: the experiments that this one starts from, in order.
+        called: the name that the YAML gives it, by which command-line settings address it.
+        arguments: the part of the command line that makes this experiment of the YAML, and those that it requires.
     """
 
     experiment: Experiment
     resolved: dict[str, Any]
     path: Path
     required: list[Self] = field(default_factory=list)
+    called: str = ""
+    arguments: tuple[str, ...] = ()
 
     @property
     def folder(self) -> ExperimentFolder:
@@ -48,6 +53,11 @@ class Lineage:
     def provides(self) -> Literal["base", "expert", "nothing"]:
         """What a finished run leaves; nothing where the experiment only examines."""
         return self.stage_class.provides if self.experiment.module else "nothing"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of each run; only for experiments that have a module."""
+        return steps_of(self.resolved)
 
     @property
     def specialties(self) -> list[str]:
@@ -70,11 +80,13 @@ class Lineage:
 
     @property
     def base_key(self) -> str:
-        """Identifies the base without reading its weights: the trained weights' manifest, and the model's settings."""
+        """Identifies the base in memory without reading its weights: trained weights' manifest, model, precision."""
         base = self.base_folder
         manifest = (base / "manifest.json").read_text() if base else ""
         model = json.dumps(self.resolved["model"], sort_keys=True)
-        return hashlib.sha256((manifest + model + ("" if base else self._published())).encode()).hexdigest()
+        precision = "" if self.experiment.precision == "float32" else self.experiment.precision
+        parts = (manifest, model, "" if base else self._published(), precision)
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     def _published(self) -> str:
         """Names, sizes and times of the files of a model that is used as published, where its settings name folders."""
@@ -95,12 +107,18 @@ class Lineage:
         """The adapters that together are this experiment's expert of a specialty, lowest first."""
         return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
 
-    def is_run_complete(self, specialty: str) -> bool:
-        """Whether a specialty's run has left its result; where nothing is trained none is awaited."""
+    def result(self, specialty: str) -> dict[str, Any] | None:
+        """The manifest of what a specialty's run has left; None where nothing stands there whole."""
         run = self.folder.run(specialty)
-        if self.provides == "base":
-            return is_base_complete(run.base)
-        return self.provides == "nothing" or is_complete(run.adapter)
+        folder, whole = (run.base, is_base_complete) if self.provides == "base" else (run.adapter, is_complete)
+        return json.loads((folder / "manifest.json").read_text()) if whole(folder) else None
+
+    def is_run_complete(self, specialty: str) -> bool:
+        """Whether a specialty's run has left its result, of all its steps; where nothing is trained none is awaited."""
+        if self.provides == "nothing":
+            return True
+        left = self.result(specialty)
+        return left is not None and trained_steps(left, self.steps) >= self.steps
 
     def is_complete(self) -> bool:
         """Whether every expected run has."""
@@ -124,3 +142,13 @@ class Lineage:
             for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result
                 rows[f"{context.experiment.name}/merged/{merged.parents[1].name}.rejected"] = [merged]
         return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))
+
+
+def steps_of(settings: Mapping[str, Any]) -> int:
+    """Optimiser steps of each run under resolved settings."""
+    return max(1, round(settings["trainer"]["max_steps"] * settings["budget"]))
+
+
+def trained_steps(manifest: Mapping[str, Any], unknown: int) -> int:
+    """Optimiser steps that made a result; `unknown` where its manifest is of a version that did not record them."""
+    return int((manifest.get("extra") or {}).get("steps", unknown))

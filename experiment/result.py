@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
 from artifacts.adapter_checks import reading
 from artifacts.adapter_files import adapter_sha256, write_adapter
 from artifacts.base_files import write_base
+from artifacts.checkpoints import before
 from experiment.context import ExperimentContext
 from lightning_modules.stage import Stage
 
@@ -41,7 +41,9 @@ def save_result(
     fingerprint: str,
     provenance: dict[str, Any],
 ) -> None:
-    """Write `adapter/` or `base/`, manifest last, so that a complete folder is a finished run; drop the checkpoints.
+    """Write `adapter/` or `base/`, manifest last, so that a complete folder is a finished run.
+
+    Of the checkpoints the last one stays.
 
     Args:
         context: the experiment in flight.
@@ -73,11 +75,12 @@ def save_result(
         "git": provenance["git"],
         "metrics": kept.metrics | kept.validation.get("metrics", {}),
         "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1]))
-        | {"checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}},
+        | {"checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
+        | {"steps": provenance["steps"], "continuations": provenance["continuations"]},
     }
     if stage.provides == "expert":
         config, tensors = stage.policy.adapter_state(stage.adapter)
         write_adapter(run.adapter, config, tensors, manifest)
     else:
         write_base(run.base, family, manifest)
-    shutil.rmtree(run.checkpoint.parent, ignore_errors=True)
+    before(run.checkpoint).unlink(missing_ok=True)  # from the last one, and the best, a longer run goes on

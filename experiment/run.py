@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,156 +9,63 @@ from dataclasses import replace
 import torch
 
 from answering.live_base import LiveBase
-from artifacts.adapter_files import AdapterError, adapter_sha256, read_manifest
-from artifacts.durable import write_text
-from artifacts.folders import locked, read_state, write_failure, write_status
+from artifacts.folders import read_state, write_failure, write_status
 from artifacts.ranks import is_first, started_together
-from configs.load import Loaded, handed_on
+from configs.load import Loaded
 from configs.problems import ConfigError, Problem
-from configs.resolve import completed
-from configs.show import changed_settings
 from datamodules.check import quick_checks
+from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import ExperimentContext
 from experiment.fit import has_several_devices, train
 from experiment.side_by_side import run_side_by_side
+from experiment.standing import check_parents, check_rows
 
 
 def assemble(loaded: Loaded, live: LiveBase | None = None) -> ExperimentContext:
     """Build the context of an experiment and of everything that it requires; all share one live base."""
     live = live or LiveBase()
     required = [assemble(one, live) for one in loaded.required]
-    return ExperimentContext(loaded.experiment, loaded.resolved, loaded.path, required, live)
+    own = (loaded.experiment, loaded.resolved, loaded.path, required, loaded.called, loaded.arguments)
+    return ExperimentContext(*own, live=live)
 
 
-def run_experiment(context: ExperimentContext, overrides: Sequence[str]) -> None:
-    """Bring an experiment to its end; what is finished already is left alone.
+def run_lineage(context: ExperimentContext) -> None:
+    """Bring an experiment and all that it requires to their end.
 
     Args:
         context: as `assemble` returns it.
-        overrides: the command line's, for worker processes.
 
     Raises:
-        ConfigError: the folder holds results of other settings.
-        BadExampleError: the data cannot be used.
-        AdapterError: a finished expert stands on another one than the one beneath it now.
-        RuntimeError: a worker process failed.
+        Exception: as `run_experiment`.
     """
-    experiment = context.experiment
-    wanted = list(experiment.only) or context.specialties
-    claim_folder(context)
-    with phase(context, "data"):
-        training = context.provides != "nothing"
-        if not training:
-            _ = context.examined  # a folder that is no adapter is told now
-        if not training or unfinished(context, wanted):  # before hours of training what is required, not after
-            quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
-    for parent in context.required:
-        run_required(parent, wanted, handed_on(overrides))
-    torch.set_num_threads(experiment.threads)
-    if training:
-        train_all(context, wanted, overrides)
-    if not is_first():
-        return  # what is made of finished runs is the first process's work
-    missing = unfinished(context, context.specialties)
-    if missing:
-        print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
-        return
-    for callback in context.callbacks():
-        with phase(context, type(callback).__name__):
-            callback.finish()
-    runs = [context.folder.run(specialty).path for specialty in wanted] if training else []
-    for folder in (context.folder.path, *runs):
-        if read_state(folder) != "finished":  # also where a run was interrupted after it had left its result
-            write_status(folder, "finished")
+    refuse_what_cannot_be(context)
+    refuse_changed(context)
+    if is_first():
+        clear_overwritten(context)
+    run_experiment(context)
 
 
-def train_all(context: ExperimentContext, wanted: Sequence[str], overrides: Sequence[str]) -> None:
-    """Train the wanted specialties that have not left their result; arguments and errors as of `run_experiment`."""
-    experiment = context.experiment
-    with phase(context, "training"):
-        check_parents(context, wanted)
-        todo = unfinished(context, wanted)
-        if experiment.workers > 1 and len(todo) > 1:
-            run_side_by_side(context, todo, overrides)
-        else:
-            for specialty in todo:
-                train(context, specialty)
-
-
-def unfinished(context: ExperimentContext, specialties: Sequence[str]) -> list[str]:
-    """Those whose run has not left its result."""
-    return [specialty for specialty in specialties if not context.is_run_complete(specialty)]
-
-
-@contextmanager
-def phase(context: ExperimentContext, name: str) -> Iterator[None]:
-    """Record in the experiment's status.json in which phase it was interrupted, or failed."""
-    try:
-        yield
-    except BaseException as error:
-        write_failure(context.folder.path, error, phase=name)
-        raise
-
-
-def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> None:
-    """Refuse finished experts whose foundation was trained anew since.
+def refuse_what_cannot_be(context: ExperimentContext) -> None:
+    """Refuse settings of which only the classes know that they do not go together.
 
     Raises:
-        AdapterError: names the expert.
+        ConfigError: a base would be trained at a precision that is for frozen weights.
     """
-    for specialty in specialties:
-        beneath = context.experts_beneath(specialty)
-        if not beneath or not context.is_run_complete(specialty):
-            continue
-        folder, foundation = context.folder.run(specialty).adapter, beneath[-1][1]
-        recorded = (read_manifest(folder)["parent"] or {}).get("sha256")
-        if recorded != adapter_sha256(foundation):
-            raise AdapterError(
-                f"{folder}: grew from another adapter than {foundation} is now; was that one trained anew? "
-                "Start this experiment afresh with overwrite=true"
-            )
-
-
-def run_required(parent: ExperimentContext, wanted: Sequence[str], overrides: Sequence[str]) -> None:
-    """Finish the part of a required experiment that the wanted specialties need."""
-    if parent.provides == "expert":
-        needed = [specialty for specialty in parent.specialties if specialty in wanted]
-        if not needed:
-            return
-        parent = replace(parent, experiment=replace(parent.experiment, only=needed))
-    run_experiment(parent, overrides)
-
-
-def claim_folder(context: ExperimentContext) -> None:
-    """Write the settings into the experiment's folder, or check that they are the ones it was made with.
-
-    Raises:
-        ConfigError: they differ; names each differing key. Or `check_devices` refuses them.
-    """
-    folder = context.folder
-    check_devices(context)
-    if not is_first():
-        return
-    with locked(folder.path, f"the settings of {context.experiment.name}"):
-        if folder.settings.exists() and not context.experiment.overwrite:
-            before = json.loads(folder.settings.read_text())
-            changed = changed_settings(completed(before), json.loads(json.dumps(context.resolved)))
-            if changed:
-                raise ConfigError(
-                    [
-                        Problem(
-                            place=str(folder.settings),
-                            key=key,
-                            message="differs from the settings that this folder was made with; choose another `name` "
-                            "or `runs_dir`, or start afresh with overwrite=true",
-                        )
-                        for key in changed
-                    ]
-                )
-            return
-        if context.experiment.overwrite and folder.settings.exists():
-            folder.clear()
-        write_text(folder.settings, json.dumps(context.resolved, indent=2) + "\n")
+    if problems := [
+        Problem(
+            str(member.path),
+            "precision",
+            member.experiment.precision,
+            f"{member.experiment.precision} is the precision of frozen base weights, and "
+            f"{member.experiment.module.class_path} trains them; leave it at float32 (trainer.precision=bf16-mixed "
+            "computes in bf16)",
+        )
+        for member in context.lineage
+        if member.provides == "base" and member.experiment.precision != "float32"
+    ]:
+        raise ConfigError(problems)
+    for member in context.lineage:
+        check_devices(member)
 
 
 def check_devices(context: ExperimentContext) -> None:
@@ -186,3 +92,87 @@ def check_devices(context: ExperimentContext) -> None:
         problem("overwrite", True, message)
     if problems:
         raise ConfigError(problems)
+
+
+def run_experiment(context: ExperimentContext) -> None:
+    """Bring an experiment to its end; what is finished already is left alone.
+
+    Raises:
+        ConfigError: the folder holds results of other settings, or of other rows.
+        BadExampleError: the data cannot be used.
+        AdapterError: a finished expert stands on another one than the one beneath it now.
+        RuntimeError: a worker process failed.
+    """
+    experiment = context.experiment
+    wanted = list(experiment.only) or context.specialties
+    if is_first():
+        claim_folder(context)
+    with phase(context, "data"):
+        training = context.provides != "nothing"
+        if not training:
+            _ = context.examined  # a folder that is no adapter is told now
+        if training:
+            check_rows(context, wanted)
+        if not training or unfinished(context, wanted):  # before hours of training what is required, not after
+            quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
+    for parent in context.required:
+        run_required(parent, wanted)
+    torch.set_num_threads(experiment.threads)
+    if training:
+        train_all(context, wanted)
+    if not is_first():
+        return  # what is made of finished runs is the first process's work
+    missing = unfinished(context, context.specialties)
+    if missing:
+        print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
+        return
+    finish_all(context, wanted)
+
+
+def finish_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
+    """Let the callbacks make what they make of finished runs, and say so in the folders."""
+    for callback in context.callbacks():
+        with phase(context, type(callback).__name__):
+            callback.finish()
+    runs = [context.folder.run(specialty).path for specialty in wanted] if context.provides != "nothing" else []
+    for folder in (context.folder.path, *runs):
+        if read_state(folder) != "finished":  # also where a run was interrupted after it had left its result
+            write_status(folder, "finished")
+
+
+def train_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
+    """Train the wanted specialties that have not left their result; errors as of `run_experiment`."""
+    experiment = context.experiment
+    with phase(context, "training"):
+        check_parents(context, wanted)
+        todo = unfinished(context, wanted)
+        if experiment.workers > 1 and len(todo) > 1:
+            run_side_by_side(context, todo)
+        else:
+            for specialty in todo:
+                train(context, specialty)
+
+
+def unfinished(context: ExperimentContext, specialties: Sequence[str]) -> list[str]:
+    """Those whose run has not left its result."""
+    return [specialty for specialty in specialties if not context.is_run_complete(specialty)]
+
+
+@contextmanager
+def phase(context: ExperimentContext, name: str) -> Iterator[None]:
+    """Record in the experiment's status.json in which phase it was interrupted, or failed."""
+    try:
+        yield
+    except BaseException as error:
+        write_failure(context.folder.path, error, phase=name)
+        raise
+
+
+def run_required(parent: ExperimentContext, wanted: Sequence[str]) -> None:
+    """Finish the part of a required experiment that the wanted specialties need."""
+    if parent.provides == "expert":
+        needed = [specialty for specialty in parent.specialties if specialty in wanted]
+        if not needed:
+            return
+        parent = replace(parent, experiment=replace(parent.experiment, only=needed))
+    run_experiment(parent)

@@ -14,7 +14,7 @@ from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
 
 
-def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides: Sequence[str]) -> None:
+def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
     """Train specialties in worker processes, each of which runs the same configuration for its share.
 
     Raises:
@@ -22,10 +22,11 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str], overrides:
     """
     workers = min(context.experiment.workers, len(todo))
     script = Path(__file__).resolve().parent.parent / "train.py"
-    command = [sys.executable, str(script), "--config", str(context.path), *overrides]
+    command = [sys.executable, str(script), "--config", str(context.path), *context.arguments]
     running = {}
     for share in (todo[i::workers] for i in range(workers)):
-        own = [f"only={json.dumps(share)}", "workers=1", "overwrite=false"]
+        own = [f"{context.called}:only={json.dumps(share)}", f"{context.called}:workers=1"]
+        own += [f"{member.called}:overwrite=false" for member in context.lineage]  # that was done once, before
         # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
         running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=without_ranks())
     try:

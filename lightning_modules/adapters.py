@@ -95,6 +95,7 @@ class AdaptedModel(nn.Module):
     def _attach(self, name: str, config: LoraConfig) -> None:
         if self._peft:
             self._peft[0].add_adapter(name, config)
+            self._peft[0].set_adapter(name)  # the wrapper must not go on naming one that was taken out since
         else:
             self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
         for layer in self._lora_layers():

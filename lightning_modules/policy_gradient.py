@@ -81,7 +81,8 @@ class PolicyGradient(Stage):
     def feed(self) -> Feed:
         c = self.config
         spare = c.dynamic_rounds * c.questions_per_step if c.dynamic_share else 0
-        return Feed("questions", c.questions_per_step, spare=spare, read_picture=self.policy.read_picture)
+        chosen = {"questions": self.questions, "in_order": c.curriculum}
+        return Feed("questions", c.questions_per_step, spare=spare, read_picture=self.policy.read_picture, **chosen)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

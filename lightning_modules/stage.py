@@ -63,6 +63,7 @@ class Stage(L.LightningModule):
         provides: what a finished run leaves for the experiments that require it: base weights, or an adapter.
         adapter: name of the adapter that is trained, empty for base training.
         kind: what the adapter's manifest calls it.
+        questions: ids of the training questions to take, in order; None takes all. Stages that take rows ignore it.
         last_validation: `step` and metrics of the newest validation; empty before the first.
     """
 
@@ -125,6 +126,7 @@ class Stage(L.LightningModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a device may have no validation question
         self.context, self.config = context, config
         self.policy = context.policy
+        self.questions: tuple[str, ...] | None = None
         self.clock = PhaseClock()
         self.bad_steps = BadSteps(config.max_bad_steps)
         self.validation = Validation(context.specialty, lambda: self.trainer.world_size > 1)

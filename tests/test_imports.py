@@ -27,6 +27,8 @@ ALLOWED = {
         "datamodules.prompts",
         "evaluation.answers",
         "artifacts",
+        "configs.build",
+        "configs.schema",
     ),
     "answering": ("artifacts", "datamodules", "evaluation", "lightning_modules", "merge"),
     "lightning_modules/functional": (),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_modules.functional.head import fp32_logits
 from lightning_modules.packing import Attention
 
 
@@ -177,3 +178,9 @@ class VisionLanguageFamily(nn.Module):
     def projector_parameters(self) -> list[nn.Parameter]:
         """Parameters of the part that maps picture features to the language model's width."""
         return []
+
+
+def head_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """LM head without a bias: in the weight's own precision, but for logits in fp32 where that is lower."""
+    low = head.weight.dtype in (torch.bfloat16, torch.float16)
+    return fp32_logits(hidden, head.weight) if low else head(hidden)

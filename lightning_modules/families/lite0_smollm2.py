@@ -15,7 +15,7 @@ from torch.nn.utils import skip_init
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
-from lightning_modules.families.base import ImageInput
+from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
@@ -162,7 +162,7 @@ class Lite0SmolLM2(ChatMLFamily):
 
     @override
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.model.lm_head(hidden)
+        return head_logits(self.model.lm_head, hidden)
 
     @override
     def projector_parameters(self) -> list[nn.Parameter]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 from typing_extensions import override
 
-from lightning_modules.families.base import ImageInput
+from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.packing import ATTENTION, Attention
 
@@ -123,7 +123,7 @@ class Qwen2_5_VL(ChatMLFamily):
 
     @override
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.model.lm_head(hidden)
+        return head_logits(self.model.lm_head, hidden)
 
     @override
     def vision_parameters(self) -> list[nn.Parameter]:

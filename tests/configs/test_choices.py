@@ -85,7 +85,7 @@ def test_a_forgotten_module_is_told_from_one_that_is_not_wanted():
 def test_results_of_runs_from_before_there_were_adapters_stay_valid():
     resolved = load("rl_gba.yaml").resolved
     before = {key: value for key, value in resolved.items() if key != "adapters"}
-    assert changed_settings(before, resolved) == []
+    assert changed_settings(before, resolved) == {}
 
 
 def test_a_rejected_merge_is_suggested_where_its_folder_holds_no_other(tmp_path):
@@ -102,7 +102,7 @@ def test_guidelines_that_cannot_be_read_are_named_with_all_else(tmp_path):
     module, callback = "module.init_args", "callbacks.evaluate.init_args"
     arguments = [
         f"{module}.guidelines=[differential, redflags, bayes, {tmp_path}/own.yaml]",
-        f"{module}.beta=-1",
+        f"{module}.entropy_bonus=-1",
         f"{callback}.guidelines=[{tmp_path}/missing.yaml]",
     ]
     with pytest.raises(ConfigError) as error:
@@ -111,7 +111,7 @@ def test_guidelines_that_cannot_be_read_are_named_with_all_else(tmp_path):
     assert f"{module}.guidelines: unknown name 'redflags' among guidelines; known: analytical, bayesian" in text
     assert f"{module}.guidelines: unknown name 'bayes' among guidelines; did you mean 'bayesian'?" in text
     assert f"{module}.guidelines: {tmp_path}/own.yaml: missing key 'criteria'" in text
-    assert f"{module}.beta: beta must be at least 0" in text
+    assert f"{module}.entropy_bonus: entropy_bonus must be at least 0" in text
     assert f"{callback}.guidelines: no such file of a guideline: {tmp_path}/missing.yaml" in text
     assert len(error.value.problems) == 5
 

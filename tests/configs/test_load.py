@@ -21,6 +21,7 @@ specialties:
   pediatrics: {class_path: labpkg.parts.Data}
   oncology: {class_path: labpkg.parts.Data, init_args: {root: other}}
 data: {root: films}
+trainer: {max_steps: 3}
 """
 
 
@@ -101,13 +102,14 @@ requires: [missing.yaml]
         "exp.yaml:15: only: only names 'radiology', which is not a specialty here (pediatrics)",
         "exp.yaml:16: seed: expected a whole number, got '3'; remove the quotes if this is a number",
         "exp.yaml:17: trainer.max_step: unknown key; did you mean 'max_steps'?",
-        "exp.yaml:17: trainer.max_epochs: expected a whole number or null, got 4.7",
+        "exp.yaml:17: trainer.max_epochs: refused: a run is measured in optimiser steps; write instead: trainer.max_st",
+        "exp.yaml:17: trainer.max_steps: missing",
         "exp.yaml:18: requires: no such file: 'missing.yaml'",
         "command line: workers: workers must be at least 1, got 0",
         "command line: expected key=value, got 'nonsense'",
     ):
         assert any(expected in line for line in lines), f"{expected!r} not in:\n" + "\n".join(lines)
-    assert len(lines) == 17  # the class path's message and its suggestion stand on one line
+    assert len(lines) == 18  # the class path's message and its suggestion stand on one line
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ requires: [missing.yaml]
         ("seed=[", "not valid YAML"),
         ("seed=-1", "seed must lie in 0 to"),
         ("budget=0", "budget must be above 0"),
-        ("trainer.callbacks=[]", "name them in the section `callbacks`"),
+        ("trainer.callbacks=[]", "write instead: the section `callbacks`"),
         ("specialties.a.b=1", "specialties.a.b: unknown key"),
         ("module.init_args.method={class_path: labpkg.parts.Other, init_args: {betta: 1}}", "did you mean 'beta'"),
     ],
@@ -178,7 +180,7 @@ def test_cycles_are_named(folder):
     write(folder, "extends: a.yaml\n", "b.yaml")
     assert "files extend each other: a.yaml -> b.yaml -> a.yaml" in "\n".join(faults(path="a.yaml"))
     write(folder, BASE + "requires: [exp.yaml]\n")
-    assert faults() == ["exp.yaml:10: requires: experiments require each other: exp.yaml -> exp.yaml"]
+    assert faults() == ["exp.yaml:11: requires: experiments require each other: exp.yaml -> exp.yaml"]
 
 
 def test_required_experiments_are_loaded_with_where_and_how_much(folder):
@@ -234,7 +236,7 @@ def test_third_party_arguments_are_checked_without_import(folder):
 
 def test_torch_is_not_imported(folder):
     root = Path(__file__).resolve().parents[2]
-    write(folder, BASE + "trainer: {max_steps: 3, accelerator: cpu}\n")
+    write(folder, BASE.replace("max_steps: 3", "max_steps: 3, accelerator: cpu"))
     code = (
         f"import sys; sys.path[:0] = [{str(root)!r}, {str(folder)!r}]\n"
         "from configs.load import load\nload('exp.yaml', ['seed=2'])\n"

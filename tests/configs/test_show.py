@@ -16,7 +16,8 @@ module: {class_path: datamodules.base.VQADataModule}
 specialties:
   pediatrics: {class_path: datamodules.base.VQADataModule, init_args: {val_fraction: 2e-1}}
 only: ["pediatrics"]
-trainer: {gradient_clip_val: 1e-6}
+trainer: {max_steps: 2}
+budget: 1e-6
 """
 
 
@@ -59,12 +60,20 @@ def test_every_value_has_an_origin(tmp_path):
 def test_changed_settings_names_what_a_resume_may_not_change(tmp_path):
     old = json.loads(json.dumps(experiment(tmp_path).resolved))
     free = ["only=[]", "workers=2", "overwrite=true", "runs_dir=x", "description=y"]
-    assert changed_settings(old, experiment(tmp_path, *free).resolved) == []
+    assert changed_settings(old, experiment(tmp_path, *free).resolved) == {}
     changed = experiment(tmp_path, "seed=1", "data.batch_size=4", "trainer.max_steps=3").resolved
     # `data` is written to its own section and reaches every specialty
-    assert sorted(changed_settings(old, changed)) == [
-        "data.batch_size",
-        "seed",
-        "specialties.pediatrics.init_args.batch_size",
-        "trainer.max_steps",
-    ]
+    assert changed_settings(old, changed) == {
+        "data.batch_size": "made with no such setting, asked for is 4",
+        "seed": "made with 0, asked for is 1",
+        "specialties.pediatrics.init_args.batch_size": "made with 16, asked for is 4",
+        "trainer.max_steps": "made with 2, asked for is 3",
+    }
+
+
+def test_long_values_are_shown_where_they_differ():
+    old, new = "a" * 200 + "b" + "c" * 200, "a" * 200 + "d" + "c" * 200
+    text = changed_settings({"model": old}, {"model": new})["model"]
+    first, second = text.removeprefix("made with ").split(", asked for is ")
+    assert first == "… " + "a" * 20 + "b" + "c" * 59 + " …"
+    assert second == "… " + "a" * 20 + "d" + "c" * 59 + " …"

@@ -117,7 +117,7 @@ def test_a_folder_of_a_version_with_fewer_settings_goes_on(lineage, tmp_path, ca
     other = lineage.copy(tmp_path / "runs")
     file = other.runs / "gba/experiment.json"
     settings = json.loads(file.read_text())
-    del settings["feature_cache"], settings["module"]["init_args"]["beta"]
+    del settings["feature_cache"], settings["module"]["init_args"]["entropy_bonus"]
     del settings["callbacks"]["merge"]["init_args"]["gate_n"]
     del settings["specialties"]["alpha"]["init_args"]["shuffle_options"]
     file.write_text(json.dumps(settings))
@@ -139,6 +139,9 @@ def test_overwrite_starts_afresh(lineage, tmp_path):
 def test_an_expert_whose_foundation_was_trained_anew_is_refused(lineage, tmp_path, capsys):
     other = lineage.copy(tmp_path / "runs").without("dsa/alpha/adapter")
     (other.runs / "dsa/beta/adapter").rename(other.runs / "dsa/alpha/adapter")
+    manifest = json.loads((other.runs / "dsa/alpha/adapter/manifest.json").read_text())
+    rows = json.loads((other.runs / "dsa/alpha/provenance.json").read_text())["data_sha256"]
+    (other.runs / "dsa/alpha/adapter/manifest.json").write_text(json.dumps(manifest | {"data_sha256": rows}))
     assert other.run("gba", "only=[alpha]") == 1
     assert "grew from another adapter" in capsys.readouterr().err
 

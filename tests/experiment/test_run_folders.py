@@ -12,6 +12,7 @@ import yaml
 from artifacts.adapter_files import read_adapter, read_manifest
 from artifacts.base_files import is_base_complete
 from evaluation.scoring import Prediction, matrix, matrix_csv
+from experiment.continuation import checkpoint_step
 from experiment.provenance import git_state
 from tests.experiment.conftest import contents
 
@@ -32,12 +33,17 @@ def test_every_run_leaves_what_the_readme_promises(lineage, experiment, specialt
     assert facts["command"]
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
     resolved = json.loads((run / "config.resolved.json").read_text())
-    assert resolved == json.loads((lineage.runs / experiment / "experiment.json").read_text())
+    remembered = json.loads((lineage.runs / experiment / "experiment.json").read_text())
+    beneath = remembered.pop("required")
+    assert resolved == remembered
+    base_settings = json.loads((lineage.runs / "base/mixed/config.resolved.json").read_text())
+    assert beneath["base"] | {"runs_dir": ""} == base_settings | {"runs_dir": ""}  # its folder was copied
+    assert list(beneath) == {"dsa": ["base"], "gba": ["base", "dsa"]}[experiment]
     assert resolved["trainer"]["max_steps"] == 2
     assert list(run.glob("events.out.tfevents.*"))
     rows = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert sorted({row["step"] for row in rows}) == [0, 2]
-    assert not (run / "checkpoints" / "last.ckpt").exists()
+    assert checkpoint_step(run / "checkpoints/last.ckpt") == 2
 
 
 def test_the_experts_of_one_lineage_are_bound_to_each_other(lineage):

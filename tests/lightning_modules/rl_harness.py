@@ -133,10 +133,12 @@ def context_of(policy, seed=0) -> StageContext:
     return StageContext(policy, ("dsa",), "heart", seed)
 
 
+TRAINER = ("accelerator", "devices", "precision", "strategy")
+
+
 def fit(
-    policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, trainer=None, finish=None,
-    **settings,
-) -> Fit:  # fmt: skip
+    policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, finish=None, **settings
+) -> Fit:
     """Train the real module with the real Trainer.
 
     Args:
@@ -148,17 +150,17 @@ def fit(
         batches: instead of `examples` in every step.
         data: a DataModule instead of either.
         seed: of the run.
-        trainer: arguments of the Trainer, beside those of `run`.
         finish: as of `run`.
-        settings: of the Config; the engine is made unless it is named.
+        settings: of the Config, the engine is made unless it is named; and of the Trainer, those in `TRAINER`.
     """
+    trainer = {name: settings.pop(name) for name in TRAINER if name in settings}
     plain = {"questions_per_step": len(examples), "max_new_tokens": 60, "lora_rank": 4, "engine": made()}
     config = replace(module.Config(), **({"max_grad_norm": float("inf"), "warmup": 0} | plain | settings))
     stage = module(config, context=context_of(policy, seed))
     if acting:
         randomise_adapter(policy, stage.adapter, seed=5)
     source = data or loader(batches or [Batch(tuple(examples))] * (2 * steps))
-    return run(stage, steps, source, finish=finish, **(trainer or {}))
+    return run(stage, steps, source, finish=finish, **trainer)
 
 
 def loader(batches) -> DataLoader:
@@ -193,11 +195,10 @@ def run(stage, steps, source, folder=None, finish=None, **more) -> Fit:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        accelerator="cpu",
         log_every_n_steps=1,
         limit_val_batches=0,
         default_root_dir=folder,
-        **({"devices": 1} | more),
+        **({"accelerator": "cpu", "devices": 1} | more),
     )
     trainer.fit(stage, source)
     return found()

@@ -47,7 +47,7 @@ class Own(L.LightningDataModule):
 
 strategy = DDPStrategy(start_method="fork", broadcast_buffers=False)
 found = rl_harness.fit(new_tiny_policy(), (), data=Own(), **SETTINGS,
-    trainer=dict(devices=2, strategy=strategy),
+    devices=2, strategy=strategy,
     finish=lambda fit, rank: torch.save((fit.gradients, fit.metrics), "{out}/" + str(rank)))
 """
 

@@ -36,8 +36,9 @@ from lightning_modules.rl_settings import RLSettings
 from lightning_modules.rollout import stream_seed
 from lightning_modules.transfer.transfer import Transfer
 from tests.conftest import made_example, randomise_adapter
+from tests.experiment import test_pass_rates  # noqa: F401 - its import fills the registers
 from tests.lightning_modules import rl_reference as by_hand
-from tests.lightning_modules import test_policy_gradient  # noqa: F401 - fills the registers
+from tests.lightning_modules import test_policy_gradient  # noqa: F401 - likewise
 from tests.lightning_modules.rl_acts import PARTS, RL, acts
 from tests.lightning_modules.rl_harness import (
     EXCLUDES,
@@ -56,8 +57,6 @@ from tests.slow_reference import stock_log_distribution
 
 PLAIN = {"kl": None, "transfer": None}
 DEAD = made(texts=("<answer>B</answer>",))
-ACT_IN_THE_EXPERIMENT = ["pass_rate", "pass_rate_samples", "curriculum"]
-"""They choose and order questions before any step; their tests stand with what carries them out."""
 
 
 @RL.acts("guidelines", "rollouts_per_guideline", "neutral_share")
@@ -423,7 +422,7 @@ def test_every_part_and_every_setting_of_it_has_a_test_that_needs_it(package):
 
 
 def test_every_setting_of_reinforcement_learning_has_a_test_that_needs_it():
-    assert RL.missing() == ACT_IN_THE_EXPERIMENT
+    RL.check()
     fields = [set(config.__dataclass_fields__) for config in (RLSettings, PolicyGradient.Config, GBA.Config)]
     assert fields[0] == fields[1] == fields[2], "a setting of its own needs a register of its own"
 

@@ -1,0 +1,126 @@
+"""Whose folder it is: the settings that everything in it was made with, and those of the experiments beneath."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from artifacts.durable import write_text
+from artifacts.folders import locked
+from configs.problems import ConfigError, Problem
+from configs.resolve import completed
+from configs.show import both_values, changed_settings
+from experiment.continuation import continuation
+from experiment.lineage import Lineage, steps_of, trained_steps
+
+REMEDY = "choose another `name` or `runs_dir`, or start afresh with overwrite=true"
+RECORDS = ("required", "continuations")
+"""Keys of experiment.json that are no settings of the experiment's own: the settings of the experiments beneath it by
+name, and how a finished experiment was extended."""
+STEPS = "trainer.max_steps"
+
+
+def claim_folder(context: Lineage) -> None:
+    """Write the settings into the experiment's folder, or check that they are the ones it was made with.
+
+    More steps than before are taken as a continuation, and recorded.
+
+    Raises:
+        ConfigError: other settings differ; names each differing key with both values.
+    """
+    file = context.folder.settings
+    with locked(context.folder.path, f"the settings of {context.experiment.name}"):
+        if problems := faults(context):
+            raise ConfigError(problems)
+        content = remembered(context)
+        if file.exists():
+            before = json.loads(file.read_text())
+            if not longer(before, content):
+                return
+            step = continuation(steps_of(before), context.steps, Path(context.experiment.runs_dir))
+            content["continuations"] = [*before.get("continuations", []), step]
+            if "required" not in before:
+                del content["required"]  # of a version that did not write them: what is beneath was not checked
+        write_text(file, json.dumps(content, indent=2) + "\n")
+
+
+def refuse_changed(lineage: Lineage) -> None:
+    """Check a whole lineage against its folders before anything is written into one of them.
+
+    Raises:
+        ConfigError: as `claim_folder`, of all experiments at once.
+    """
+    members = [member for member in lineage.lineage if not member.experiment.overwrite]
+    if problems := [problem for member in members for problem in faults(member)]:
+        raise ConfigError(problems)
+
+
+def clear_overwritten(lineage: Lineage) -> None:
+    """Empty the folders of the experiments that are to start afresh."""
+    for member in lineage.lineage:
+        if member.experiment.overwrite and member.folder.settings.exists():
+            with locked(member.folder.path, f"the settings of {member.experiment.name}"):
+                member.folder.clear()
+
+
+def remembered(context: Lineage) -> dict[str, Any]:
+    """What experiment.json holds, as JSON gives it back."""
+    beneath = {member.called: member.resolved for member in context.lineage[:-1]}
+    return json.loads(json.dumps(context.resolved | {"required": beneath}))
+
+
+def longer(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether steps were added to an experiment that trains."""
+    old, new = ((settings.get("trainer") or {}).get("max_steps") for settings in (before, now))
+    return old is not None and new is not None and new > old
+
+
+def faults(context: Lineage) -> list[Problem]:
+    """Every setting that may not differ from the folder's and does; nothing where the folder is new."""
+    file = context.folder.settings
+    if not file.exists():
+        return []
+    before, now = json.loads(file.read_text()), remembered(context)
+    changed = changed_settings(completed(own(before)), own(now)) | changed_beneath(before.get("required"), now)
+    if longer(before, now):
+        changed.pop(STEPS, None)
+        if not changed:
+            return [problem for name in context.specialties for problem in cannot_go_on(context, name, before)]
+    notes = {STEPS: "; a run goes on with more steps, never with fewer"}
+    return [Problem(str(file), key, message=f"{both}{notes.get(key, '')}; {REMEDY}") for key, both in changed.items()]
+
+
+def own(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of experiment.json that are the experiment's own."""
+    return {key: value for key, value in content.items() if key not in RECORDS}
+
+
+def changed_beneath(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs in the experiments beneath, as `NAME:key`; nothing where a former version did not record them."""
+    after = now["required"]
+    if before is None:
+        return {}
+    if set(before) != set(after):
+        return {"requires": both_values(sorted(before), sorted(after))}
+    return {
+        f"{name}:{key}": both
+        for name, settings in after.items()
+        for key, both in changed_settings(completed(before[name]), settings).items()
+    }
+
+
+def cannot_go_on(context: Lineage, specialty: str, before: Mapping[str, Any]) -> list[Problem]:
+    """A finished run whose last checkpoint is not there any more."""
+    left, checkpoint = context.result(specialty), context.folder.run(specialty).checkpoint
+    if left is None or checkpoint.exists():
+        return []
+    trained = trained_steps(left, steps_of(before))
+    if trained >= context.steps:
+        return []
+    message = (
+        f"{context.steps} steps are asked for, and the run ended after {trained} without the checkpoint to go on from; "
+        f"was it removed, or is the run of an earlier version? {REMEDY}"
+    )
+    return [Problem(str(checkpoint), STEPS, message=message)]

@@ -1,0 +1,109 @@
+"""What runs stand on: their rows and the expert beneath. Where that is not what it was, their results are refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts.adapter_files import AdapterError, adapter_sha256
+from artifacts.folders import RunFolder
+from configs.problems import ConfigError, Problem
+from datamodules.hashes import data_sha256
+from experiment.claim import REMEDY
+from experiment.context import ExperimentContext
+
+ROWS, BASE, PARENT = "data_sha256", "base_fingerprint", "parent_sha256"
+"""Keys of provenance.json."""
+
+
+def read_provenance(run: RunFolder) -> dict[str, Any]:
+    """What an earlier start of a run recorded; empty where there is none."""
+    file = run.path / "provenance.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def parent_sha256(context: ExperimentContext, specialty: str) -> str | None:
+    """Hash of the expert that a specialty's expert stands on; None where it stands on the bare base."""
+    beneath = context.experts_beneath(specialty)
+    return adapter_sha256(beneath[-1][1]) if beneath else None
+
+
+def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> None:
+    """Refuse experts, finished or begun, whose foundation was trained anew since.
+
+    Raises:
+        AdapterError: names the expert.
+    """
+    for specialty in specialties:
+        beneath = context.experts_beneath(specialty)
+        for place, manifest in records(context, specialty) if beneath else ():
+            recorded = (manifest["parent"] or {}).get("sha256") if "parent" in manifest else manifest.get(PARENT)
+            if recorded is None and "parent" not in manifest:
+                continue  # begun by a version that did not record it
+            if recorded != adapter_sha256(beneath[-1][1]):
+                raise AdapterError(
+                    f"{place}: grew from another adapter than {beneath[-1][1]} is now; was that one trained anew, or "
+                    "longer? Start this experiment afresh with overwrite=true, or under another name"
+                )
+
+
+def records(context: ExperimentContext, specialty: str) -> list[tuple[Path, Mapping[str, Any]]]:
+    """(file, content) of what a run recorded of what it stands on: its result's manifest, its checkpoint's provenance.
+
+    Empty where nothing was trained yet that could be gone on with.
+    """
+    run, found = context.folder.run(specialty), []
+    if (left := context.result(specialty)) is not None:
+        found.append((run.base if context.provides == "base" else run.adapter, left))
+    if run.checkpoint.exists():
+        found.append((run.path / "provenance.json", read_provenance(run)))
+    return found
+
+
+def check_rows(context: ExperimentContext, specialties: Sequence[str]) -> None:
+    """Refuse what was trained on other rows than the training split holds now, finished or begun.
+
+    Rows of finished runs that are not there any more cannot be compared; that is said.
+
+    Raises:
+        ConfigError: names every run with both hashes.
+        BadExampleError: the rows of an unfinished run cannot be used.
+    """
+    problems = []
+    for specialty in specialties:
+        held = [(place, record[ROWS]) for place, record in records(context, specialty) if record.get(ROWS)]
+        if not held:
+            continue
+        try:
+            now = data_sha256(context.data(specialty), "train")
+        except OSError as error:
+            if not context.is_run_complete(specialty):
+                raise
+            print(f"{context.experiment.name}/{specialty}: its rows cannot be compared: {error}", flush=True)
+            continue
+        place, before = next(((place, before) for place, before in held if before != now), (None, now))
+        if place is not None:
+            root = context.data(specialty).root
+            message = (
+                f"trained on rows with sha256 {before}, and the training split of {specialty!r} (root={str(root)!r}) "
+                f"has {now} now; bring the former rows back, or train on these: {REMEDY}"
+            )
+            problems.append(Problem(str(place), ROWS, before, message))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_base(run: RunFolder, before: Mapping[str, Any], fingerprint: str) -> None:
+    """Refuse to go on with a run that was begun on another base.
+
+    Raises:
+        AdapterError: names both fingerprints.
+    """
+    recorded = before.get(BASE)
+    if run.checkpoint.exists() and recorded not in (None, fingerprint):
+        raise AdapterError(
+            f"{run.path / 'provenance.json'}: begun on the base with fingerprint {recorded}, and the base has "
+            f"{fingerprint} now; was it trained anew, or longer? {REMEDY}"
+        )
