@@ -145,7 +145,8 @@ LOSSES = {
         by_hand.clipped,
         (0.2, 0.28, 1.05),
     ),
-    "GSPO": (a_part("losses.gspo.GSPO", clip_low=0.02, clip_high=0.05), by_hand.gspo, (0.02, 0.05)),
+    "GSPO from above": (a_part("losses.gspo.GSPO", clip_low=0.1, clip_high=0.12), by_hand.gspo, (0.1, 0.12)),
+    "GSPO from below": (a_part("losses.gspo.GSPO", clip_low=0.13, clip_high=0.12), by_hand.gspo, (0.13, 0.12)),
     "CISPO": (a_part("losses.cispo.CISPO", clip_low=0.1, clip_high=0.05), by_hand.cispo, (0.1, 0.05)),
 }
 
@@ -157,7 +158,10 @@ LOSSES = {
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed_examples, case):
     spec, loss, bounds = LOSSES[case]
-    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, loss=spec)
+    # Texts that are mostly right grow likelier as a whole; of these, which are mostly wrong, the whole grows less likely.
+    less = {"engine": made(texts=(PLAIN_TEXT, "which narrow is both? user narrow which both", "which both A) which"))}
+    settings = less if case == "GSPO from below" else {}
+    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, **settings, loss=spec)
     rollouts = found.rollouts[0]
     assert len(found.gradients) == 2
     by_hand.at_weights(found.stage, found.weights[0])

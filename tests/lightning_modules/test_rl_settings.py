@@ -190,10 +190,10 @@ def test_the_adapter_that_learns_is_the_one_asked_for(fresh_policy, mixed_exampl
 @RL.acts("learning_rate", "warmup", "schedule", "floor")
 def test_the_rate_rises_and_falls_by_optimiser_steps_not_by_batches(fresh_policy, mixed_examples):
     shared = GUIDED | PLAIN | {"minibatches": 2, "learning_rate": 0.02, "floor": 0.25}
-    found = fit(fresh_policy(), mixed_examples[:2], steps=4, **shared, warmup=2.0, schedule="linear")
-    assert len(found.rollouts) == 2
-    # two steps rise: 1/2, 1; the two that are left go from 1 half way to a quarter
-    assert found.rates == pytest.approx([0.01, 0.02, 0.02, 0.02 * 0.625])
+    found = fit(fresh_policy(), mixed_examples[:2], steps=6, **shared, warmup=2.0, schedule="linear")
+    assert len(found.rollouts) == 3
+    # two steps rise: 1/2, 1; the four that are left fall from 1 towards a quarter, by 3/16 each
+    assert found.rates == pytest.approx([0.01, 0.02, *(0.02 * (1 - 3 / 16 * passed) for passed in range(4))])
     assert found.metrics[1]["train/learning_rate"] == pytest.approx(0.02)  # of a batch's first step
     moved = (found.weights[1] - found.weights[0]).abs().max()
     assert float(moved) == pytest.approx(0.01, rel=1e-3)  # AdamW's first step is the rate itself
