@@ -33,6 +33,16 @@ class Tally:
         for name, value in values.items():
             self.of_tokens[name] += float((value.detach().float() * mask).sum())
 
+    @classmethod
+    def joined(cls, parts: Sequence[Tally]) -> Tally:
+        """What several devices tell of an update, as one."""
+        whole = cls(sum(part.tokens for part in parts))
+        for part in parts:
+            whole.of_tokens.update(part.of_tokens)
+            whole.sums.update(part.sums)
+            whole.most |= {name: max(value, whole.most.get(name, value)) for name, value in part.most.items()}
+        return whole
+
     def metrics(self) -> dict[str, float]:
         """By TensorBoard tag; rows that were left out for having no part in the gradient are in no mean."""
         means = {f"train/{name}": value / self.tokens for name, value in self.of_tokens.items() if self.tokens}

@@ -141,7 +141,7 @@ class PolicyGradient(Stage):
         """One optimiser step on rows; micro-batches add up to the gradient of all, over all devices.
 
         Returns:
-            Its metrics by TensorBoard tag.
+            Its metrics by TensorBoard tag, the same on every device.
         """
         c, tally = self.config, Tally()
         counted = [row for row in rows if not (c.mask_truncated and rollouts.completions[row].truncated)]
@@ -154,4 +154,5 @@ class PolicyGradient(Stage):
                 yield self.objective.piece(rollouts, few, sizes, tally)
 
         questions = dict.fromkeys(rollouts.examples[row // rollouts.layout.size].question_id for row in counted)
-        return self.optimise(pieces(), list(questions)) | tally.metrics()
+        taken = self.optimise(pieces(), list(questions))
+        return taken | Tally.joined(self.from_all(tally)).metrics()

@@ -17,6 +17,9 @@ from datamodules.prompts import NEUTRAL
 from lightning_modules.functional.advantages import group_means
 from lightning_modules.rollouts import Rollouts
 
+COUNTS = ("train/dynamic/asked_again",)
+"""Of questions over all devices."""
+
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     """Scalars of one batch of rollouts with their advantages, by TensorBoard tag; what is undefined is left out."""
@@ -132,7 +135,7 @@ def letter_distance(rollouts: Rollouts) -> float:
 
 
 def mean_metrics(found: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-    """Metrics of several devices as one: means weighted by rows; names that end in `_max` are maxima.
+    """Metrics of several devices as one: means weighted by rows; those in `COUNTS` are sums.
 
     Args:
         found: each device's metrics, which need not have the same names, and the rows that they are means over.
@@ -142,6 +145,7 @@ def mean_metrics(found: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, 
     means = {}
     for name in dict.fromkeys(name for metrics, _ in found for name in metrics):
         known = [(metrics[name], rows) for metrics, rows in found if name in metrics]
-        largest, rows = max(value for value, _ in known), sum(rows for _, rows in known)
-        means[name] = largest if name.endswith("_max") else sum(value * n for value, n in known) / max(1, rows)
+        rows = sum(n for _, n in known)
+        counted = name in COUNTS
+        means[name] = sum(value * (1 if counted else n) for value, n in known) / (1 if counted else max(1, rows))
     return means

@@ -143,7 +143,7 @@ def test_ready_pictures_are_taken_as_they_are_and_none_is_read(policy, mixed_exa
         given = decoding(protocol)
         expected = asked(policy, mixed_examples, given)
         assert ask(policy, blind, "", given, images=ready) == ask(policy, mixed_examples, "", given) == expected
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="got 2 images for 1 pictures"):
         ask(policy, mixed_examples, "", decoding("single"), images=ready[1:])
 
 

@@ -10,6 +10,7 @@ from answering.pass_rates import by_pass_rate, pass_rates
 from datamodules.base import VQADataModule
 from datamodules.loading import Feed
 from evaluation.scorers import strict
+from tests.lightning_modules.rl_acts import RL
 
 ONLY = ("callbacks.merge=null", "callbacks.evaluate=null", "only=[alpha]", "trainer.max_steps=3")
 
@@ -66,6 +67,7 @@ def order(monkeypatch) -> list[list[str]]:
     return seen
 
 
+@RL.acts("pass_rate", "pass_rate_samples", "curriculum")
 def test_a_run_takes_the_questions_of_its_range_and_the_order_of_its_curriculum(lineage, tmp_path, monkeypatch, capsys):
     other, asked = lineage.copy(tmp_path / "runs"), []
 

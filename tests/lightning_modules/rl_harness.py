@@ -126,17 +126,18 @@ class Fit:
     metrics: list[dict] = field(default_factory=list)
 
 
+def context_of(policy, seed=0) -> StageContext:
+    """A policy with an expert's adapter that acts, as reinforcement learning finds it."""
+    policy.add_adapter("dsa", LoRASettings(rank=4))
+    randomise_adapter(policy, "dsa")
+    return StageContext(policy, ("dsa",), "heart", seed)
+
+
+TRAINER = ("accelerator", "devices", "precision", "strategy")
+
+
 def fit(
-    policy,
-    examples,
-    *,
-    steps=1,
-    module=GBA,
-    acting=True,
-    batches=None,
-    precision="32-true",
-    accelerator="cpu",
-    **settings,
+    policy, examples, *, steps=1, module=GBA, acting=True, batches=None, data=None, seed=0, finish=None, **settings
 ) -> Fit:
     """Train the real module with the real Trainer.
 
@@ -147,18 +148,45 @@ def fit(
         module: class of the stage.
         acting: the second adapter is not zero at the start, so that ratios and KL are not trivial.
         batches: instead of `examples` in every step.
-        precision: of the Trainer.
-        accelerator: of the Trainer.
-        settings: of the Config; the engine is made unless it is named.
+        data: a DataModule instead of either.
+        seed: of the run.
+        finish: as of `run`.
+        settings: of the Config, the engine is made unless it is named; and of the Trainer, those in `TRAINER`.
     """
-    policy.add_adapter("dsa", LoRASettings(rank=4))
-    randomise_adapter(policy, "dsa")
+    trainer = {name: settings.pop(name) for name in TRAINER if name in settings}
     plain = {"questions_per_step": len(examples), "max_new_tokens": 60, "lora_rank": 4, "engine": made()}
     config = replace(module.Config(), **({"max_grad_norm": float("inf"), "warmup": 0} | plain | settings))
-    stage = module(config, context=StageContext(policy, ("dsa",), "heart", 0))
+    stage = module(config, context=context_of(policy, seed))
     if acting:
         randomise_adapter(policy, stage.adapter, seed=5)
+    source = data or loader(batches or [Batch(tuple(examples))] * (2 * steps))
+    return run(stage, steps, source, finish=finish, **trainer)
+
+
+def loader(batches) -> DataLoader:
+    """Batches as the Trainer takes them."""
+    return DataLoader(batches, batch_size=None)
+
+
+def run(stage, steps, source, folder=None, finish=None, **more) -> Fit:
+    """Train a stage with the real Trainer.
+
+    Args:
+        stage: of any kind.
+        steps: of the optimiser.
+        source: a DataModule or a loader.
+        folder: takes what the run leaves.
+        finish: (what was found, rank), called on every device at the end.
+        more: arguments of the Trainer.
+    """
     watch, metrics = Watch(), Metrics()
+
+    def found() -> Fit:
+        rows = [row for row in metrics.rows if "train/grad_norm" in row]
+        return Fit(stage, watch.gradients, watch.weights, watch.rates, watch.rollouts, rows)
+
+    if finish is not None:
+        watch.on_train_end = lambda trainer, stage: finish(found(), trainer.global_rank)
     trainer = L.Trainer(
         max_steps=steps,
         max_epochs=1,
@@ -167,12 +195,10 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        accelerator=accelerator,
-        devices=1,
         log_every_n_steps=1,
-        precision=precision,
+        limit_val_batches=0,
+        default_root_dir=folder,
+        **({"accelerator": "cpu", "devices": 1} | more),
     )
-    rows = batches or [Batch(tuple(examples))] * (2 * steps)
-    trainer.fit(stage, train_dataloaders=DataLoader(rows, batch_size=None))
-    found = [row for row in metrics.rows if "train/grad_norm" in row]
-    return Fit(stage, watch.gradients, watch.weights, watch.rates, watch.rollouts, found)
+    trainer.fit(stage, source)
+    return found()

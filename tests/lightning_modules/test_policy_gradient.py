@@ -6,12 +6,26 @@ import pytest
 import torch
 
 from datamodules.batch import Batch
+from lightning_modules.advantages.grpo import GRPO as GRPOAdvantage
+from lightning_modules.advantages.guideline_based import GuidelineBased
+from lightning_modules.advantages.maxrl import MaxRL
+from lightning_modules.advantages.rloo import RLOO
+from lightning_modules.losses.cispo import CISPO
+from lightning_modules.losses.clipped import Clipped
+from lightning_modules.losses.gspo import GSPO
+from lightning_modules.losses.kl import InLoss, InReward
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.rl_gba import GBA
+from lightning_modules.rollouts import chosen
+from lightning_modules.transfer.distill import DistillTransfer
+from lightning_modules.transfer.policy_gradient import PolicyGradientTransfer
+from lightning_modules.transfer.shaped import ShapedTransfer
 from tests.conftest import made_example
 from tests.lightning_modules import rl_reference as by_hand
+from tests.lightning_modules.rl_acts import RL, acts
 from tests.lightning_modules.rl_harness import GRPO, GUIDED, WRONG, a_part, fit, made
 from tests.lightning_modules.rl_harness import PLAIN as PLAIN_TEXT
+from tests.slow_reference import stock_log_distribution, stock_logps
 
 WEIGHTS = {"correct": 1.0, "format": 0.1, "adherence": 0.2}
 KL = a_part("losses.kl.InLoss", beta=0.3)
@@ -53,7 +67,12 @@ CASES = {
         {"kl": by_hand.k2, "beta": 0.3, "reduction": "sequence_mean"},
     ),
     "entropy": (GUIDED | PLAIN | {"entropy_bonus": 0.4}, by_hand.gba_by_hand, {}, {"entropy": 0.4}),
-    "temperature": (GUIDED | PLAIN | {"temperature": 0.6}, by_hand.gba_by_hand, {}, {}),
+    "temperature": (
+        GUIDED | {"temperature": 0.6, "kl": KL, "transfer": a_part("transfer.distill.DistillTransfer", eta=0.8)},
+        by_hand.gba_by_hand,
+        {},
+        {"kl": by_hand.k3, "beta": 0.3, "transfer": "distill", "eta": 0.8},
+    ),
     "transfer by policy gradient": (
         GUIDED | {"kl": None, "transfer": a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.8)},
         by_hand.gba_by_hand,
@@ -81,6 +100,15 @@ def assert_same_gradient(found, reference):
     torch.testing.assert_close(found, reference, atol=2e-6, rtol=2e-4)
 
 
+@RL.acts("advantage", "reduction", "kl", "entropy_bonus", "transfer")
+@acts(GRPOAdvantage, "scale_by_std")
+@acts(RLOO)
+@acts(MaxRL)
+@acts(GuidelineBased, "lambda_", "tau", "alpha", "priors", "scale_by_std")
+@acts(InLoss, "beta", "estimator")
+@acts(PolicyGradientTransfer, "eta")
+@acts(ShapedTransfer, "eta", "gamma")
+@acts(DistillTransfer, "eta")
 @pytest.mark.parametrize("case", CASES)
 def test_one_step_equals_the_slow_reference(tiny_policy, mixed_examples, case):
     settings, formula, options, terms = CASES[case]
@@ -96,6 +124,20 @@ def test_one_step_equals_the_slow_reference(tiny_policy, mixed_examples, case):
     assert_same_gradient(found.gradients[0], reference)
 
 
+def test_only_a_guideline_that_answers_better_teaches(tiny_policy, mixed_examples):
+    transfer = a_part("transfer.distill.DistillTransfer", eta=0.8)
+    found = fit(tiny_policy, mixed_examples, **GUIDED, kl=None, transfer=transfer, seed=1)
+    rollouts, advantages = found.rollouts[0], found.rollouts[0].advantages.flatten()
+    size = rollouts.layout.size
+    taught = [by_hand.best_guideline(rollouts, question * size) is not None for question in range(4)]
+    assert set(taught) == {True, False}
+    by_hand.at_weights(found.stage, found.weights[0])
+    old = by_hand.logps_of_rows(found.stage, rollouts)
+    terms = {"transfer": "distill", "eta": 0.8}
+    reference = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, range(len(old)), **terms)
+    assert_same_gradient(found.gradients[0], reference)
+
+
 LOSSES = {
     "two bounds": (a_part("losses.clipped.Clipped", clip_low=0.05, clip_high=0.1), by_hand.clipped, (0.05, 0.1)),
     "dual clip": (
@@ -103,15 +145,23 @@ LOSSES = {
         by_hand.clipped,
         (0.2, 0.28, 1.05),
     ),
-    "GSPO": (a_part("losses.gspo.GSPO", clip_low=0.02, clip_high=0.05), by_hand.gspo, (0.02, 0.05)),
+    "GSPO from above": (a_part("losses.gspo.GSPO", clip_low=0.1, clip_high=0.12), by_hand.gspo, (0.1, 0.12)),
+    "GSPO from below": (a_part("losses.gspo.GSPO", clip_low=0.13, clip_high=0.12), by_hand.gspo, (0.13, 0.12)),
     "CISPO": (a_part("losses.cispo.CISPO", clip_low=0.1, clip_high=0.05), by_hand.cispo, (0.1, 0.05)),
 }
 
 
+@RL.acts("updates_per_rollout", "loss")
+@acts(Clipped, "clip_low", "clip_high", "dual_clip")
+@acts(GSPO, "clip_low", "clip_high")
+@acts(CISPO, "clip_low", "clip_high")
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed_examples, case):
     spec, loss, bounds = LOSSES[case]
-    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, loss=spec)
+    # Texts that are mostly right grow likelier as a whole; of these, which are mostly wrong, the whole grows less likely.
+    less = {"engine": made(texts=(PLAIN_TEXT, "which narrow is both? user narrow which both", "which both A) which"))}
+    settings = less if case == "GSPO from below" else {}
+    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, **settings, loss=spec)
     rollouts = found.rollouts[0]
     assert len(found.gradients) == 2
     by_hand.at_weights(found.stage, found.weights[0])
@@ -124,10 +174,60 @@ def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed
     free = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, rows, loss=by_hand.clipped,
                                     low=1.0, high=math.inf)  # fmt: skip
     assert torch.cosine_similarity(free, reference, dim=0) < 0.9999  # the bounds were met
-    clips = [found.metrics[0][f"train/clip_fraction/{side}"] for side in ("low", "high")]
+    live = [row for row in rows if float(advantages[row]) != 0]  # the others have no part in the update
+    ratios = [
+        (new - before).exp() for new, before in zip(by_hand.logps_of_rows(found.stage, rollouts), old, strict=True)
+    ]
+    if spec["class_path"].endswith("GSPO"):
+        ratios = [ratio.log().mean().exp().expand_as(ratio) for ratio in ratios]
+    ratio = torch.cat([ratios[row] for row in live])
+    clips = [float((ratio < 1 - bounds[0]).double().mean()), float((ratio > 1 + bounds[1]).double().mean())]
     assert max(clips) > 0
+    reported = [found.metrics[0][f"train/clip_fraction/{side}"] for side in ("low", "high")]
+    assert reported == pytest.approx(clips, abs=1.5 / len(ratio))  # a ratio may lie on a bound
 
 
+def test_rows_without_an_advantage_feel_the_kl_and_the_entropy_bonus(fresh_policy, mixed_examples):
+    dead = GUIDED | PLAIN | {"engine": made(texts=(PLAIN_TEXT,)), "rewards": CORRECT_AND_FORMAT}
+    terms = {"kl": by_hand.k3, "beta": 0.3}
+    for settings, term in (({"kl": KL}, terms), ({"entropy_bonus": 0.4}, {"entropy": 0.4})):
+        found = fit(fresh_policy(), mixed_examples[:2], **(dead | settings))
+        rollouts = found.rollouts[0]
+        assert not bool(rollouts.advantages.any())
+        by_hand.at_weights(found.stage, found.weights[0])
+        old = by_hand.logps_of_rows(found.stage, rollouts)
+        ref = by_hand.logps_of_rows(found.stage, rollouts, ("dsa",))
+        rows, advantages = range(len(old)), rollouts.advantages.flatten()
+        reference = by_hand.gradient_by_hand(found.stage, rollouts, old, ref, advantages, rows, **term)
+        assert_same_gradient(found.gradients[0], reference)
+
+
+@pytest.mark.parametrize("tokens", [10**9, 300])
+def test_the_reported_metrics_of_the_loss_are_those_of_the_slow_reference(tiny_policy, mixed_examples, tokens):
+    transfer = a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.8)
+    settings = {"kl": KL, "entropy_bonus": 0.4, "transfer": transfer, "micro_batch_tokens": tokens}
+    found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **settings)
+    rollouts, stage, metrics = found.rollouts[0], found.stage, found.metrics[0]
+    by_hand.at_weights(stage, found.weights[0])
+    own, ref = (by_hand.logps_of_rows(stage, rollouts, adapters) for adapters in (None, ("dsa",)))
+    advantages, rows = rollouts.advantages.flatten().tolist(), range(len(own))
+    lengths = [len(values) for values in own]
+    kl = sum(float(by_hand.k3(a, b).sum()) for a, b in zip(own, ref, strict=True)) / sum(lengths)
+    entropy, transferred = 0.0, 0.0
+    with torch.no_grad():
+        for row in rows:
+            ids = rollouts.completions[row].ids
+            log_probs = stock_log_distribution(stage.policy, rollouts.prompt(row), ids)
+            entropy -= float((log_probs.exp() * log_probs.clamp(min=-1e9)).sum()) / sum(lengths)
+            neutral = stock_logps(stage.policy, rollouts.neutral_prompt(row), ids)
+            transferred -= 0.8 * advantages[row] * float(neutral.mean()) / len(rows)
+    policy = -sum(a * n for a, n in zip(advantages, lengths, strict=True)) / sum(lengths)  # all ratios are 1
+    expected = {"kl/ref_nats": kl, "entropy_nats": entropy, "loss/policy": policy, "loss/kl": 0.3 * kl}
+    expected |= {"loss/entropy": -0.4 * entropy, "loss/transfer": transferred}
+    assert {name: metrics[f"train/{name}"] for name in expected} == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@acts(InReward, "beta")
 def test_the_kl_in_the_reward_is_taken_from_every_completions_reward(tiny_policy, mixed_examples):
     kl = a_part("losses.kl.InReward", beta=0.05)
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, transfer=None, kl=kl)
@@ -143,6 +243,7 @@ def test_the_kl_in_the_reward_is_taken_from_every_completions_reward(tiny_policy
     assert_same_gradient(found.gradients[0], reference)  # and the loss has no term of its own
 
 
+@RL.acts("mask_truncated")
 def test_truncated_completions_leave_the_loss_but_not_the_baseline(tiny_policy, mixed_examples):
     engine = made(limit_at=2)  # the second text is always cut
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, mask_truncated=True, engine=engine)
@@ -156,6 +257,7 @@ def test_truncated_completions_leave_the_loss_but_not_the_baseline(tiny_policy, 
     assert_same_gradient(found.gradients[0], reference)
 
 
+@RL.acts("sampler_weight_cap", "engine")
 def test_a_sampler_that_drifts_is_corrected_up_to_a_cap(tiny_policy, mixed_examples):
     engine = made(drift=0.5)  # every other row was sampled with log-probabilities half a nat lower
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, sampler_weight_cap=1.3, engine=engine)
@@ -174,10 +276,12 @@ def test_a_sampler_that_drifts_is_corrected_up_to_a_cap(tiny_policy, mixed_examp
     assert 1 < found.metrics[0]["train/ratio/sampler_weight"] < 1.3
 
 
+@RL.acts("minibatches")
 def test_minibatches_are_steps_of_their_own_against_the_policy_that_sampled(tiny_policy, mixed_examples):
     found = fit(
-        tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, minibatches=3, learning_rate=0.02, schedule="constant"
-    )
+        tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, temperature=0.8, minibatches=3, learning_rate=0.02,
+        schedule="constant",
+    )  # fmt: skip
     rollouts, size = found.rollouts[0], found.rollouts[0].layout.size
     assert len(found.gradients) == 3
     by_hand.at_weights(found.stage, found.weights[0])
@@ -188,6 +292,15 @@ def test_minibatches_are_steps_of_their_own_against_the_policy_that_sampled(tiny
         advantages = rollouts.advantages.flatten()
         reference = by_hand.gradient_by_hand(found.stage, rollouts, old, None, advantages, rows)
         assert_same_gradient(found.gradients[number], reference)
+
+
+def test_minibatches_follow_the_places_of_questions_not_their_order(tiny_policy, mixed_examples):
+    # As dynamic sampling leaves them, and as one of several devices holds them: here places 3, 0 and 2 of 4.
+    rollouts = chosen(fit(tiny_policy, mixed_examples, **GUIDED, **PLAIN).rollouts[0], [3, 0, 2])
+    size = rollouts.layout.size
+    first, second, third = (list(range(n * size, (n + 1) * size)) for n in range(3))
+    assert rollouts.minibatches(2, 4) == [second, first + third]
+    assert rollouts.minibatches(4, 4) == [second, [], third, first]
 
 
 @pytest.mark.parametrize("reduction", ["token_mean", "sequence_mean", "constant"])
@@ -244,18 +357,6 @@ def test_dead_groups_cost_nothing_and_change_nothing(mixed_examples, fresh_polic
     torch.testing.assert_close(skipped.gradients[0], whole.gradients[0], atol=1e-7, rtol=1e-5)
 
 
-def test_rows_never_repeat_their_streams(tiny_policy, mixed_examples):
-    # The same question twice in a step and again in the next: no two rows of the run share a stream.
-    seen = []
-    found = fit(tiny_policy, [mixed_examples[0], mixed_examples[0]], steps=2, **GUIDED)
-    for step in range(2):
-        for place in range(2):
-            seen += found.stage.asker.layout.seeds("train", 0, step, place)
-    assert len(set(seen)) == len(seen)
-    texts = [tuple(c.text for c in rollouts.completions) for rollouts in found.rollouts]
-    assert texts[0] != texts[1]
-
-
 def test_settings_that_make_every_advantage_zero_are_refused(fresh_policy, mixed_examples):
     silent = [
         {"guidelines": ("differential", "bayesian"), "rollouts_per_guideline": 1, "neutral_share": 0.0,
@@ -268,6 +369,7 @@ def test_settings_that_make_every_advantage_zero_are_refused(fresh_policy, mixed
             fit(fresh_policy(), mixed_examples[:2], **settings)
 
 
+@RL.acts("dynamic_share", "dynamic_rounds")
 def test_dynamic_sampling_replaces_dead_groups_by_further_questions(fresh_policy, mixed_examples):
     # Two texts that are both wrong, or one of them right: with two rollouts a question many groups are dead.
     shared = {"guidelines": ("neutral",), "rollouts_per_guideline": 2, "neutral_share": 0.0, "advantage": GRPO} | PLAIN

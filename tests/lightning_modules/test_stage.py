@@ -207,6 +207,13 @@ def test_a_bad_step_is_made_up_for_and_leaves_no_trace_in_the_weights(monkeypatc
     assert torch.equal(seen.weights[-1], reference.weights[-1])
 
 
+def test_a_good_step_ends_a_row_of_bad_ones(monkeypatch, tmp_path):
+    stage = sft(max_bad_steps=2)
+    spoil(monkeypatch, stage, lambda call: call in (1, 3, 5))
+    fit(stage, 3, folder=tmp_path)
+    assert (stage.bad_steps.total, stage.bad_steps.in_a_row) == (3, 0)
+
+
 def test_weights_that_are_not_finite_are_never_written(tmp_path):
     stage = sft()
     fit(stage, 1, folder=tmp_path)
@@ -237,7 +244,7 @@ def test_the_guidelines_are_what_is_fed_and_prompted():
     assert set(stage.instructions) == {"neutral", "bayesian"}
     asked = []
     prompt = stage.policy.prompt
-    stage.policy.prompt = lambda example, instruction: asked.append(instruction) or prompt(example, instruction)
+    stage.policy.prompt = lambda example, text, pictures: asked.append(text) or prompt(example, text, pictures)
     fit(stage, 1, [dataclasses.replace(batch(), guidelines=("bayesian",) * 4)] * 2)
     assert set(asked) == {stage.instructions["bayesian"]} != {""}
 

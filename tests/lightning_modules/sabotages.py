@@ -1,0 +1,289 @@
+"""What test_mutations.py spoils: a place in the code, what stands there instead, why it matters, who must notice."""
+
+from dataclasses import dataclass
+
+FOLDER = "tests/lightning_modules/"
+STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
+STAGE, SFT, DEVICES = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices"))
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """One of them.
+
+    Attributes:
+        file: beneath `lightning_modules`.
+        old: exact text, which stands there once.
+        new: what stands there instead.
+        why: what would go wrong unseen.
+        tests: a file of tests, and which of them (pytest's -k).
+    """
+
+    file: str
+    old: str
+    new: str
+    why: str
+    tests: tuple[str, str]
+
+
+def step(k: str) -> tuple[str, str]:
+    """Tests of test_policy_gradient.py."""
+    return STEP, k
+
+
+def settings(k: str) -> tuple[str, str]:
+    """Tests of test_rl_settings.py."""
+    return SETTINGS, k
+
+
+def stage(k: str) -> tuple[str, str]:
+    """Tests of test_stage.py."""
+    return STAGE, k
+
+
+def devices() -> tuple[str, str]:
+    """The test of test_rl_devices.py."""
+    return DEVICES, "two_devices"
+
+
+SABOTAGES = [
+    Sabotage(*row)
+    for row in (
+        # -- the module
+        ("policy_gradient.py", "enumerate(parts * c.updates_per_rollout)", "enumerate(parts)",
+         "rollouts are used once whatever μ", step("second_update")),
+        ("policy_gradient.py", "weights = (c.reduction, c.temperature,", "weights = (c.reduction, 1.0,",
+         "another distribution is scored than was sampled from", step("temperature")),
+        ("policy_gradient.py", "limits = (c.max_new_tokens, c.temperature,", "limits = (c.max_new_tokens, 1.0,",
+         "another distribution is sampled from than is scored", settings("drawn_from")),
+        ("policy_gradient.py", "if c.minibatches > 1:  #", "if c.minibatches > 99:  #",
+         "later minibatches are compared with a policy that has moved", step("minibatches_are")),
+        ("policy_gradient.py", "c.rollouts_per_guideline, c.neutral_share)\n", "c.rollouts_per_guideline, 0.0)\n",
+         "no rollout is under the prompt that is used at test time", settings("under_every_guideline")),
+        ("policy_gradient.py", "if not (c.mask_truncated and rollouts.completions[row].truncated)]", "]",
+         "cut completions stay in the loss", step("truncated")),
+        ("policy_gradient.py", "[row for row in counted if self.objective.needs(rollouts, row)]",
+         "[row for row in rows if self.objective.needs(rollouts, row)]",
+         "cut completions stay in the loss, but not in its denominator", step("truncated")),
+        ("policy_gradient.py", "few, sizes, tally)",
+         "few, Denominators.of(rollouts.lengths[few], c.max_new_tokens), tally)",
+         "denominators are those of a micro-batch", step("micro_batches and token_mean")),
+        ("policy_gradient.py", "sizes = Denominators(int(tokens), int(sequences), c.max_new_tokens)",
+         "sizes = Denominators.of(rollouts.lengths, c.max_new_tokens)",
+         "denominators are those of the whole batch, not of the update", step("minibatches_are")),
+        ("policy_gradient.py", "(purpose, self.context.seed, step))", "(purpose, self.context.seed))",
+         "every step repeats the random numbers of the first", settings("drawn_from")),
+        ("policy_gradient.py", "(purpose, self.context.seed, step))", "(purpose, 0, step))",
+         "runs with other seeds roll out the same", settings("drawn_from")),
+        ("policy_gradient.py", '("again", self.context.seed, step, number)', '("again", self.context.seed, step)',
+         "asking again repeats the random numbers of the round before", settings("stream_of_another")),
+        ("policy_gradient.py", 'Feed("questions", c.questions_per_step,', 'Feed("questions", 0,',
+         "the data set's batch size rules", settings("data_set")),
+        ("policy_gradient.py", "spare = c.dynamic_rounds * c.questions_per_step", "spare = c.questions_per_step",
+         "rounds after the first find no question", settings("data_set")),
+        ("policy_gradient.py", "LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed)",
+         "LoRASettings(c.lora_rank, c.lora_alpha)", "A is the same whatever the seed", settings("adapter")),
+        ("policy_gradient.py", "trainable=self.adapter)", "trainable=context.start[0])",
+         "the expert is trained and not what stands on it", step("kl_zero")),
+        ("policy_gradient.py", "self.policy.activate([*context.start, self.adapter]",
+         "self.policy.activate([self.adapter]", "the expert is left out", step("kl_zero")),
+        ("policy_gradient.py", "part(spec, RewardTerm, \"rewards\") for spec in c.rewards]",
+         "part(spec, RewardTerm, \"rewards\") for spec in c.rewards[:2]]",
+         "a third reward term is ignored", settings("weighted_sum")),
+        ("policy_gradient.py", "list(questions)) | tally", "list(rollouts.examples[0].question_id)) | tally",
+         "a skipped step names other questions", settings("not_finite")),
+        # -- several devices
+        ("policy_gradient.py", "self.over_devices(sum(map(len, rollouts.ids(counted))), len(counted))",
+         "(sum(map(len, rollouts.ids(counted))), len(counted))",
+         "denominators are those of one device", devices()),
+        ("policy_gradient.py", "places = [first + every * number for", "places = [number for",
+         "all devices share their random numbers", devices()),
+        ("policy_gradient.py", "Tally.joined(self.from_all(tally)).metrics()", "tally.metrics()",
+         "reported losses are means of shares", devices()),
+        # -- the objective
+        ("objective.py", "self.kl.config.beta * reduce(", "0.02 * reduce(", "β is ignored", step("k3 or k2")),
+        ("objective.py", "reductions.REDUCTIONS[self.reduction]", 'reductions.REDUCTIONS["token_mean"]',
+         "the reduction is ignored", step("k2 or Dr")),
+        ("objective.py", "loss = loss - bonus", "loss = loss + bonus", "the entropy bonus is a penalty",
+         step("entropy")),
+        ("objective.py", "entropy_gradient=self.entropy_bonus != 0", "entropy_gradient=False",
+         "the entropy bonus moves nothing", step("entropy")),
+        ("objective.py", "sampled, self.sampler_weight_cap)", "sampled, 1e9)", "the cap is ignored", step("drifts")),
+        ("objective.py", "values = values * weights\n", "", "importance weights are ignored", step("drifts")),
+        ("objective.py", "if rows[0] not in rollouts.old_logps:", "if True:",
+         "every update is compared with itself, so that nothing is ever clipped", step("second_update")),
+        ("objective.py", "self.policy.acting(self.reference)", "self.policy.acting(self.policy.active)",
+         "the reference is the policy itself", step("k3")),
+        ("objective.py", "rollouts.ids(missing), self.temperature)", "rollouts.ids(missing))",
+         "the reference is scored at another temperature", step("temperature")),
+        ("objective.py", "rollouts.ids(rows), self.temperature)\n            rollouts.remember",
+         "rollouts.ids(rows))\n            rollouts.remember",
+         "old log-probabilities are those of another temperature", step("minibatches_are")),
+        ("objective.py", "rollouts.ids(rows), self.temperature).logps, like)", "rollouts.ids(rows)).logps, like)",
+         "the teacher is scored at another temperature", step("temperature")),
+        ("objective.py", "term = eta * reductions", "term = reductions", "η is ignored", step("transfer")),
+        ("objective.py", "reductions.sequence_mean(self.transfer(crossing)",
+         "reductions.token_mean(self.transfer(crossing)", "long completions rule the transfer", step("transfer")),
+        ("objective.py", "other = _wide(padded(rollouts.old_logps, rows), neutral_logps)",
+         "other = neutral_logps.detach()", "the shaped ratio is always 1", step("shaped")),
+        ("objective.py", "return neutral and rollouts.teacher_prompt(row) is not None",
+         "return rollouts.teacher_prompt(row) is not None", "guided rollouts are distilled too", step("distillation")),
+        ("objective.py", "if (self.kl is not None and not self.kl.in_reward) or self.entropy_bonus:\n",
+         "if self.entropy_bonus:\n", "rows of dead groups are not held near the reference",
+         step("without_an_advantage")),
+        ("objective.py", "if (self.kl is not None and not self.kl.in_reward) or self.entropy_bonus:\n",
+         "if self.kl is not None and not self.kl.in_reward:\n", "rows of dead groups get no entropy bonus",
+         step("without_an_advantage")),
+        ("objective.py", ".double().sum(dim=1)", ".double().mean(dim=1)",
+         "the KL in the reward is a mean over tokens", step("kl_in_the_reward")),
+        ("objective.py", "total=own.total - penalty, between=own.between - penalty", "total=own.total - penalty",
+         "GBA sees no KL in the reward", step("kl_in_the_reward")),
+        ("objective.py", "if not self.kl.in_reward:\n", "if True:\n", "the KL counts twice", step("kl_in_the_reward")),
+        ("objective.py", "* mask).sum())\n            if not", "* mask).mean())\n            if not",
+         "the reported KL is no mean over tokens", step("metrics")),
+        ("objective.py", 'tally.sums["loss/entropy"] -= float', 'tally.sums["loss/entropy"] += float',
+         "the reported entropy loss has the other sign", step("metrics")),
+        # -- rollouts
+        ("rollouts.py", "return self.advantages.flatten()[list(rows)]",
+         "return self.advantages.t().flatten()[list(rows)]", "advantages are those of other rows",
+         step("one_step and RLOO")),
+        ("rollouts.py", "return self.neutral_prompts[row // self.layout.size]", "return self.prompt(row)",
+         "transfer acts on the guided prompt", step("transfer")),
+        ("rollouts.py", "self.prior.get(name, 1.0)", "1.0", "a guideline file's prior is ignored",
+         settings("own_prior")),
+        ("rollouts.py", "best = max((name", "best = min((name", "the worst guideline teaches", step("distillation")),
+        ("rollouts.py", "means.get(NEUTRAL, float(\"inf\"))", "-1.0",
+         "a guideline teaches although the neutral prompt answers better", step("answers_better")),
+        ("rollouts.py", "self.places[row // self.layout.size] * count // questions",
+         "row * count // len(self.completions)", "minibatches depend on what dynamic sampling did, and on devices",
+         step("minibatches_follow")),
+        ("rollouts.py", "[*piece, row], neutral_too) > tokens:\n                    yield piece\n",
+         "[*piece, row], neutral_too) > tokens:\n", "rows beyond the bound fall out of the update",
+         step("micro_batches and token_mean")),
+        ("rollouts.py", "for row in rows if neutral_too]", "for row in rows if False]",
+         "the bound on tokens forgets the neutral prompts", settings("no_more_tokens")),
+        # -- asking
+        ("asker.py", "self.layout.seeds(*stream, place)", "self.layout.seeds(*stream)",
+         "all questions of a step share their random numbers", settings("drawn_from or stream_of")),
+        ("layout.py", "self.guidelines[k], copy)", "self.guidelines[k])",
+         "all copies of a prompt are the same rollout", settings("stream_of")),
+        ("layout.py", "max(1, round(neutral_share / (1 - neutral_share) * sum(guided.values())))", "1",
+         "one rollout is neutral whatever the share", settings("under_every_guideline")),
+        ("asker.py", "self.guidelines[found.guideline(row)]", "self.guidelines[self.layout.guidelines[-1]]",
+         "rollouts are held to another guideline's criteria", settings("weighted_sum")),
+        ("asker.py", "examples[row // self.layout.size],", "examples[0],",
+         "answers are compared with another question's", settings("weighted_sum")),
+        ("asker.py", "truncated=completion.truncated,", "truncated=False,",
+         "cut completions are not punished for it", settings("weighted_sum")),
+        ("asker.py", "n_tokens=len(completion.ids)", "n_tokens=len(completion.text)",
+         "lengths are counted in letters", settings("weighted_sum")),
+        ("asker.py", "max_new_tokens=self.max_new_tokens", "max_new_tokens=96", "T_max is ignored",
+         settings("drawn_from")),
+        ("asker.py", "version=version,", "version=0,", "an engine never learns that its weights are old",
+         settings("stream_of")),
+        ("engines/packed.py", "rows_at_once=self.config.rows_at_once", "rows_at_once=128",
+         "the bound on rows is ignored", settings("drawn_from")),
+        # -- dynamic sampling
+        ("dynamic_sampling.py", "wanted = share * len", "wanted = 1.0 * len", "the share is ignored", step("dynamic")),
+        ("dynamic_sampling.py", "range(1, rounds + 1)", "range(1, 100)", "the bound on rounds is ignored",
+         step("dynamic")),
+        ("dynamic_sampling.py", "[rollouts.places[q] for q in dead[:count]]", "list(range(count))",
+         "a further question takes the place of a live one", step("dynamic")),
+        ("dynamic_sampling.py", "part = slice(asked, asked + count)", "part = slice(0, count)",
+         "the same further questions are asked in every round", settings("data_set")),
+        ("dynamic_sampling.py", "refilled = [dead[i] for i in found]", "refilled = dead[: len(found)]",
+         "places are filled by questions of other places", step("dynamic")),
+        # -- advantages
+        ("functional/advantages.py", "(lambda_ - 1) * between", "lambda_ * between", "λ = 1 is not GRPO",
+         step("grpo or one_step and GBA")),
+        ("functional/advantages.py", "advantages + alpha * within_guideline(adherence, guideline_of, eps=eps)",
+         "advantages + alpha * within_guideline(adherence, torch.zeros_like(guideline_of), eps=eps)",
+         "adherence is compared over the whole group", step("one_step and GBA")),
+        ("functional/advantages.py", "return torch.where(mean > 0, centred_rewards(rewards.detach()) / mean",
+         "return torch.where(mean > 0, centred_rewards(rewards.detach()) / 1.0 * (mean > -1).double() / mean.max()",
+         "hard questions do not weigh more", step("MaxRL")),
+        ("advantages/guideline_based.py", "prior = [c.priors.get(name, own)", "prior = [own", "priors are ignored",
+         step("every and option")),
+        ("advantages/guideline_based.py", "tau=c.tau", "tau=math.inf", "τ is ignored", step("every and option")),
+        ("advantages/guideline_based.py", "outcome.between,\n", "outcome.total,\n",
+         "adherence is compared between guidelines", step("one_step and GBA")),
+        ("advantages/grpo.py", "scale_by_std=self.config.scale_by_std", "scale_by_std=True",
+         "Dr. GRPO divides by the deviation", step("Dr")),
+        ("advantages/rloo.py", "leave_one_out_advantages(outcome.total)", "leave_one_out_advantages(outcome.between)",
+         "a term is left out of RLOO", step("RLOO")),
+        # -- losses
+        ("losses/clipped.py", "clip_low=c.clip_low, clip_high=c.clip_high)",
+         "clip_low=c.clip_high, clip_high=c.clip_low)",
+         "the bounds are swapped", step("two and bounds")),
+        ("losses/gspo.py", "sequence_log_ratio(clamped_log_ratio(logps, old_logps), completion_mask)",
+         "clamped_log_ratio(logps, old_logps)", "GSPO's ratio is that of each token", step("GSPO")),
+        ("losses/gspo.py", "clamped_log_ratio(logps, old_logps)", "clamped_log_ratio(logps, logps.detach())",
+         "GSPO's ratio is always 1", step("GSPO")),
+        ("losses/cispo.py", "clamped_log_ratio(logps, old_logps)", "clamped_log_ratio(logps, logps.detach())",
+         "CISPO's weight is always 1", step("CISPO")),
+        ("losses/loss.py", "\"clip_fraction/high\": ratio > 1 + clip_high", "\"clip_fraction/high\": ratio > 1",
+         "the reported share of clipped tokens is another", step("second_update")),
+        ("losses/kl.py", "ESTIMATORS[self.config.estimator]", 'ESTIMATORS["k3"]', "there is one estimator",
+         step("k2")),
+        ("functional/policy_loss.py", "torch.minimum(surrogate, -bound * column)",
+         "torch.minimum(surrogate, bound * column)", "the dual clip has the other sign", step("dual")),
+        ("functional/policy_loss.py", "weight = log_ratio.detach().exp()", "weight = log_ratio.exp()",
+         "CISPO's weight has a gradient", step("CISPO")),
+        # -- transfer
+        ("transfer/shaped.py", "shaped_ratio(log_ratio, self.config.gamma)", "shaped_ratio(log_ratio)",
+         "γ is ignored", step("shaped")),
+        ("transfer/policy_gradient.py", "-crossing.advantages[:, None] * crossing",
+         "crossing.advantages[:, None] * crossing",
+         "transfer unlearns", step("transfer and policy and gradient and one_step")),
+        # -- rewards
+        ("rewards/combine.py", "        for term in self.terms:\n            score = parts[term.name]\n",
+         "        for term, other in zip(self.terms, self.terms[::-1]):\n            score = parts[other.name]\n",
+         "weights are swapped between terms", settings("weighted_sum")),
+        ("rewards/combine.py", "between += term.config.weight * score", "between += score", "weights are ignored",
+         settings("weighted_sum")),
+        ("rewards/combine.py", "within = (within or 0.0) + term.config.weight * score",
+         "within = (within or 0.0) + score",
+         "the weight of adherence is ignored", settings("weighted_sum")),
+        ("rewards/combine.py", "if score is not None and term.within_guideline:", "if False:",
+         "adherence is compared between guidelines", settings("weighted_sum")),
+        ("rewards/combine.py", "if term.only_if_right and not judged.right:", "if False:",
+         "wrong answers are paid for what needs a right one", settings("of_one_s_own")),
+        ("rewards/overlong.py", "if judged.truncated or judged", "if judged",
+         "cut completions are not punished", settings("weighted_sum")),
+        # -- every stage
+        ("stage.py", "clip_grad_norm_(parameters, self.config.max_grad_norm)",
+         'clip_grad_norm_(parameters, float("inf"))',
+         "gradients are not clipped", settings("scaled_down")),
+        ("stage.py", "if self.agreed(bool(loss.isfinite()) and bool(norm.isfinite())):", "if True:",
+         "a step that is not finite is taken", settings("not_finite")),
+        ("stage.py", "                self.lr_schedulers().step()\n", "", "the learning rate never changes",
+         settings("rate")),
+        ("stage.py", "                self.lr_schedulers().step()\n                self.bad_steps.good()\n",
+         "                self.bad_steps.good()\n            self.lr_schedulers().step()\n",
+         "a skipped step moves the schedule", stage("not_finite")),
+        ("stage.py", "            optimizer.zero_grad()\n", "", "gradients of all steps add up", step("second_update")),
+        ("stage.py", "self.manual_backward(loss * self.trainer.world_size)", "self.manual_backward(loss)",
+         "the gradient shrinks with every further device", stage("two_devices and unequal")),
+        ("stage.py", "c.learning_rate, betas=c.betas", "c.learning_rate, betas=(0.9, 0.99)", "betas are ignored",
+         stage("moments")),
+        ("bad_steps.py", "        self.in_a_row = 0\n", "        pass\n", "bad steps of a whole run count as in a row",
+         stage("good_step")),
+        ("functional/accumulation.py", "a if b is None else a + b for", "a if b is None else b for",
+         "only the last micro-batch counts", step("micro_batches and token_mean")),
+        ("schedule.py", "if step < rise:", "if step < 0:", "warm-up is ignored", settings("rate")),
+        ("schedule.py", "return floor + (1 - floor) * left", "return left", "the floor is ignored", settings("rate")),
+        ("schedule.py", "round(warmup * max_steps) if warmup < 1 else round(warmup)", "round(warmup)",
+         "a share of the steps is no warm-up", settings("rate")),
+        ("schedule.py", "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)",
+         "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=0.0)",
+         "weight decay is ignored", stage("decay")),
+        # -- imitation
+        ("imitation.py", "instructions[guideline], batch", '"", batch', "traces are learnt without their instruction",
+         (SFT, "slow_reference")),
+        ("imitation.py", "sizes = Denominators(tokens, ", "sizes = Denominators(self.tokens, ",
+         "denominators are those of one device", stage("two_devices and unequal")),
+        ("imitation.py", "loss = token_mean(-scores.logps, scores.completion_mask, sizes)",
+         "loss = token_mean(-scores.logps, scores.completion_mask, Denominators(scores.completion_mask.sum(), 1, 1))",
+         "denominators are those of a micro-batch", (SFT, "slow_reference")),
+    )
+]  # fmt: skip
