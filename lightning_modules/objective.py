@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -32,6 +32,17 @@ class Tally:
         self.tokens += int(mask.sum())
         for name, value in values.items():
             self.of_tokens[name] += float((value.detach().float() * mask).sum())
+
+    @classmethod
+    def joined(cls, parts: Iterable[Tally]) -> Tally:
+        """What several devices met in one update."""
+        whole = cls()
+        for part in parts:
+            whole.tokens += part.tokens
+            whole.of_tokens.update(part.of_tokens)
+            whole.sums.update(part.sums)
+            whole.most = {name: max(v, whole.most.get(name, v)) for name, v in (whole.most | part.most).items()}
+        return whole
 
     def metrics(self) -> dict[str, float]:
         """By TensorBoard tag; rows that were left out for having no part in the gradient are in no mean."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -129,19 +128,3 @@ def letter_distance(rollouts: Rollouts) -> float:
     gold = Counter(example.letter for example in rollouts.examples for _ in range(rollouts.layout.size))
     given = Counter(item.letter for item in rollouts.rewards)
     return sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None]) / (2 * len(rollouts.rewards))
-
-
-def mean_metrics(found: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-    """Metrics of several devices as one: means weighted by rows; names that end in `_max` are maxima.
-
-    Args:
-        found: each device's metrics, which need not have the same names, and the rows that they are means over.
-    """
-    if len(found) == 1:
-        return dict(found[0][0])
-    means = {}
-    for name in dict.fromkeys(name for metrics, _ in found for name in metrics):
-        known = [(metrics[name], rows) for metrics, rows in found if name in metrics]
-        largest, rows = max(value for value, _ in known), sum(rows for _, rows in known)
-        means[name] = largest if name.endswith("_max") else sum(value * n for value, n in known) / max(1, rows)
-    return means
