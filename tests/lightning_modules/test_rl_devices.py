@@ -150,7 +150,9 @@ def test_a_device_whose_groups_are_all_dead_takes_part_in_every_step(tmp_path):
     few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG))}
     one, shares = assert_the_same(tmp_path, questions(4), steps=4, **few)
     assert any(0 < row["train/dead_rows"] < 1 for row in one["metrics"] if "train/dead_rows" in row)
-    sides = [[{text for _, texts in own.values() for _, text in texts} for own in share["rollouts"]] for share in shares]
+    sides = [
+        [{text for _, texts in own.values() for _, text in texts} for own in share["rollouts"]] for share in shares
+    ]
     assert any(len(texts) == 1 for side in sides for texts in side)
 
 
