@@ -72,13 +72,13 @@ class CompletionCards(ExperimentCallback):
         return self.experiment.folder.run(stage.context.specialty).path / "samples.jsonl"
 
     def show(self, trainer: L.Trainer, stage: Stage) -> None:
-        """Answer the probes and write cards and records."""
+        """Answer the probes and write cards and records; the first of several devices does, and others go on."""
+        if not trainer.is_global_zero:
+            return
         specialty = stage.context.specialty
         data = self.experiment.data(specialty)
         probes = (data.splits["val"] or data.splits["train"])[: self.config.slots]
-        records = self.records(stage, probes, trainer.global_step)
-        if not trainer.is_global_zero:
-            return
+        records = self.records(stage, probes)
         writer, step = trainer.logger.experiment, trainer.global_step
         for slot, (example, rows) in enumerate(zip(probes, records, strict=True)):
             card = draw_card(example, rows, f"{specialty}, step {step}")
@@ -94,7 +94,7 @@ class CompletionCards(ExperimentCallback):
         )
 
     @staticmethod
-    def records(stage: Stage, probes: Sequence[Example], step: int) -> list[list[dict]]:
+    def records(stage: Stage, probes: Sequence[Example]) -> list[list[dict]]:
         """Per probe, what was answered and what it earned: a group of rollouts in RL, the greedy answer otherwise."""
         if hasattr(stage, "roll_out"):
             return rollout_records(stage.roll_out(Batch(tuple(probes)), "probe", 0))

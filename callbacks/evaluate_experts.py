@@ -29,6 +29,7 @@ from answering.protocols import TEXTS
 from artifacts.adapter_files import adapter_sha256
 from artifacts.durable import write_text
 from artifacts.folders import locked
+from artifacts.gpus import own_gpu, take_gpu
 from artifacts.interrupts import deferred
 from callbacks.evaluation_board import write_board
 from callbacks.experiment_callback import ExperimentCallback
@@ -282,10 +283,14 @@ class EvaluateExperts(ExperimentCallback):
         return [replace(item, prompt_sha256=prompts[item.question_id]) for item in items]
 
     def compute(self, todo: Sequence[Cell]) -> None:
-        """Answer the questions of missing cells, in worker processes if the experiment has several."""
-        workers = min(self.experiment.experiment.workers, len(todo))
+        """Answer the questions of missing cells, in worker processes, each on a GPU, if the experiment has several."""
+        experiment = self.experiment.experiment
+        workers, start = min(experiment.workers, len(todo)), get_context("spawn")
         if workers > 1:
-            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            places = start.Queue()
+            for worker in range(workers):
+                places.put(own_gpu(worker, experiment.trainer))
+            with ProcessPoolExecutor(workers, start, initializer=take_gpu, initargs=(places,)) as pool:
                 parts = [(self.config, self.experiment.without_data(), todo[i::workers]) for i in range(workers)]
                 for finished in [pool.submit(compute_part, *part) for part in parts]:
                     finished.result()

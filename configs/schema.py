@@ -138,7 +138,8 @@ class Experiment:
     only: list[str] = field(default_factory=list)
     """Specialties to train now; empty means all."""
     workers: int = 1
-    """Specialties trained side by side, each in a process of its own; at least 1."""
+    """Specialties trained side by side, each in a process of its own, on a GPU of its own where there are several; at
+    least 1."""
     threads: int = 1
     """CPU threads per process; at least 1."""
     feature_cache: str = ""

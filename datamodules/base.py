@@ -278,13 +278,7 @@ class VQADataModule(L.LightningDataModule):
 
     def _questions(self, examples: Sequence[Example]) -> Batches:
         """This device's questions to examine with."""
-        share = self._share()
-        if 0 < len(examples) < share.ranks:
-            raise ValueError(
-                f"specialty {self.specialty!r}: {len(examples)} questions to ask on {share.ranks} devices; ask more "
-                "(val_questions), or take fewer devices"
-            )
-        batches = question_batches(examples, self.config.batch_size, share)
+        batches = question_batches(examples, self.config.batch_size, self._share())
         read_picture, workers = self.trainer.lightning_module.feed().read_picture, self.config.num_workers
         return Batches(batches.__getitem__, len(batches), read_picture=read_picture, num_workers=workers)
 

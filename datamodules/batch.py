@@ -110,7 +110,7 @@ class Batch:
         pictures: for each example its pictures in order, each as (key, what the model takes in its place); empty where
             no worker has read them.
         step: the batch's place in the stream of batches; from 0.
-        spares: further questions, none of this step's on any device; None where none were asked for.
+        spares: further questions, the same on all devices and none of this step's; None where none were asked for.
     """
 
     examples: tuple[Example, ...]

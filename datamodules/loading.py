@@ -51,7 +51,10 @@ WHOLE = Share()
 
 @dataclass(frozen=True)
 class TrainingSteps:
-    """The batch of any step, as a function of (seed, step, rank, number of ranks) alone."""
+    """The batch of any step, as a function of (seed, step, rank, number of ranks) alone.
+
+    Spares stand on every device: which of them are asked, and where, follows from what all devices found.
+    """
 
     items: Sequence[Any]
     """Rows or questions."""
@@ -62,11 +65,11 @@ class TrainingSteps:
 
     def __call__(self, step: int) -> Batch:
         """This device's batch."""
-        batch = self._batch(self.order.step(step), step)
+        batch = self._batch(self.share.of(self.order.step(step)), step)
         return replace(batch, spares=self._batch(self.order.spares(step), step)) if self.order.spare else batch
 
     def _batch(self, indices: Sequence[int], step: int) -> Batch:
-        return replace(self.collate([self.items[index] for index in self.share.of(indices)]), step=step)
+        return replace(self.collate([self.items[index] for index in indices]), step=step)
 
 
 class Batches:
@@ -138,8 +141,8 @@ class TrainingBatches(Batches):
 def question_batches(examples: Sequence[Example], size: int, share: Share) -> list[Batch]:
     """Questions in their order, each on one device and once.
 
-    Devices may differ by one batch, for nothing is padded: who examines on several must not wait for the others
-    within a batch.
+    Nothing is padded: the last batch may be shorter, or empty, than on another device. All have as many batches, for
+    what comes after the last one they do together.
 
     Args:
         examples: questions.
@@ -147,7 +150,8 @@ def question_batches(examples: Sequence[Example], size: int, share: Share) -> li
         share: this device's part.
     """
     own, each = share.of(examples), -(-size // share.ranks)
-    return [Batch(tuple(own[at : at + each]), step=at // each) for at in range(0, len(own), each)]
+    most = -(-len(examples) // share.ranks)
+    return [Batch(tuple(own[at : at + each]), step=at // each) for at in range(0, most, each)]
 
 
 def collate_rows(rows: Sequence[tuple[Example, str, str]]) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
+import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from artifacts.adapter_files import AdapterError
@@ -52,10 +53,27 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     except EXPECTED as error:
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
         print(f"{name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        leave_the_others()
         return 1
+    except BaseException:
+        leave_the_others()
+        raise
     if is_first():
         where(context)
     return 0
+
+
+def leave_the_others() -> None:
+    """After a failure: let the other devices of the run, which wait for this one, fail too instead of waiting on.
+
+    The first one then records the failure before it is ended for that of the process that it started.
+
+    Choice: with NCCL the connection is left as it is, as closing it waits for what is under way; there the process
+        that started this one ends the others when this one is gone.
+    """
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+        let_first_leave()
 
 
 def where(context: ExperimentContext) -> None:

@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from artifacts.folders import read_state
+from artifacts.gpus import own_gpu
 from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
 
 
 def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
     """Train specialties in worker processes, each of which runs the same configuration for its share.
+
+    Where there are GPUs each worker sees one of them: the first the first, and so on, round and round.
 
     Raises:
         RuntimeError: a worker failed; names its specialties and exit code.
@@ -24,11 +27,13 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
     script = Path(__file__).resolve().parent.parent / "train.py"
     command = [sys.executable, str(script), "--config", str(context.path), *context.arguments]
     running = {}
-    for share in (todo[i::workers] for i in range(workers)):
+    for worker in range(workers):
+        share = todo[worker::workers]
+        environment = without_ranks() | own_gpu(worker, context.experiment.trainer)
         own = [f"{context.called}:only={json.dumps(share)}", f"{context.called}:workers=1"]
         own += [f"{member.called}:overwrite=false" for member in context.lineage]  # that was done once, before
         # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
-        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=without_ranks())
+        running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=environment)
     try:
         codes = {share: process.wait() for share, process in running.items()}
     except BaseException:

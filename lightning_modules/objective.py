@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -34,13 +34,14 @@ class Tally:
             self.of_tokens[name] += float((value.detach().float() * mask).sum())
 
     @classmethod
-    def joined(cls, parts: Sequence[Tally]) -> Tally:
-        """What several devices tell of an update, as one."""
-        whole = cls(sum(part.tokens for part in parts))
+    def joined(cls, parts: Iterable[Tally]) -> Tally:
+        """What several devices met in one update."""
+        whole = cls()
         for part in parts:
+            whole.tokens += part.tokens
             whole.of_tokens.update(part.of_tokens)
             whole.sums.update(part.sums)
-            whole.most |= {name: max(value, whole.most.get(name, value)) for name, value in part.most.items()}
+            whole.most = {name: max(v, whole.most.get(name, v)) for name, v in (whole.most | part.most).items()}
         return whole
 
     def metrics(self) -> dict[str, float]:

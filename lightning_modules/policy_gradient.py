@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from datamodules.batch import Batch
-from datamodules.loading import Feed
+from datamodules.loading import WHOLE, Feed, Share
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.asker import Asker
@@ -27,9 +27,9 @@ from lightning_modules.objective import Objective, Tally
 from lightning_modules.parts import part
 from lightning_modules.rewards.combine import Rewards
 from lightning_modules.rewards.term import RewardTerm
-from lightning_modules.rl_metrics import mean_metrics, rollout_metrics
+from lightning_modules.rl_metrics import rollout_metrics
 from lightning_modules.rl_settings import RLSettings
-from lightning_modules.rollouts import Rollouts
+from lightning_modules.rollouts import Rollouts, joined
 from lightning_modules.silence import refuse_silence
 from lightning_modules.stage import Stage, StageContext
 from lightning_modules.transfer.transfer import Transfer
@@ -91,31 +91,40 @@ class PolicyGradient(Stage):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         c, step = self.config, self.batches_done
-        rollouts = self.roll_out(batch, "train", step)
+        rollouts = self.roll_out(batch, "train", step, Share(self.trainer.global_rank, self.trainer.world_size))
         again = partial(self.roll_out_again, step)
-        rollouts, asked = ask_again(rollouts, batch.spares, c.dynamic_share, c.dynamic_rounds, again)
+        rollouts, asked = ask_again(rollouts, batch.spares, c.dynamic_share, c.dynamic_rounds, again, self.from_all)
         self.rollouts = rollouts
-        metrics = rollout_metrics(rollouts) | asked
         parts = rollouts.minibatches(c.minibatches, c.questions_per_step)
         if c.minibatches > 1:  # the first part's update moves what the others are to be compared with
             for rows in self.micro_batches(rollouts, range(len(rollouts.completions))):
                 self.objective.old_logps(rollouts, rows)
-        for number, rows in enumerate(parts * c.updates_per_rollout):
-            found = self.update(rollouts, rows)
-            metrics |= found if number == 0 else {name: v for name, v in found.items() if "clip_fraction" in name}
-        everywhere = mean_metrics(self.from_all((metrics, len(rollouts.completions))))
-        self.report(everywhere, shown=tuple(self.metrics_at_start()))
+        updates = [self.update(rollouts, rows) for rows in parts * c.updates_per_rollout]
+        self.report(self.metrics_of(rollouts, updates) | asked, shown=tuple(self.metrics_at_start()))
 
-    def roll_out(self, batch: Batch, purpose: str, step: int) -> Rollouts:
+    def metrics_of(self, rollouts: Rollouts, updates: Sequence[tuple[dict[str, float], Tally]]) -> dict[str, float]:
+        """What a step reports, as if its rollouts of all devices had been on one: of the updates the first.
+
+        Shares of clipped ratios are those of the last update, as there is nothing to clip in the first.
+        """
+        everywhere = self.from_all((rollouts.outline(), [tally for _, tally in updates]))
+        metrics = rollout_metrics(joined([outline for outline, _ in everywhere]))
+        tallies = zip(*(own for _, own in everywhere), strict=True)
+        for number, ((taken, _), parts) in enumerate(zip(updates, tallies, strict=True)):
+            found = taken | Tally.joined(parts).metrics()
+            metrics |= found if number == 0 else {name: v for name, v in found.items() if "clip_fraction" in name}
+        return metrics
+
+    def roll_out(self, batch: Batch, purpose: str, step: int, share: Share = WHOLE) -> Rollouts:
         """Answer each question, reward the answers and weigh them against each other.
 
         Args:
-            batch: this device's questions of a step.
+            batch: questions of a step.
             purpose: part of the random streams' name, so that probes do not repeat training rollouts.
             step: batches before this one; likewise.
+            share: which of the step's questions the batch has.
         """
-        first, every = self.trainer.global_rank, self.trainer.world_size
-        places = [first + every * number for number in range(len(batch.examples))]
+        places = [share.rank + share.ranks * number for number in range(len(batch.examples))]
         return self.rolled_out(batch, places, (purpose, self.context.seed, step))
 
     def roll_out_again(self, step: int, batch: Batch, places: Sequence[int], number: int) -> Rollouts:
@@ -137,11 +146,11 @@ class PolicyGradient(Stage):
         neutral_too = self.objective.transfer is not None
         return rollouts.micro_batches(rows, self.config.micro_batch_tokens, neutral_too=neutral_too)
 
-    def update(self, rollouts: Rollouts, rows: Sequence[int]) -> dict[str, float]:
+    def update(self, rollouts: Rollouts, rows: Sequence[int]) -> tuple[dict[str, float], Tally]:
         """One optimiser step on rows; micro-batches add up to the gradient of all, over all devices.
 
         Returns:
-            Its metrics by TensorBoard tag, the same on every device.
+            What `optimise` returns, and what this device's rows report.
         """
         c, tally = self.config, Tally()
         counted = [row for row in rows if not (c.mask_truncated and rollouts.completions[row].truncated)]
@@ -154,5 +163,4 @@ class PolicyGradient(Stage):
                 yield self.objective.piece(rollouts, few, sizes, tally)
 
         questions = dict.fromkeys(rollouts.examples[row // rollouts.layout.size].question_id for row in counted)
-        taken = self.optimise(pieces(), list(questions))
-        return taken | Tally.joined(self.from_all(tally)).metrics()
+        return self.optimise(pieces(), list(questions)), tally

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,9 +15,6 @@ from datamodules.batch import LETTERS
 from datamodules.prompts import NEUTRAL
 from lightning_modules.functional.advantages import group_means
 from lightning_modules.rollouts import Rollouts
-
-COUNTS = ("train/dynamic/asked_again",)
-"""Of questions over all devices."""
 
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
@@ -132,20 +128,3 @@ def letter_distance(rollouts: Rollouts) -> float:
     gold = Counter(example.letter for example in rollouts.examples for _ in range(rollouts.layout.size))
     given = Counter(item.letter for item in rollouts.rewards)
     return sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None]) / (2 * len(rollouts.rewards))
-
-
-def mean_metrics(found: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-    """Metrics of several devices as one: means weighted by rows; those in `COUNTS` are sums.
-
-    Args:
-        found: each device's metrics, which need not have the same names, and the rows that they are means over.
-    """
-    if len(found) == 1:
-        return dict(found[0][0])
-    means = {}
-    for name in dict.fromkeys(name for metrics, _ in found for name in metrics):
-        known = [(metrics[name], rows) for metrics, rows in found if name in metrics]
-        rows = sum(n for _, n in known)
-        counted = name in COUNTS
-        means[name] = sum(value * (1 if counted else n) for value, n in known) / (1 if counted else max(1, rows))
-    return means

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +84,20 @@ class Rollouts:
     def lengths(self) -> Tensor:
         """(P · R,) completion lengths in tokens."""
         return torch.tensor([len(completion.ids) for completion in self.completions])
+
+    def outline(self) -> Rollouts:
+        """The same without prompts, pictures, texts and log-probabilities: enough to report, small enough to send."""
+        return Rollouts(
+            tuple(replace(example, images=(), reasoning={}) for example in self.examples),
+            self.places,
+            self.layout,
+            [],
+            [],
+            [replace(completion, logps=(), text="") for completion in self.completions],
+            self.rewards,
+            self.prior,
+            self.advantages,
+        )
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
@@ -200,8 +214,11 @@ def padded(held: Mapping[int, Tensor], rows: Sequence[int]) -> Tensor:
 
 
 def joined(parts: Sequence[Rollouts]) -> Rollouts:
-    """Rollouts of several batches as one, before any log-probability is remembered."""
-    return Rollouts(
+    """Rollouts of several batches, or of several devices, as one in the order of their places.
+
+    Log-probabilities that were remembered are not carried over.
+    """
+    whole = Rollouts(
         tuple(example for part in parts for example in part.examples),
         tuple(place for part in parts for place in part.places),
         parts[0].layout,
@@ -209,6 +226,7 @@ def joined(parts: Sequence[Rollouts]) -> Rollouts:
         parts[0].prior,
         torch.cat([part.advantages for part in parts]),
     )
+    return chosen(whole, sorted(range(len(whole.places)), key=whole.places.__getitem__))
 
 
 def chosen(rollouts: Rollouts, questions: Sequence[int]) -> Rollouts:

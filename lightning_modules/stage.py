@@ -254,6 +254,8 @@ class Stage(L.LightningModule):
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not batch.examples:
+            return  # other devices have one more
         if self.context.ask is not None:
             self.validation.add_answers(self.context.ask(self.policy, batch))
         loss, tokens = self.validation_loss(batch)

@@ -21,13 +21,16 @@ TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 WEIGHTS = "dsa/alpha/adapter/adapter_model.safetensors"
 TWO = ("trainer.devices=2", "trainer.accelerator=cpu", "only=[alpha]", "data.batch_size=3")
 """Three rows a step: two on one device, one on the other."""
+RL = ("gba", "callbacks.merge=null", "callbacks.evaluate=null", "only=[alpha]", *TWO[:2],
+      "module.init_args.questions_per_step=3", "module.init_args.dynamic_share=0.5", "fit.val_every=4")  # fmt: skip
+EXPERT = "gba/alpha/adapter/adapter_model.safetensors"
 EVERY_SEVEN = "fit.checkpoint_every_steps=7"
 
 pytestmark = pytest.mark.slow
 
 
-def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, str(TRAIN), "--config", str(machine.files / "dsa.yaml"), f"runs_dir={machine.runs}"]
+def start(machine, bars_module, *overrides: str, name: str = "dsa") -> subprocess.Popen:
+    command = [sys.executable, str(TRAIN), "--config", str(machine.files / f"{name}.yaml"), f"runs_dir={machine.runs}"]
     return subprocess.Popen(
         [*command, *overrides],
         stdout=subprocess.PIPE,
@@ -36,6 +39,13 @@ def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=os.environ | {"PYTHONPATH": str(bars_module), "OMP_NUM_THREADS": "1"},
     )
+
+
+def completed(machine, bars_module, *overrides: str, name: str = "dsa") -> str:
+    process = start(machine, bars_module, *overrides, name=name)
+    told = finish(process, 400)
+    assert process.returncode == 0, told
+    return told
 
 
 def finish(process: subprocess.Popen, seconds: float = 120) -> str:
@@ -82,13 +92,12 @@ def gone(pid: int, seconds: float = 40) -> bool:
     return False
 
 
-def test_two_devices_train_what_one_trains_and_write_once(based, bars_module, tmp_path):
+@pytest.mark.parametrize("val_questions", [1, 3], ids=["one device has no validation question", "three"])
+def test_two_devices_train_what_one_trains_and_write_once(based, bars_module, tmp_path, val_questions):
     one, two = based.copy(tmp_path / "one"), based.copy(tmp_path / "two")
-    settings = ("trainer.max_steps=4", "fit.val_every=2")
+    settings = ("trainer.max_steps=4", "fit.val_every=2", f"data.val_questions={val_questions}")
     assert one.run("dsa", *TWO[1:], *settings) == 0
-    process = start(two, bars_module, *TWO, *settings)
-    told = finish(process)
-    assert process.returncode == 0, told
+    told = completed(two, bars_module, *TWO, *settings)
     found, reference = load_file(two.runs / WEIGHTS), load_file(one.runs / WEIGHTS)
     for name, tensor in reference.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
@@ -110,9 +119,7 @@ def test_a_signal_to_one_device_stops_both_and_nothing_is_lost(based, bars_modul
         "fit.val_every=14",
         EVERY_SEVEN,
     )
-    process = start(whole, bars_module, *settings)
-    told = finish(process, 300)
-    assert process.returncode == 0, told
+    completed(whole, bars_module, *settings)
     process = start(cut, bars_module, *settings)
     second = child_of(process)
     wait_for(cut.runs / "dsa/alpha/checkpoints/last.ckpt", process)
@@ -122,21 +129,98 @@ def test_a_signal_to_one_device_stops_both_and_nothing_is_lost(based, bars_modul
     assert gone(second)
     assert json.loads((cut.runs / "dsa/alpha/status.json").read_text())["state"] == "interrupted"
     assert not (cut.runs / WEIGHTS).exists()
-    process = start(cut, bars_module, *settings)
-    told = finish(process, 300)
-    assert process.returncode == 0, told
+    completed(cut, bars_module, *settings)
     assert (cut.runs / WEIGHTS).read_bytes() == (whole.runs / WEIGHTS).read_bytes()
     assert curves(cut.runs / "dsa/alpha") == curves(whole.runs / "dsa/alpha")
 
 
-@pytest.mark.parametrize("dead", ["first", "second"])
-def test_a_device_that_dies_takes_the_other_with_it(based, bars_module, tmp_path, dead):
-    other = based.copy(tmp_path / "runs")
-    process = start(other, bars_module, *TWO, "trainer.max_steps=4000", "callbacks.cards=null")
+def files(runs: Path) -> dict[str, int]:
+    """Every file's lines; event files and cells, whose names are hashes and times, are counted per folder."""
+    found: dict[str, int] = {}
+    for path in runs.rglob("*"):
+        if path.is_file():
+            named = "events.out" not in path.name and path.parent.name != "cells"
+            key = str(path.relative_to(runs) if named else path.parent.relative_to(runs))
+            found[key] = found.get(key, 0) + (path.read_bytes().count(b"\n") if path.suffix == ".jsonl" else 1)
+    return found
+
+
+def test_a_whole_lineage_on_two_devices_is_the_one_on_one(lineage, based, bars_module, tmp_path):
+    two = based.copy(tmp_path / "runs")
+    told = completed(two, bars_module, *TWO[:2], "dsa:trainer.devices=2", "dsa:trainer.accelerator=cpu", name="gba")
+    assert told.count("Everything of this experiment lies in") == 1
+    assert files(two.runs) == files(lineage.runs)
+    for run in ("dsa/alpha", "dsa/beta", "gba/alpha", "gba/beta", "gba/merged/ties"):
+        found, expected = (load_file(m.runs / run / "adapter/adapter_model.safetensors") for m in (two, lineage))
+        assert found.keys() == expected.keys()
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5)
+        if "merged" in run:
+            continue
+        assert json.loads((two.runs / run / "status.json").read_text())["state"] == "finished"
+        assert json.loads((two.runs / run / "timings.json").read_text())["batches"] == 2
+        first, second = curves(lineage.runs / run), curves(two.runs / run)
+        assert first.keys() == second.keys()
+        for tag, points in first.items():
+            assert [step for step, _ in second[tag]] == [step for step, _ in points], tag
+            assert [v for _, v in second[tag]] == pytest.approx([v for _, v in points], rel=1e-3, abs=1e-4), tag
+    probes = [
+        [row for row in map(json.loads, (m.runs / "gba/alpha/samples.jsonl").open()) if row["step"] == 0]
+        for m in (two, lineage)
+    ]
+    assert len(probes[0]) == 6  # two probes under three prompts, once
+    assert probes[0] == probes[1]
+
+
+@pytest.fixture(scope="module")
+def rl_whole(lineage, bars_module, tmp_path_factory):
+    """Reinforcement learning on two devices, never interrupted."""
+    made = lineage.copy(tmp_path_factory.mktemp("rl") / "runs").without("gba")
+    completed(made, bars_module, *RL[1:], "trainer.max_steps=12", "fit.checkpoint_every_steps=3", name="gba")
+    return made
+
+
+@pytest.mark.parametrize("end", ["SIGTERM to the second", "SIGKILL of the first", "SIGKILL of the second"])
+def test_rl_that_ends_on_one_device_ends_on_both_and_goes_on_to_the_same_bytes(rl_whole, bars_module, tmp_path, end):
+    cut = rl_whole.copy(tmp_path / "runs").without("gba")
+    settings = (*RL[1:], "trainer.max_steps=12", "fit.checkpoint_every_steps=3")
+    process = start(cut, bars_module, *settings, name="gba")
     second = child_of(process)
-    wait_for(other.runs / "dsa/alpha/checkpoints/last.ckpt", process)
-    os.kill(second if dead == "second" else process.pid, signal.SIGKILL)
-    told = finish(process, 60)
-    assert process.returncode != 0, told
+    wait_for(cut.runs / "gba/alpha/checkpoints/last.ckpt", process)
+    number = signal.SIGTERM if "TERM" in end else signal.SIGKILL
+    os.kill(process.pid if "first" in end else second, number)
+    told = finish(process, 90)
     assert gone(second)
+    assert (process.returncode == 130) if "TERM" in end else process.returncode not in (0, 130), told
+    assert not (cut.runs / EXPERT).exists()
+    completed(cut, bars_module, *settings, name="gba")
+    for name in (EXPERT, "gba/alpha/samples.jsonl"):
+        assert (cut.runs / name).read_bytes() == (rl_whole.runs / name).read_bytes()
+    assert curves(cut.runs / "gba/alpha") == curves(rl_whole.runs / "gba/alpha")
+
+
+FAILING = """
+from lightning_modules.sft_lora import SFTLoRA
+
+
+class Failing(SFTLoRA):
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_rank == {rank} and self.trainer.global_step == 1:
+            raise ValueError("this device cannot go on")
+        return super().training_step(batch, batch_idx)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_on_one_device_ends_both_with_an_error(based, bars_module, tmp_path, rank):
+    (bars_module / f"made_failing_{rank}.py").write_text(FAILING.format(rank=rank))
+    module = {"class_path": f"made_failing_{rank}.Failing", "init_args": {"lora_rank": 2}}
+    other = based.copy(tmp_path / "runs").write(tmp_path / "files", "dsa", module=module)
+    process = start(other, bars_module, *TWO, "trainer.max_steps=4")
+    second = child_of(process)
+    told = finish(process, 90)
+    assert process.returncode == 1, told
+    assert "ValueError: this device cannot go on" in told
+    assert gone(second)
+    assert json.loads((other.runs / "dsa/alpha/status.json").read_text())["state"] == "failed"
     assert not (other.runs / WEIGHTS).exists()

@@ -1,90 +1,165 @@
-"""Reference: the same step on one device. Two gloo processes on the CPU.
+"""Reference: one process with the joined batch. Two gloo processes on the CPU, forked, through `Trainer.fit`.
 
-Run: pytest -m slow tests/lightning_modules/test_rl_devices.py.
+Weights are float64, so that what differs beyond rounding shows. Run: pytest tests/lightning_modules/test_rl_devices.py.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
-
-from tests.conftest import made_example, new_tiny_policy
-from tests.lightning_modules.rl_harness import GUIDED, a_part, fit
-
-pytestmark = pytest.mark.slow
-
-SETTINGS = GUIDED | {
-    "questions_per_step": 3,
-    "minibatches": 2,
-    "micro_batch_tokens": 400,
-    "learning_rate": 0.01,
-    "schedule": "constant",
-    "entropy_bonus": 0.2,
-    "kl": a_part("losses.kl.InLoss", beta=0.3),
-    "transfer": a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.5),
-    "dynamic_share": 1.0,
-}
-"""No question is spare: what dynamic sampling asks depends on how questions are spread."""
-OF_EACH_DEVICE = ("train/completion/letter_distance", "train/completion/adherence_length_correlation")
-"""No means over rows: reported is the mean of what each device finds."""
-ON_TWO = """
-import sys, torch
-sys.path.insert(0, "{root}")
-import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader
+
 from datamodules.batch import Batch
-from tests.conftest import new_tiny_policy
-from tests.lightning_modules import rl_harness
-from tests.lightning_modules.test_rl_devices import SETTINGS, examples
+from datamodules.loading import Share
+from lightning_modules.adapters import LoRASettings
+from lightning_modules.policy_gradient import PolicyGradient
+from lightning_modules.rl_gba import GBA
+from lightning_modules.stage import StageContext
+from tests.conftest import made_example, new_tiny_policy, randomise_adapter
+from tests.lightning_modules.rl_harness import GRPO, GUIDED, PLAIN, WRONG, Metrics, a_part, made
 
-class Own(L.LightningDataModule):
-    def train_dataloader(self):
-        own = tuple(examples()[self.trainer.global_rank :: 2])
-        return rl_harness.loader([Batch(own)] * 4)
-
-strategy = DDPStrategy(start_method="fork", broadcast_buffers=False)
-found = rl_harness.fit(new_tiny_policy(), (), data=Own(), **SETTINGS,
-    devices=2, strategy=strategy,
-    finish=lambda fit, rank: torch.save((fit.gradients, fit.metrics), "{out}/" + str(rank)))
-"""
+WHOLE = {"kl": a_part("losses.kl.InLoss", beta=0.3), "entropy_bonus": 0.05}
+"""GBA as it stands: guidelines, a neutral share, adherence, transfer; a KL that matters, and entropy."""
+ONE_PROMPT = {"guidelines": ("neutral",), "neutral_share": 0.0, "rollouts_per_guideline": 2, "advantage": GRPO,
+              "kl": None, "transfer": None, "rewards": (a_part("rewards.correct.Correct"),)}  # fmt: skip
 
 
-def examples():
-    """Three questions, so that two devices have unequal shares."""
-    return [
-        made_example(0),
-        made_example(1, sizes=((112, 112), (80, 160)), words=3),
-        made_example(2, sizes=(), words=7),
-    ]
+@dataclass
+class Seen(L.Callback):
+    """Writes, at the end, every step's gradient, what this device rolled out, and what was reported."""
 
+    folder: Any
 
-def test_two_devices_take_the_steps_of_one_and_report_the_same(tmp_path):
-    script = tmp_path / "two.py"
-    script.write_text(ON_TWO.format(root=Path(__file__).resolve().parents[2], out=tmp_path))
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    one = fit(new_tiny_policy(), examples(), **SETTINGS)
-    for rank in (0, 1):
-        gradients, metrics = torch.load(tmp_path / str(rank), weights_only=True)
-        assert len(gradients) == len(one.gradients) == 2
-        for found, expected in zip(gradients, one.gradients, strict=True):
-            assert float((found - expected).norm() / expected.norm()) < 1e-3
-        if rank == 0:
-            assert metrics[0].keys() == one.metrics[0].keys()
-            different = {
-                name: (value, one.metrics[0][name])
-                for name, value in metrics[0].items()
-                if name not in OF_EACH_DEVICE and value != pytest.approx(one.metrics[0][name], rel=1e-3, abs=1e-5)
+    def __post_init__(self):
+        self.gradients, self.rollouts = [], []
+
+    def on_before_optimizer_step(self, trainer, stage, optimizer):
+        self.gradients.append(torch.cat([p.grad.flatten().clone() for p in stage.trained.values()]))
+
+    def on_train_batch_end(self, trainer, stage, *_):
+        held = stage.rollouts
+        self.rollouts.append(
+            {
+                place: (example.question_id, [(c.ids, c.text) for c in held.completions[q * held.layout.size :][: held.layout.size]])
+                for q, (place, example) in enumerate(zip(held.places, held.examples, strict=True))
             }
-            assert different == {}
+        )  # fmt: skip
+
+    def on_train_end(self, trainer, stage):
+        found = {"gradients": self.gradients, "rollouts": self.rollouts, "metrics": trainer.logger.rows}
+        torch.save(found, self.folder / f"{trainer.world_size}.{trainer.global_rank}")
+
+
+class Questions(L.LightningDataModule):
+    """The same questions in every step, cut as our data modules cut them."""
+
+    def __init__(self, batch: Batch, steps: int) -> None:
+        super().__init__()
+        self.batch, self.steps = batch, steps
+
+    def train_dataloader(self):
+        share = Share(self.trainer.global_rank, self.trainer.world_size)
+        own = replace(self.batch, examples=tuple(share.of(self.batch.examples)))
+        return DataLoader([own] * (2 * self.steps), batch_size=None)
+
+
+def fit(folder, devices: int, batch: Batch, steps: int, module=GBA, **settings) -> list[dict]:
+    """What every device saw."""
+    policy = new_tiny_policy().double()
+    policy.add_adapter("dsa", LoRASettings(rank=4))
+    randomise_adapter(policy, "dsa")
+    plain = {"questions_per_step": len(batch.examples), "max_new_tokens": 60, "lora_rank": 4, "engine": made(),
+             "max_grad_norm": float("inf"), "warmup": 0, "learning_rate": 0.005}  # fmt: skip
+    stage = module(module.Config(**(plain | settings)), context=StageContext(policy, ("dsa",), "heart", 0))
+    randomise_adapter(policy, stage.adapter, seed=5)
+    policy.double()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=DDPStrategy(start_method="fork", broadcast_buffers=False) if devices > 1 else "auto",
+        max_steps=steps * stage.config.minibatches * stage.config.updates_per_rollout,
+        max_epochs=1,
+        logger=Metrics(),
+        log_every_n_steps=1,
+        callbacks=[Seen(folder)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(stage, datamodule=Questions(batch, steps))
+    return [torch.load(folder / f"{devices}.{rank}", weights_only=False) for rank in range(devices)]
+
+
+def questions(count: int) -> Batch:
+    """Of different lengths, some with pictures."""
+    return Batch(tuple(made_example(n, sizes=((112, 112),) if n % 2 else (), words=2 * n) for n in range(count)))
+
+
+def assert_the_same(folder, batch, steps=2, **settings):
+    (one,) = fit(folder, 1, batch, steps, **settings)
+    shares = fit(folder, 2, batch, steps, **settings)
+    assert len(one["gradients"]) == len(shares[0]["gradients"]) == len(shares[1]["gradients"]) >= steps
+    assert one["gradients"][0].norm() > 1e-6
+    for share in shares:
+        for found, expected in zip(share["gradients"], one["gradients"], strict=True):
+            assert float((found - expected).norm() / expected.norm().clamp(min=1e-30)) < 1e-6
+    for step, whole in enumerate(one["rollouts"]):
+        parts = [share["rollouts"][step] for share in shares]
+        assert not parts[0].keys() & parts[1].keys()
+        assert parts[0] | parts[1] == whole
+    reported = [[row for row in found["metrics"] if "train/reward/total" in row] for found in (one, shares[0])]
+    assert len(reported[0]) == len(reported[1]) == steps
+    for expected, found in zip(*reported, strict=True):
+        assert found.keys() == expected.keys()
+        assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)  # log-probabilities are float32
+    return one, shares
+
+
+def test_two_devices_take_the_steps_of_one(tmp_path):
+    # Three questions: two on one device, one on the other; micro-batches of a row or two.
+    assert_the_same(tmp_path, questions(3), **GUIDED, **WHOLE, micro_batch_tokens=150)
+
+
+CASES = {
+    "KL in the reward": (5, GUIDED | {"kl": a_part("losses.kl.InReward", beta=0.3)}),
+    "minibatches": (5, GUIDED | WHOLE | {"minibatches": 3}),
+    "a minibatch that one device has no part in": (4, GUIDED | WHOLE | {"minibatches": 4}),
+    "two updates per rollout": (3, GUIDED | WHOLE | {"updates_per_rollout": 2}),
+    "minibatches, twice": (4, GUIDED | WHOLE | {"minibatches": 2, "updates_per_rollout": 2}),
+    "truncated rows masked": (3, GUIDED | WHOLE | {"mask_truncated": True, "engine": made(limit_at=2)}),
+    "transfer by distillation": (3, GUIDED | {"transfer": a_part("transfer.distill.DistillTransfer", eta=0.8)}),
+    "a mean over sequences": (3, GUIDED | WHOLE | {"reduction": "sequence_mean"}),
+    "the real engine": (3, GUIDED | WHOLE | {"engine": a_part("engines.packed.Packed"), "max_new_tokens": 12}),
+    "plain GRPO": (3, {"module": PolicyGradient, "kl": None}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_every_way_of_training_is_the_same_on_two_devices(tmp_path, case):
+    count, settings = CASES[case]
+    assert_the_same(tmp_path, questions(count), **({"micro_batch_tokens": 300} | settings))
+
+
+@pytest.mark.slow
+def test_a_device_whose_groups_are_all_dead_takes_part_in_every_step(tmp_path):
+    few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG))}
+    one, shares = assert_the_same(tmp_path, questions(4), steps=4, **few)
+    assert any(0 < row["train/dead_rows"] < 1 for row in one["metrics"] if "train/dead_rows" in row)
+    sides = [
+        [{text for _, texts in own.values() for _, text in texts} for own in share["rollouts"]] for share in shares
+    ]
+    assert any(len(texts) == 1 for side in sides for texts in side)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("share", "rounds"), [(1.0, 6), (1.0, 1), (0.6, 3)])
+def test_dead_groups_are_replaced_as_on_one_device(tmp_path, share, rounds):
+    few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG, WRONG))}
+    batch = replace(questions(5), spares=Batch(tuple(made_example(10 + n) for n in range(9))))
+    one, _ = assert_the_same(tmp_path, batch, steps=3, **few, dynamic_share=share, dynamic_rounds=rounds)
+    assert max(row.get("train/dynamic/asked_again", 0) for row in one["metrics"]) > 1
