@@ -32,7 +32,11 @@ def main(arguments: list[str]) -> int:
         help="dotted settings, e.g. trainer.max_steps=10; sft_dsa:seed=1 sets a required one",
     )
     parser.add_argument("--print-config", action="store_true", help="show every setting and where it comes from")
-    parser.add_argument("--dry-run", action="store_true", help="report data, parameters and steps; train nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="take a step of each stage, leave nothing, tell the time",
+    )
     options = parser.parse_intermixed_args(arguments)
     # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

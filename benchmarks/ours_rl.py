@@ -113,7 +113,8 @@ class FixedBatch(MadeRL):
             rows = range(first, first + work.MICRO_ROWS)
             logps = self.base_logps([rollouts.prompt(row) for row in rows], rollouts.ids(rows))
             rollouts.remember(rollouts.old_logps, rows, logps)
-        metrics = self.update(rollouts, range(len(completions)))
+        taken, tally = self.update(rollouts, range(len(completions)))
+        metrics = taken | tally.metrics()
         loss = metrics["train/loss/policy"] + metrics.get("train/loss/kl", 0.0)
         self.found = {"loss": loss, "grad_norm": metrics["train/grad_norm"]}
 

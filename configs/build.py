@@ -45,7 +45,12 @@ def build(component: Component, **runtime: Any) -> Any:
         runtime: what only the running program knows (seed, folders), passed on as keywords.
     """
     cls = import_class(component.class_path)
+    config = config_of(component)
+    return cls(**component.init_args, **runtime) if config is None else cls(config, **runtime)
+
+
+def config_of(component: Component) -> Any:
+    """The `Config` of a component's class with its options; None where the class has none."""
+    cls = import_class(component.class_path)
     config = imported_config(cls)
-    if config is None:
-        return cls(**component.init_args, **runtime)
-    return cls(construct(dict(component.init_args), config, cls), **runtime)
+    return None if config is None else construct(dict(component.init_args), config, cls)

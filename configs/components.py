@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from configs.annotations import field_types
@@ -103,6 +103,7 @@ def check_target(
 ) -> dict[str, Any]:
     """Check options against a `Config`, or against the arguments of a constructor."""
     if target.config is not None:
+        init_args = {name: on_default(value, name, target.config) for name, value in init_args.items()}
         good = check_fields(target.config, init_args, f"{key}.init_args", report, target.owner)
         if "guidelines" in good and field_types(target.config, target.owner)["guidelines"] == tuple[str, ...]:
             check_guidelines(good["guidelines"], f"{key}.init_args.guidelines", report)
@@ -111,6 +112,20 @@ def check_target(
         # None is required: the program may give the rest when it builds the object
         return check_known(target.arguments, set(), init_args, f"{key}.init_args", report, class_path)
     return dict(init_args)
+
+
+def on_default(value: Any, name: str, config: type) -> Any:
+    """An option that is a component and names no class, laid over the component that is the option's default."""
+    if not isinstance(value, Mapping) or "class_path" in value or "init_args" not in value:
+        return value
+    field = next((field for field in fields(config) if field.name == name), None)
+    default = field.default_factory() if field is not None and field.default_factory is not MISSING else None
+    if not isinstance(default, Mapping) or "class_path" not in default:
+        return value
+    init_args = value["init_args"]
+    if isinstance(init_args, Mapping):
+        init_args = {**default.get("init_args", {}), **init_args}
+    return {**default, **value, "init_args": init_args}
 
 
 def check_guidelines(names: list[str], key: str, report: Report) -> None:
@@ -127,7 +142,7 @@ def check_guidelines(names: list[str], key: str, report: Report) -> None:
 
 def check_nested(value: Any, key: str, report: Report) -> Any:
     """Check the components inside free-form options: every mapping with a `class_path`."""
-    if isinstance(value, dict) and "class_path" in value:
+    if isinstance(value, dict) and ("class_path" in value or set(value) == {"init_args"}):
         component = check_component(value, key, report)
         return as_plain(component) if component else value
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """Reads an experiment: dataclass defaults <- YAML files (`extends`) <- dotted command line.
 
-    loaded = load("rl_gba.yaml", ["module.init_args.group_size=4", "sft_dsa:trainer.max_steps=60"])
+    loaded = load("rl_gba.yaml", ["module.init_args.temperature=0.7", "sft_dsa:trainer.max_steps=60"])
 
 Every problem is reported at once, before torch is imported where the source files tell what a class takes.
 """
@@ -83,7 +83,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     Args:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
-            (`module.init_args.beta=0`). `model=NAME` and `data=NAME` choose a file of configs/model/ or configs/data/,
+            (`module.init_args.kl=null`). `model=NAME` and `data=NAME` choose a file of configs/model/ or configs/data/,
             or any other by its path. Those named in `HANDED_ON` reach required experiments too; the seed only where
             they do not state their own. `NAME:dotted.key=value` is for the experiment of the lineage that is called
             NAME, and goes over what is handed on.

@@ -30,7 +30,7 @@ class Problem:
     suggestion: str = ""
 
     def __str__(self) -> str:
-        """`configs/rl_gba.yaml:7: module.init_args.gruop_size: unknown key; did you mean 'group_size'?`."""
+        """`configs/rl_gba.yaml:7: module.init_args.temprature: unknown key; did you mean 'temperature'?`."""
         head = f"{self.place}: {self.key}: " if self.key else f"{self.place}: "
         return head + self.message + (f"; {self.suggestion}" if self.suggestion else "")
 

@@ -10,7 +10,7 @@ from typing import Any
 from artifacts.adapter_checks import reading
 from artifacts.adapter_files import adapter_sha256, write_adapter
 from artifacts.base_files import write_base
-from artifacts.checkpoints import before
+from artifacts.checkpoints import before, record_file
 from experiment.context import ExperimentContext
 from lightning_modules.stage import Stage
 
@@ -83,4 +83,6 @@ def save_result(
         write_adapter(run.adapter, config, tensors, manifest)
     else:
         write_base(run.base, family, manifest)
-    before(run.checkpoint).unlink(missing_ok=True)  # from the last one, and the best, a longer run goes on
+    former = before(run.checkpoint)
+    for file in (former, record_file(former)):  # from the last one, and the best, a longer run goes on
+        file.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import torch
 from answering.live_base import LiveBase
 from artifacts.folders import read_state, write_failure, write_status
 from artifacts.ranks import is_first, started_together
+from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
 from datamodules.check import quick_checks
@@ -66,6 +67,22 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         raise ConfigError(problems)
     for member in context.lineage:
         check_devices(member)
+        check_module(member)
+
+
+def check_module(context: ExperimentContext) -> None:
+    """Refuse options of the objective that do not go together: hours later it would say the same.
+
+    Raises:
+        ConfigError: says which.
+    """
+    module = context.experiment.module
+    if module is None:
+        return
+    try:
+        context.stage_class.check(config_of(module))
+    except (ValueError, ImportError) as error:
+        raise ConfigError([Problem(str(context.path), "module.init_args", None, str(error))]) from error
 
 
 def check_devices(context: ExperimentContext) -> None:

@@ -15,24 +15,15 @@ from typing_extensions import override
 from datamodules.batch import Batch
 from datamodules.loading import WHOLE, Feed, Share
 from lightning_modules.adapters import LoRASettings
-from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.asker import Asker
 from lightning_modules.dynamic_sampling import ask_again
-from lightning_modules.engines.engine import Engine
 from lightning_modules.functional.reductions import Denominators
-from lightning_modules.layout import layout_of
-from lightning_modules.losses.kl import KLPenalty
-from lightning_modules.losses.loss import PolicyLoss
 from lightning_modules.objective import Objective, Tally
-from lightning_modules.parts import part
-from lightning_modules.rewards.combine import Rewards
-from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_metrics import rollout_metrics
+from lightning_modules.rl_parts import RLParts
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.rollouts import Rollouts, joined
-from lightning_modules.silence import refuse_silence
 from lightning_modules.stage import Stage, StageContext
-from lightning_modules.transfer.transfer import Transfer
 
 
 class PolicyGradient(Stage):
@@ -56,26 +47,24 @@ class PolicyGradient(Stage):
             context: the policy with the expert's adapters loaded, specialty, seed.
 
         Raises:
-            ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, or every
-                advantage would be zero.
+            ValueError: the parts do not go together; see `RLParts.of`.
         """
         super().__init__(context, config if config is not None else self.Config())
         c = self.config
-        layout = layout_of(tuple(context.guidelines_named(c.guidelines)), c.rollouts_per_guideline, c.neutral_share)
-        self.guidelines = context.guidelines_named(["neutral"] * (c.neutral_share > 0) + list(c.guidelines))
-        self.advantage = part(c.advantage, Advantage, "advantage")
-        rewards = Rewards([part(spec, RewardTerm, "rewards") for spec in c.rewards])
-        refuse_silence(self.advantage, layout, rewards, self.guidelines)
-        engine, loss = part(c.engine, Engine, "engine"), part(c.loss, PolicyLoss, "loss")
-        self.kl = part(c.kl, KLPenalty, "kl") if c.kl else None
-        transfer = part(c.transfer, Transfer, "transfer") if c.transfer else None
-        limits = (c.max_new_tokens, c.temperature, transfer is not None, self.clock)
-        self.asker = Asker(self.policy, engine, rewards, self.guidelines, layout, *limits)
+        parts = RLParts.of(c)
+        self.guidelines, self.advantage, self.kl = parts.guidelines, parts.advantage, parts.kl
+        limits = (c.max_new_tokens, c.temperature, parts.transfer is not None, self.clock)
+        self.asker = Asker(self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, *limits)
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
-        self.objective = Objective(self.policy, tuple(context.start), loss, self.kl, transfer, *weights)
+        self.objective = Objective(self.policy, context.start, parts.loss, parts.kl, parts.transfer, *weights)
         self.rollouts: Rollouts | None = None  # the newest, for cards and samples
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
+
+    @classmethod
+    @override
+    def check(cls, config: Config) -> None:
+        RLParts.of(config)
 
     @override
     def feed(self) -> Feed:

@@ -135,6 +135,14 @@ class Stage(L.LightningModule):
         if config.checkpoint_layers:
             self.policy.checkpoint_layers()
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Refuse settings that do not go together, before anything is loaded or trained.
+
+        Raises:
+            ValueError: says which.
+        """
+
     def feed(self) -> Feed:
         """What training takes from a data set."""
         raise NotImplementedError

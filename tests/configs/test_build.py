@@ -9,6 +9,8 @@ import pytest
 
 from configs.build import build, import_class
 from configs.construct import as_plain, construct
+from configs.load import load
+from configs.problems import ConfigError
 from configs.schema import Component
 
 
@@ -83,3 +85,16 @@ def test_a_class_without_config_takes_keywords():
 def test_a_wrong_class_path_is_refused(path, error, message):
     with pytest.raises(error, match=message):
         import_class(path)
+
+
+def test_an_option_of_a_part_is_laid_over_the_part_that_is_the_default():
+    # the class and its other options are those of GBA's own default
+    loaded = load("rl_gba.yaml", ["module.init_args.transfer.init_args.eta=0.3", "module.init_args.kl.init_args={}"])
+    part = loaded.resolved["module"]["init_args"]["transfer"]
+    assert part["class_path"] == "lightning_modules.transfer.policy_gradient.PolicyGradientTransfer"
+    assert part["init_args"] == {"eta": 0.3}
+    assert loaded.experiment.module.init_args["transfer"] == part
+    with pytest.raises(ConfigError, match=r"transfer\.init_args\.etha: unknown key"):
+        load("rl_gba.yaml", ["module.init_args.transfer.init_args.etha=0.3"])
+    with pytest.raises(ConfigError, match=r"transfer\.class_path: missing"):
+        load("rl_grpo.yaml", ["module.init_args.transfer.init_args.eta=0.3"])  # there the default is none

@@ -126,3 +126,20 @@ def test_frozen_weights_have_the_precision_asked_for_and_the_base_its_fingerprin
     assert frozen == {torch.float32 if precision == "float32" else torch.bfloat16}
     other = assemble(load(lineage.files / "dsa.yaml", [f"runs_dir={lineage.runs}"]))
     assert (other.base_key == context.base_key) == (precision == "float32")
+
+
+def test_objectives_that_cannot_learn_are_refused_before_anything_trains(machine, tmp_path, capsys):
+    other = machine.at(tmp_path)
+    module = "module.init_args"
+    silent = [
+        f"{module}.rollouts_per_guideline=1",
+        f"{module}.advantage.init_args.lambda_=0",
+        f"{module}.neutral_share=0",
+    ]
+    assert other.run("gba", *silent) == 2
+    assert "every advantage is zero" in capsys.readouterr().err
+    assert other.run("gba", f"{module}.advantage.init_args.priors={{nobody: 2}}") == 2
+    assert "'nobody'" in capsys.readouterr().err
+    weights = "{class_path: lightning_modules.rewards.format.Format, init_args: {weight: 2.0}}"
+    assert other.run("gba", f"{module}.rewards=[{weights}]") == 2
+    assert not any(tmp_path.rglob("status.json"))

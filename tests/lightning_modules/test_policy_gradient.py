@@ -158,7 +158,7 @@ LOSSES = {
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed_examples, case):
     spec, loss, bounds = LOSSES[case]
-    # Texts that are mostly right grow likelier as a whole; of these, which are mostly wrong, the whole grows less likely.
+    # Texts that are mostly right grow likelier as a whole; these, which are mostly wrong, grow less likely.
     less = {"engine": made(texts=(PLAIN_TEXT, "which narrow is both? user narrow which both", "which both A) which"))}
     settings = less if case == "GSPO from below" else {}
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, **settings, loss=spec)
@@ -394,6 +394,17 @@ def test_dynamic_sampling_replaces_dead_groups_by_further_questions(fresh_policy
     assert bounded.metrics[0]["train/dynamic/asked_again"] == sum(dead)
     satisfied = fit(fresh_policy(), mixed_examples, batches=[batch] * 2, **shared, dynamic_share=0.25)
     assert satisfied.metrics[0]["train/dynamic/asked_again"] == 0.0
+
+
+def test_a_teacher_without_neutral_rollouts_is_refused(fresh_policy, mixed_examples):
+    with pytest.raises(ValueError, match="neutral_share above 0"):
+        fit(
+            fresh_policy(),
+            mixed_examples[:2],
+            guidelines=("differential", "bayesian"),
+            neutral_share=0.0,
+            transfer=a_part("transfer.distill.DistillTransfer"),
+        )
 
 
 def test_k1_in_the_loss_is_refused_with_its_reason(fresh_policy, mixed_examples):

@@ -27,6 +27,12 @@ ONE_PROMPT = {"guidelines": ("neutral",), "neutral_share": 0.0, "rollouts_per_gu
               "kl": None, "transfer": None, "rewards": (a_part("rewards.correct.Correct"),)}  # fmt: skip
 
 
+def written(held, question):
+    """What was rolled out for one question."""
+    size = held.layout.size
+    return [(c.ids, c.text) for c in held.completions[question * size :][:size]]
+
+
 @dataclass
 class Seen(L.Callback):
     """Writes, at the end, every step's gradient, what this device rolled out, and what was reported."""
@@ -43,7 +49,7 @@ class Seen(L.Callback):
         held = stage.rollouts
         self.rollouts.append(
             {
-                place: (example.question_id, [(c.ids, c.text) for c in held.completions[q * held.layout.size :][: held.layout.size]])
+                place: (example.question_id, written(held, q))
                 for q, (place, example) in enumerate(zip(held.places, held.examples, strict=True))
             }
         )  # fmt: skip

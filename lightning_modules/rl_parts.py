@@ -1,0 +1,77 @@
+"""The parts of a policy-gradient objective, built from its settings, and refused where they do not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from datamodules.prompts import NEUTRAL
+from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.engines.engine import Engine
+from lightning_modules.layout import Layout, layout_of
+from lightning_modules.losses.kl import KLPenalty
+from lightning_modules.losses.loss import PolicyLoss
+from lightning_modules.parts import part
+from lightning_modules.rewards.combine import Rewards
+from lightning_modules.rewards.guidelines import Guideline, load_guidelines
+from lightning_modules.rewards.term import RewardTerm
+from lightning_modules.rl_settings import RLSettings
+from lightning_modules.silence import refuse_silence
+from lightning_modules.transfer.transfer import Transfer
+
+
+@dataclass(frozen=True)
+class RLParts:
+    """What varies between algorithms; each is named as its setting in `RLSettings`.
+
+    Attributes:
+        guidelines: by name, those of `layout` in its order.
+        layout: rollouts per guideline.
+    """
+
+    guidelines: Mapping[str, Guideline]
+    layout: Layout
+    advantage: Advantage
+    rewards: Rewards
+    loss: PolicyLoss
+    kl: KLPenalty | None
+    transfer: Transfer | None
+    engine: Engine
+
+    @classmethod
+    def of(cls, c: RLSettings) -> RLParts:
+        """Build them; no model is needed.
+
+        Raises:
+            ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, every
+                advantage would be zero, or a transfer would have nothing to act on.
+            ImportError: there is no such class.
+        """
+        guidelines = load_guidelines([NEUTRAL] * (c.neutral_share > 0) + list(c.guidelines))
+        named = tuple(guidelines)[-len(c.guidelines) :]
+        parts = cls(
+            guidelines,
+            layout_of(named, c.rollouts_per_guideline, c.neutral_share),
+            part(c.advantage, Advantage, "advantage"),
+            Rewards([part(spec, RewardTerm, "rewards") for spec in c.rewards]),
+            part(c.loss, PolicyLoss, "loss"),
+            part(c.kl, KLPenalty, "kl") if c.kl else None,
+            part(c.transfer, Transfer, "transfer") if c.transfer else None,
+            part(c.engine, Engine, "engine"),
+        )
+        refuse_silence(parts.advantage, parts.layout, parts.rewards, parts.guidelines)
+        parts.refuse_idle_transfer()
+        return parts
+
+    def refuse_idle_transfer(self) -> None:
+        """Refuse a teacher without pupils: it acts on neutral rollouts, and guided ones must be able to do better.
+
+        Raises:
+            ValueError: there are no neutral rollouts, or none but these.
+        """
+        counts = dict(self.layout.counts)
+        if self.transfer is not None and self.transfer.from_teacher and not (NEUTRAL in counts and len(counts) > 1):
+            raise ValueError(
+                f"transfer: {type(self.transfer).__name__} teaches neutral rollouts by guided ones and needs both; "
+                f"got {counts}; set neutral_share above 0 and name guidelines"
+            )
