@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from answering.asking import ask
 from answering.countdown import Countdown
 from answering.decoding import Decoding
 from artifacts.durable import write_text
+from artifacts.ranks import is_first, wait_for_first
 from datamodules.batch import Example
 from evaluation.scorers import strict
 from lightning_modules.policy import Policy
 
 
 def pass_rates(
-    policy: Policy,
+    attached: AbstractContextManager[Policy],
     questions: Sequence[Example],
     decoding: Decoding,
     made_from: Mapping[str, Any],
@@ -29,8 +31,11 @@ def pass_rates(
 ) -> dict[str, float]:
     """Question id -> share of its sampled answers that are strictly right, under the neutral prompt.
 
+    Of several devices the first measures and the others wait for its file, so that all know the same rates and none
+    holds a model for it.
+
     Args:
-        policy: as it acts.
+        attached: gives the policy as it acts; entered where rates are to be measured.
         questions: of the training split.
         decoding: how answers are drawn; `samples` of them per question.
         made_from: all that rates depend on besides: base, adapters, data.
@@ -41,6 +46,8 @@ def pass_rates(
     """
     told = {**made_from, "decoding": vars(decoding), "questions": len(questions)}
     name = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32] + ".json"
+    if not is_first():
+        wait_for_first(lambda: any((folder / name).exists() for folder in places))
     found = next((folder / name for folder in places if (folder / name).exists()), None)
     if found is not None:
         rates = json.loads(found.read_text("utf-8"))["rates"]
@@ -49,7 +56,7 @@ def pass_rates(
         return rates
     rates, size = {}, decoding.questions_at_once(questions)
     countdown = Countdown("pass rates", len(questions), "questions")
-    with policy.folded():
+    with attached as policy, policy.folded():
         for start in range(0, len(questions), size):
             part = questions[start : start + size]
             given = ask(policy, part, "", decoding)

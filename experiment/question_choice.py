@@ -8,6 +8,7 @@ from answering.decoding import Decoding
 from answering.live_model import LiveModel
 from answering.pass_rates import by_pass_rate, pass_rates
 from artifacts.adapter_files import adapter_sha256
+from artifacts.ranks import is_first
 from datamodules.batch import BadExampleError
 from datamodules.hashes import data_sha256
 from datamodules.prompts import VERSION
@@ -46,14 +47,14 @@ def chosen_questions(context: ExperimentContext, specialty: str) -> tuple[str, .
     decoding = Decoding(settings["max_new_tokens"], temperature, samples, experiment.seed, 128)
     own = context.folder.run(specialty).path / FOLDER
     places = [own, *sorted(Path(experiment.runs_dir).glob(f"*/{specialty}/{FOLDER}"))]
-    with LiveModel(context).attached(beneath) as policy:
-        rates = pass_rates(policy, data.splits["train"], decoding, made_from, places)
+    rates = pass_rates(LiveModel(context).attached(beneath), data.splits["train"], decoding, made_from, places)
     found = by_pass_rate(rates, low, high, easy_first=easy_first)
-    print(
-        f"{experiment.name}/{specialty}: {len(found)} of {len(rates)} training questions have a pass rate in "
-        f"[{low:g}, {high:g}]",
-        flush=True,
-    )
+    if is_first():
+        print(
+            f"{experiment.name}/{specialty}: {len(found)} of {len(rates)} training questions have a pass rate in "
+            f"[{low:g}, {high:g}]",
+            flush=True,
+        )
     if len(found) < settings["questions_per_step"]:
         raise BadExampleError(
             f"specialty {specialty!r}: {len(found)} training questions have a pass rate in [{low:g}, {high:g}], and a "

@@ -68,6 +68,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
     for member in context.lineage:
         check_devices(member)
         check_module(member)
+    check_one_group(context)
 
 
 def check_module(context: ExperimentContext) -> None:
@@ -109,6 +110,29 @@ def check_devices(context: ExperimentContext) -> None:
         problem("overwrite", True, message)
     if problems:
         raise ConfigError(problems)
+
+
+def check_one_group(context: ExperimentContext) -> None:
+    """Refuse a lineage whose unfinished experiments are on several devices, and not on as many.
+
+    The processes that the first fit starts stay together until the command ends.
+
+    Raises:
+        ConfigError: names the setting of the experiment that differs from one before it.
+    """
+    first: tuple[str, dict[str, object]] | None = None
+    for member in context.lineage:
+        experiment = member.experiment
+        if not (has_several_devices(experiment) and unfinished(member, member.specialties)):
+            continue
+        asked = {key: experiment.trainer.get(key, 1) for key in ("devices", "num_nodes")}
+        first = first or (experiment.name, asked)
+        for key in (key for key in asked if asked[key] != first[1][key]):
+            message = (
+                f"{first[0]} is on {first[1][key]}; one command runs on one group of devices: give both the same "
+                f"number, or finish {first[0]} by a command of its own"
+            )
+            raise ConfigError([Problem(str(member.path), f"trainer.{key}", asked[key], message)])
 
 
 def run_experiment(context: ExperimentContext) -> None:

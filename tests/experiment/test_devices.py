@@ -79,7 +79,8 @@ def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> Non
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     events = EventAccumulator(str(run)).Reload()
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "val/"))]
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    # by step: files of one second are read in the order of their names, which end in a number of no fixed width
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in tags}
 
 
 def gone(pid: int, seconds: float = 40) -> bool:

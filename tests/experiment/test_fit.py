@@ -220,6 +220,13 @@ def test_a_worker_that_a_signal_killed_is_named(runs, monkeypatch, capsys):
     assert json.loads((runs.runs / "dsa/beta/status.json").read_text())["state"] == "running"
 
 
+def test_a_lineage_on_unequal_numbers_of_devices_is_refused(runs, capsys):
+    assert runs.run("gba", "trainer.devices=2", "dsa:trainer.devices=3") == 2
+    error = capsys.readouterr().err
+    assert "trainer.devices" in error
+    assert "dsa is on 3" in error
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [(["trainer.devices=2", "workers=2"], "workers"), (["trainer.devices=2", "fit.val_every=10m"], "fit.val_every")],

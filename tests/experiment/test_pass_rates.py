@@ -1,6 +1,7 @@
 """Reference: the same questions asked by hand. Run: pytest tests/experiment/test_pass_rates.py."""
 
 import json
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -22,32 +23,53 @@ def test_rates_are_shares_of_right_samples_and_measured_once(tiny_policy, mixed_
         right = "<think>heart 62 of 110, wide.</think><answer>B</answer>"
         return [given[i].__class__(right, (1,), 1, False) if i % 2 else given[i] for i in range(len(given))]
 
-    calls = []
+    calls, held = [], nullcontext(tiny_policy)
     monkeypatch.setattr("answering.pass_rates.ask", lambda *rest: calls.append(len(rest[1])) or half_right(*rest))
     decoding = Decoding(8, 1.0, 4, 0, 8)
-    rates = pass_rates(tiny_policy, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a", tmp_path / "b"])
+    rates = pass_rates(held, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a", tmp_path / "b"])
     assert rates == {example.question_id: 0.5 for example in mixed_examples}
     assert calls == [2, 2]  # 8 rows at once of 4 samples each
-    again = pass_rates(tiny_policy, mixed_examples, decoding, {"base": "b"}, [tmp_path / "c", tmp_path / "a"])
+    again = pass_rates(held, mixed_examples, decoding, {"base": "b"}, [tmp_path / "c", tmp_path / "a"])
     assert again == rates
     assert len(calls) == 2
     assert not (tmp_path / "c").exists()
-    pass_rates(tiny_policy, mixed_examples, decoding, {"base": "another"}, [tmp_path / "a"])
+    pass_rates(held, mixed_examples, decoding, {"base": "another"}, [tmp_path / "a"])
     assert len(calls) == 4
     (file,) = (path for path in (tmp_path / "a").iterdir() if '"b"' in path.read_text())
     content = json.loads(file.read_text())
     content["rates"].pop("q0")
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="rates of other questions"):
-        pass_rates(tiny_policy, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a"])
+        pass_rates(held, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a"])
 
 
 def test_a_greedy_rate_is_what_the_matrix_would_count(tiny_policy, mixed_examples, tmp_path):
     decoding = Decoding(8)
-    rates = pass_rates(tiny_policy, mixed_examples, decoding, {}, [tmp_path])
+    rates = pass_rates(nullcontext(tiny_policy), mixed_examples, decoding, {}, [tmp_path])
     given = ask(tiny_policy, mixed_examples, "", decoding)
     by_hand = {e.question_id: float(strict(a.prediction(e)).right) for e, a in zip(mixed_examples, given, strict=True)}
     assert rates == by_hand
+
+
+def test_the_first_of_several_devices_measures_and_the_others_wait_for_it(
+    tiny_policy, mixed_examples, tmp_path, monkeypatch
+):
+    @contextmanager
+    def never():
+        raise AssertionError("another device held the model")
+        yield
+
+    def first_is_done(done):
+        assert not done()
+        with monkeypatch.context() as patch:
+            patch.delenv("LOCAL_RANK")
+            measured.update(pass_rates(nullcontext(tiny_policy), mixed_examples, Decoding(8), {}, [tmp_path]))
+        assert done()
+
+    measured = {}
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("answering.pass_rates.wait_for_first", first_is_done)
+    assert pass_rates(never(), mixed_examples, Decoding(8), {}, [tmp_path]) == measured != {}
 
 
 def test_questions_by_rate():

@@ -27,12 +27,6 @@ ONE_PROMPT = {"guidelines": ("neutral",), "neutral_share": 0.0, "rollouts_per_gu
               "kl": None, "transfer": None, "rewards": (a_part("rewards.correct.Correct"),)}  # fmt: skip
 
 
-def written(held, question):
-    """What was rolled out for one question."""
-    size = held.layout.size
-    return [(c.ids, c.text) for c in held.completions[question * size :][:size]]
-
-
 @dataclass
 class Seen(L.Callback):
     """Writes, at the end, every step's gradient, what this device rolled out, and what was reported."""
@@ -46,13 +40,12 @@ class Seen(L.Callback):
         self.gradients.append(torch.cat([p.grad.flatten().clone() for p in stage.trained.values()]))
 
     def on_train_batch_end(self, trainer, stage, *_):
-        held = stage.rollouts
+        held, size = stage.rollouts, stage.rollouts.layout.size
+        written = [(completion.ids, completion.text) for completion in held.completions]
+        asked = zip(held.places, held.examples, strict=True)
         self.rollouts.append(
-            {
-                place: (example.question_id, written(held, q))
-                for q, (place, example) in enumerate(zip(held.places, held.examples, strict=True))
-            }
-        )  # fmt: skip
+            {place: (e.question_id, written[q * size : (q + 1) * size]) for q, (place, e) in enumerate(asked)}
+        )
 
     def on_train_end(self, trainer, stage):
         found = {"gradients": self.gradients, "rollouts": self.rollouts, "metrics": trainer.logger.rows}
@@ -156,10 +149,8 @@ def test_a_device_whose_groups_are_all_dead_takes_part_in_every_step(tmp_path):
     few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG))}
     one, shares = assert_the_same(tmp_path, questions(4), steps=4, **few)
     assert any(0 < row["train/dead_rows"] < 1 for row in one["metrics"] if "train/dead_rows" in row)
-    sides = [
-        [{text for _, texts in own.values() for _, text in texts} for own in share["rollouts"]] for share in shares
-    ]
-    assert any(len(texts) == 1 for side in sides for texts in side)
+    sides = [own for share in shares for own in share["rollouts"]]
+    assert any(len({text for _, rows in own.values() for _, text in rows}) == 1 for own in sides)
 
 
 @pytest.mark.slow
