@@ -51,6 +51,17 @@ def scheduled(optimizer: torch.optim.Optimizer, *, shape: Shape, warmup: float, 
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def set_rates(schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
+    """Give the optimiser the rates of the step that a restored schedule stands at.
+
+    Restored groups hold the rate of the schedule that they were saved under, which of a longer run is another one.
+    """
+    for group, peak, factor in zip(
+        schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+    ):
+        group["lr"] = peak * factor(schedule.last_epoch)
+
+
 def adamw(
     parameters: Iterable[nn.Parameter], learning_rate: float, *, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.Optimizer:

@@ -21,7 +21,7 @@ from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.random_state import random_state, set_random_state
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
-from lightning_modules.schedule import adamw, scheduled
+from lightning_modules.schedule import adamw, scheduled, set_rates
 from lightning_modules.validation import Ask, Validation
 
 
@@ -314,6 +314,7 @@ class Stage(L.LightningModule):
     def on_train_start(self) -> None:
         if self.trainer.is_global_zero:
             step_records.forget(self.bad_steps_file, self.batches_done)
+        set_rates(self.lr_schedulers())
         if not self._random_states:
             return
         # After everything that may have drawn a number while the run was set up again.

@@ -90,7 +90,19 @@ def test_the_schedule_is_that_of_the_new_length(lineage, tmp_path, monkeypatch):
     monkeypatch.setattr(schedule, "rate_factor", factor)
     assert other.run("dsa", *ALPHA, "trainer.max_steps=4") == 0
     assert {steps for _, steps in asked} == {4}
-    assert {step for step, _ in asked if step > 0} == {3, 4}  # nothing before the checkpoint is done again
+    assert {step for step, _ in asked if step > 0} == {2, 3, 4}  # nothing before the checkpoint is done again
+
+
+def test_the_first_step_of_a_continuation_has_the_rate_of_the_longer_run(based, tmp_path):
+    # linear from 0.002 to a floor of a tenth: after 2 of 2 steps 0.0002, after 2 of 4 steps 0.0011
+    settings = ("only=[alpha]", "callbacks.cards=null", "module.init_args.schedule=linear", "module.init_args.warmup=0")
+    whole, other = based.copy(tmp_path / "whole"), based.copy(tmp_path / "extended")
+    assert whole.run("dsa", *settings, "trainer.max_steps=4") == 0
+    assert other.run("dsa", *settings, "trainer.max_steps=2") == 0
+    assert other.run("dsa", *settings, "trainer.max_steps=4") == 0
+    longer, extended = (curves(folder.runs / "dsa/alpha")["train/learning_rate"] for folder in (whole, other))
+    assert longer[2:] == extended[2:]
+    assert longer[2][1] == pytest.approx(0.0011)
 
 
 def test_an_interrupted_continuation_goes_on_and_is_recorded_once(lineage, tmp_path, monkeypatch):
