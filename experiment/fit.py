@@ -177,10 +177,10 @@ def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpo
     Raises:
         ValueError: there is no validation question.
     """
-    if (fit.keep == "best" or fit.patience) and not data.splits["val"][: data.config.val_questions]:
+    if (fit.keep == "best" or fit.patience) and not data.val_examples():
         raise ValueError(
             f"specialty {data.specialty!r}: fit.keep=best and fit.patience need validation questions, of which "
-            "there are none; are val_fraction and val_questions above 0?"
+            "there are none; is val_fraction above 0?"
         )
     if fit.keep == "last":
         return None
