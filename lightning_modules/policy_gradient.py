@@ -30,7 +30,7 @@ from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_metrics import mean_metrics, rollout_metrics
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.rollouts import Rollouts
-from lightning_modules.silence import refuse_silence
+from lightning_modules.silence import refuse_idle_transfer, refuse_penalty, refuse_silence
 from lightning_modules.stage import Stage, StageContext
 from lightning_modules.transfer.transfer import Transfer
 
@@ -56,8 +56,9 @@ class PolicyGradient(Stage):
             context: the policy with the expert's adapters loaded, specialty, seed.
 
         Raises:
-            ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, or every
-                advantage would be zero.
+            ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, every
+                advantage would be zero, the transfer would have nothing to act on, or the advantage refuses a KL that
+                is taken from the reward.
         """
         super().__init__(context, config if config is not None else self.Config())
         c = self.config
@@ -68,7 +69,10 @@ class PolicyGradient(Stage):
         refuse_silence(self.advantage, layout, rewards, self.guidelines)
         engine, loss = part(c.engine, Engine, "engine"), part(c.loss, PolicyLoss, "loss")
         self.kl = part(c.kl, KLPenalty, "kl") if c.kl else None
+        if self.kl is not None and self.kl.in_reward:
+            refuse_penalty(self.advantage, layout, rewards, self.guidelines)
         transfer = part(c.transfer, Transfer, "transfer") if c.transfer else None
+        refuse_idle_transfer(transfer, layout)
         limits = (c.max_new_tokens, c.temperature, transfer is not None, self.clock)
         self.asker = Asker(self.policy, engine, rewards, self.guidelines, layout, *limits)
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
