@@ -87,7 +87,7 @@ class CompletionCards(ExperimentCallback):
         append(
             self.records_file(stage),
             [
-                {"step": step, "question_id": example.question_id, "gold": example.letter} | row
+                {"step": step, "question_id": example.question_id, "gold": gold(example)} | row
                 for example, rows in zip(probes, records, strict=True)
                 for row in rows
             ],
@@ -136,7 +136,7 @@ def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image
     lines: list[tuple[str, tuple[int, int, int]]] = [(title, FAINT)]
     for line in question_text(example).splitlines()[:MOST_LINES]:
         lines += [(part, INK) for part in wrapped(line)]
-    lines += [(part, GOOD) for part in wrapped(f"right answer: {example.letter}) {example.answer}")]
+    lines += [(part, GOOD) for part in wrapped(f"right answer: {right_answer(example)}")]
     for row in rows:
         lines.append(("", INK))
         lines.append((headline(row), colour(row)))
@@ -153,6 +153,16 @@ def draw_card(example: Example, rows: Sequence[dict], title: str) -> Image.Image
     for number, (line, ink) in enumerate(lines):
         draw.text((left, MARGIN + LINE * number), line, fill=ink, font=font)
     return card
+
+
+def gold(example: Example) -> str:
+    """The right option's letter; of an open question the answer itself."""
+    return example.letter if example.options else example.answer
+
+
+def right_answer(example: Example) -> str:
+    """The right answer with its letter, where it has one."""
+    return f"{example.letter}) {example.answer}" if example.options else example.answer
 
 
 def fitted(picture: Image.Image) -> Image.Image:

@@ -76,7 +76,8 @@ class ResumePoint(Checkpoint):
         decide = trainer.strategy.reduce_boolean_decision  # clocks and signals differ between devices
         stop = decide(self.stop_wanted(), all=False)
         self.due = self.due or stop or reached or decide(late, all=False)
-        if self.val_every and pl_module.batches_done % self.val_every == 0:
+        validated = self.val_every and sum(trainer.num_val_batches)
+        if validated and pl_module.batches_done % self.val_every == 0:
             return  # a validation follows
         self.save_if_due(trainer, stop=stop)
 

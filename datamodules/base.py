@@ -246,9 +246,11 @@ class VQADataModule(L.LightningDataModule):
         size = feed.size or self.config.batch_size
         if size + feed.spare > len(items):
             spare = f" and {feed.spare} spare ones" if feed.spare else ""
+            whole, n = feed.questions is None, len(items)
+            held = f"the training split has {n}" if whole else f"of the training split {n} are chosen"
             raise BadExampleError(
-                f"specialty {self.specialty!r}: a step takes {size} {feed.kind}{spare}, and the training split has "
-                f"{len(items)}; nothing comes twice in a step, so take fewer per step"
+                f"specialty {self.specialty!r}: a step takes {size} {feed.kind}{spare}, and {held}; nothing comes "
+                " twice in a step, so take fewer per step"
             )
         if size < share.ranks:
             raise ValueError(

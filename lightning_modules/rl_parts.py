@@ -16,7 +16,7 @@ from lightning_modules.rewards.combine import Rewards
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
 from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_settings import RLSettings
-from lightning_modules.silence import refuse_silence
+from lightning_modules.silence import refuse_idle_transfer, refuse_penalty, refuse_silence
 from lightning_modules.transfer.transfer import Transfer
 
 
@@ -44,7 +44,8 @@ class RLParts:
 
         Raises:
             ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, every
-                advantage would be zero, or a transfer would have nothing to act on.
+                advantage would be zero, a transfer would have nothing to act on, or the advantage refuses a KL that is
+                taken from the reward.
             ImportError: there is no such class.
         """
         guidelines = load_guidelines([NEUTRAL] * (c.neutral_share > 0) + list(c.guidelines))
@@ -60,18 +61,7 @@ class RLParts:
             part(c.engine, Engine, "engine"),
         )
         refuse_silence(parts.advantage, parts.layout, parts.rewards, parts.guidelines)
-        parts.refuse_idle_transfer()
+        refuse_idle_transfer(parts.transfer, parts.layout)
+        if parts.kl is not None and parts.kl.in_reward:
+            refuse_penalty(parts.advantage, parts.layout, parts.rewards, parts.guidelines, c.dynamic_share)
         return parts
-
-    def refuse_idle_transfer(self) -> None:
-        """Refuse a teacher without pupils: it acts on neutral rollouts, and guided ones must be able to do better.
-
-        Raises:
-            ValueError: there are no neutral rollouts, or none but these.
-        """
-        counts = dict(self.layout.counts)
-        if self.transfer is not None and self.transfer.from_teacher and not (NEUTRAL in counts and len(counts) > 1):
-            raise ValueError(
-                f"transfer: {type(self.transfer).__name__} teaches neutral rollouts by guided ones and needs both; "
-                f"got {counts}; set neutral_share above 0 and name guidelines"
-            )

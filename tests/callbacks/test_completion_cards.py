@@ -5,13 +5,14 @@ Run: pytest tests/callbacks/test_completion_cards.py.
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from artifacts.step_records import forget
-from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, wrapped
+from callbacks.completion_cards import PICTURE, WIDTH, draw_card, fitted, gold, right_answer, wrapped
 from datamodules.batch import Example
 
 HOSTILE = {
@@ -50,6 +51,14 @@ def test_whatever_a_model_writes_is_drawn_as_text_of_bounded_size(kind):
     assert card.width == WIDTH
     assert card.height <= 1200
     assert time.monotonic() - begin < 5
+
+
+def test_an_open_question_has_a_card_without_a_letter():
+    closed = example(Image.new("RGB", (9, 9)))
+    free = replace(closed, options=())
+    assert (gold(closed), right_answer(closed)) == ("B", "B) long")
+    assert (gold(free), right_answer(free)) == ("long", "long")
+    assert draw_card(free, [{"guideline": "neutral", "completion": "long"}], "t").width == WIDTH
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

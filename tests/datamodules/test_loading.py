@@ -214,6 +214,15 @@ def test_more_than_there_is_is_refused_with_both_numbers(feed, message):
         module.training_batches(feed)
 
 
+def test_more_than_was_chosen_is_refused_with_the_number_of_the_chosen():
+    module = Made(specialty="teeth")
+    few = tuple(example.question_id for example in module.splits["train"][:4])
+    with pytest.raises(
+        BadExampleError, match="takes 2 questions and 6 spare ones, and of the training split 4 are chosen"
+    ):
+        module.training_batches(Feed("questions", 2, spare=6, questions=few))
+
+
 def test_without_traces_imitation_is_refused_by_name():
     with pytest.raises(BadExampleError, match=r"'teeth'.*no training example carries a reasoning trace$"):
         Traceless(specialty="teeth").training_batches(Feed("rows"))

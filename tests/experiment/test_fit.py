@@ -126,6 +126,24 @@ def test_the_weights_of_the_best_validation_become_the_result(runs, based, tmp_p
     assert kept == {"last", "best-4"}  # what a longer run goes on from
 
 
+def test_the_best_weights_move_with_their_run(runs, monkeypatch, tmp_path):
+    def step(self, batch, batch_idx):
+        if self.batches_done == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return training_step(self, batch, batch_idx)
+
+    training_step, settings = SFTLoRA.training_step, (*ONE, "fit.val_every=2", "fit.keep=best")
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTLoRA, "training_step", step)
+        scripted(patch, [0.0, 0.75])
+        assert runs.run("dsa", *settings) == 130
+    moved = runs.at(runs.runs.rename(tmp_path / "moved"))
+    scripted(monkeypatch, [0.5, 0.4])
+    assert moved.run("dsa", *settings) == 0
+    manifest = json.loads((moved.runs / "dsa/alpha/adapter/manifest.json").read_text())
+    assert manifest["extra"]["checkpoint"] == {"kept": "best", "step": 2, "val_accuracy": 0.75}
+
+
 @FIT.acts("patience")
 def test_a_run_that_gets_no_better_ends(runs, monkeypatch):
     scripted(monkeypatch, [0.0, 0.5, 0.4, 0.4, 0.9, 0.9, 0.9])
@@ -136,8 +154,26 @@ def test_a_run_that_gets_no_better_ends(runs, monkeypatch):
 
 
 def test_the_best_of_no_validation_is_refused(runs, capsys):
-    assert runs.run("dsa", *ONE, "fit.keep=best", "data.val_questions=0") == 1
+    assert runs.run("dsa", *ONE, "fit.keep=best", "data.val_fraction=0") == 1
     assert "need validation questions" in capsys.readouterr().err
+
+
+def test_the_best_of_all_validation_questions_is_no_validation_of_none(runs):
+    settings = ("only=[alpha]", "callbacks.cards=null", "trainer.max_steps=1", "data.val_questions=0")  # 0 asks all
+    assert runs.run("dsa", *settings, "fit.keep=best") == 0
+    assert json.loads((runs.runs / "dsa/alpha/adapter/manifest.json").read_text())["extra"]["checkpoint"]["step"] == 1
+
+
+def test_without_validation_questions_a_run_still_stops_and_leaves_checkpoints(runs, monkeypatch):
+    def step(self, batch, batch_idx):
+        if self.batches_done == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return training_step(self, batch, batch_idx)
+
+    training_step = SFTLoRA.training_step
+    monkeypatch.setattr(SFTLoRA, "training_step", step)
+    assert runs.run("dsa", *ONE, "fit.val_every=1", "data.val_fraction=0") == 130
+    assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt") == 2
 
 
 def test_every_setting_has_a_test_that_needs_it():
