@@ -70,7 +70,7 @@ def refuse_penalty(
     """
     if dynamic_share:
         raise ValueError(
-            f"dynamic_share: {dynamic_share} would replace no group: a KL taken from the reward differs between any two "
+            f"dynamic_share: {dynamic_share} would replace no group: a KL taken from the reward differs for any two "
             "completions, so that no group is dead; take lightning_modules.losses.kl.InLoss, or dynamic_share: 0"
         )
     made = made_outcome(layout, rewards, guidelines)

@@ -386,7 +386,7 @@ def test_a_kl_in_the_reward_is_refused_where_rewards_must_not_be_negative(fresh_
 
 def test_dynamic_sampling_is_refused_where_the_kl_makes_every_group_differ(fresh_policy, mixed_examples):
     settings = GUIDED | {"transfer": None, "kl": a_part("losses.kl.InReward")}
-    with pytest.raises(ValueError, match="dynamic_share: 0.5 would replace no group"):
+    with pytest.raises(ValueError, match=r"dynamic_share: 0\.5 would replace no group"):
         fit(fresh_policy(), mixed_examples[:2], **settings, dynamic_share=0.5)
 
 
@@ -415,17 +415,6 @@ def test_dynamic_sampling_replaces_dead_groups_by_further_questions(fresh_policy
     assert bounded.metrics[0]["train/dynamic/asked_again"] == sum(dead)
     satisfied = fit(fresh_policy(), mixed_examples, batches=[batch] * 2, **shared, dynamic_share=0.25)
     assert satisfied.metrics[0]["train/dynamic/asked_again"] == 0.0
-
-
-def test_a_teacher_without_neutral_rollouts_is_refused(fresh_policy, mixed_examples):
-    with pytest.raises(ValueError, match="neutral_share above 0"):
-        fit(
-            fresh_policy(),
-            mixed_examples[:2],
-            guidelines=("differential", "bayesian"),
-            neutral_share=0.0,
-            transfer=a_part("transfer.distill.DistillTransfer"),
-        )
 
 
 def test_k1_in_the_loss_is_refused_with_its_reason(fresh_policy, mixed_examples):
