@@ -70,7 +70,7 @@ class PolicyGradient(Stage):
         engine, loss = part(c.engine, Engine, "engine"), part(c.loss, PolicyLoss, "loss")
         self.kl = part(c.kl, KLPenalty, "kl") if c.kl else None
         if self.kl is not None and self.kl.in_reward:
-            refuse_penalty(self.advantage, layout, rewards, self.guidelines)
+            refuse_penalty(self.advantage, layout, rewards, self.guidelines, c.dynamic_share)
         transfer = part(c.transfer, Transfer, "transfer") if c.transfer else None
         refuse_idle_transfer(transfer, layout)
         limits = (c.max_new_tokens, c.temperature, transfer is not None, self.clock)

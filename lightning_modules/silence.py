@@ -53,12 +53,26 @@ def refuse_idle_transfer(transfer: Transfer | None, layout: Layout) -> None:
         )
 
 
-def refuse_penalty(advantage: Advantage, layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline]) -> None:
-    """Refuse a KL in the reward for an advantage that takes no reward below 0; arguments as of `refuse_silence`.
+def refuse_penalty(
+    advantage: Advantage, layout: Layout, rewards: Rewards, guidelines: dict[str, Guideline], dynamic_share: float
+) -> None:
+    """Refuse a KL in the reward where the rest cannot be had with it.
+
+    Args:
+        advantage: of the run, which may take no reward below 0; this and what follows as of `refuse_silence`.
+        layout: rollouts per guideline.
+        rewards: terms with their weights and ranges.
+        guidelines: those of the layout, by name.
+        dynamic_share: above 0 groups without a difference are replaced, and the KL differs in every group.
 
     Raises:
-        ValueError: what the advantage says of such rewards.
+        ValueError: names the setting.
     """
+    if dynamic_share:
+        raise ValueError(
+            f"dynamic_share: {dynamic_share} would replace no group: a KL in the reward differs between any two "
+            "completions, so that no group is dead; take lightning_modules.losses.kl.InLoss, or dynamic_share: 0"
+        )
     made = made_outcome(layout, rewards, guidelines)
     most = made.total.amax() + 1  # a completion may lose more than it earns
     try:

@@ -384,6 +384,12 @@ def test_a_kl_in_the_reward_is_refused_where_rewards_must_not_be_negative(fresh_
         fit(fresh_policy(), mixed_examples[:2], **settings, advantage=a_part("advantages.maxrl.MaxRL"))
 
 
+def test_dynamic_sampling_is_refused_where_the_kl_makes_every_group_differ(fresh_policy, mixed_examples):
+    settings = GUIDED | {"transfer": None, "kl": a_part("losses.kl.InReward")}
+    with pytest.raises(ValueError, match="dynamic_share: 0.5 would replace no group"):
+        fit(fresh_policy(), mixed_examples[:2], **settings, dynamic_share=0.5)
+
+
 @RL.acts("dynamic_share", "dynamic_rounds")
 def test_dynamic_sampling_replaces_dead_groups_by_further_questions(fresh_policy, mixed_examples):
     # Two texts that are both wrong, or one of them right: with two rollouts a question many groups are dead.
