@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.tensorboard.summary import hparams
@@ -24,6 +24,7 @@ from artifacts.durable import write_text
 from artifacts.folders import locked, write_failure
 from artifacts.interrupts import Waiting, deferred
 from artifacts.ranks import is_first, wait_for_first
+from callbacks.best_weights import BestWeights
 from callbacks.last_validation import LastValidation
 from callbacks.own_signals import OwnSignals
 from callbacks.phase_times import PhaseTimes
@@ -171,7 +172,7 @@ def validation_interval(fit: Fit, steps: int) -> int | timedelta:
     return fit.val_every or 2 * steps + 1
 
 
-def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpoint | None:
+def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> BestWeights | None:
     """Keeps the weights of the best validation, where these become the result.
 
     Raises:
@@ -184,7 +185,7 @@ def best_checkpoint(fit: Fit, data: VQADataModule, folder: Path) -> ModelCheckpo
         )
     if fit.keep == "last":
         return None
-    return ModelCheckpoint(
+    return BestWeights(
         folder,
         "best-{step}",
         monitor=f"val/accuracy/{data.specialty}",
@@ -204,7 +205,7 @@ def early_stopping(fit: Fit, specialty: str) -> list[EarlyStopping]:
     return [EarlyStopping(monitor, patience=fit.patience, mode="max", check_on_train_epoch_end=False)]
 
 
-def kept_weights(stage: Stage, best: ModelCheckpoint | None, metrics: Mapping[str, Any]) -> Kept:
+def kept_weights(stage: Stage, best: BestWeights | None, metrics: Mapping[str, Any]) -> Kept:
     """Leave the weights in the stage that the result shall have, and say which they are.
 
     Args:

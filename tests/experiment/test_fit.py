@@ -126,6 +126,24 @@ def test_the_weights_of_the_best_validation_become_the_result(runs, based, tmp_p
     assert kept == {"last", "best-4"}  # what a longer run goes on from
 
 
+def test_the_best_weights_move_with_their_run(runs, monkeypatch, tmp_path):
+    def step(self, batch, batch_idx):
+        if self.batches_done == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return training_step(self, batch, batch_idx)
+
+    training_step, settings = SFTLoRA.training_step, (*ONE, "fit.val_every=2", "fit.keep=best")
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTLoRA, "training_step", step)
+        scripted(patch, [0.0, 0.75])
+        assert runs.run("dsa", *settings) == 130
+    moved = runs.at(runs.runs.rename(tmp_path / "moved"))
+    scripted(monkeypatch, [0.5, 0.4])
+    assert moved.run("dsa", *settings) == 0
+    manifest = json.loads((moved.runs / "dsa/alpha/adapter/manifest.json").read_text())
+    assert manifest["extra"]["checkpoint"] == {"kept": "best", "step": 2, "val_accuracy": 0.75}
+
+
 @FIT.acts("patience")
 def test_a_run_that_gets_no_better_ends(runs, monkeypatch):
     scripted(monkeypatch, [0.0, 0.5, 0.4, 0.4, 0.9, 0.9, 0.9])
