@@ -1,6 +1,7 @@
 """How often a policy answers each training question right: for a filter by difficulty, and for a curriculum.
 
-Rates are measured once per parent, data and way of asking, and kept in a file whose name is a hash of all these.
+Rates are measured once per parent, data and way of asking, by the first of a run's processes, and kept in a file whose
+name is a hash of all these.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from answering.asking import ask
 from answering.countdown import Countdown
 from answering.decoding import Decoding
 from artifacts.durable import write_text
+from artifacts.ranks import is_first, wait_for_first
 from datamodules.batch import Example
 from evaluation.scorers import strict
 from lightning_modules.policy import Policy
@@ -41,8 +43,13 @@ def pass_rates(
     """
     told = {**made_from, "decoding": vars(decoding), "questions": len(questions)}
     name = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32] + ".json"
-    found = next((folder / name for folder in places if (folder / name).exists()), None)
-    if found is not None:
+
+    def held() -> Path | None:
+        return next((folder / name for folder in places if (folder / name).exists()), None)
+
+    if not is_first():
+        wait_for_first(lambda: held() is not None)  # devices that measured for themselves might take other questions
+    if (found := held()) is not None:
         rates = json.loads(found.read_text("utf-8"))["rates"]
         if set(rates) != {example.question_id for example in questions}:
             raise ValueError(f"{found}: holds rates of other questions than these; delete it to measure them again")
