@@ -43,6 +43,26 @@ def test_rates_are_shares_of_right_samples_and_measured_once(tiny_policy, mixed_
         pass_rates(held, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a"])
 
 
+def test_the_other_processes_of_a_run_take_what_the_first_has_measured(
+    tiny_policy, mixed_examples, tmp_path, monkeypatch
+):
+    waited = []
+
+    def wait(done):
+        waited.append(done())
+        with monkeypatch.context() as first:
+            first.setenv("RANK", "0")
+            pass_rates(*given)
+        assert done()
+        monkeypatch.setattr("answering.pass_rates.ask", None)  # this process asks nothing
+
+    given = (tiny_policy, mixed_examples, Decoding(8, 1.0, 4, 0, 8), {"base": "b"}, [tmp_path])
+    monkeypatch.setattr("answering.pass_rates.wait_for_first", wait)
+    monkeypatch.setenv("RANK", "1")
+    assert pass_rates(*given) == dict.fromkeys((example.question_id for example in mixed_examples), 0.0)
+    assert waited == [False]
+
+
 def test_a_greedy_rate_is_what_the_matrix_would_count(tiny_policy, mixed_examples, tmp_path):
     decoding = Decoding(8)
     rates = pass_rates(nullcontext(tiny_policy), mixed_examples, decoding, {}, [tmp_path])
