@@ -46,6 +46,11 @@ def devices() -> tuple[str, str]:
     return DEVICES, "two_devices"
 
 
+def chosen() -> tuple[str, str]:
+    """The test of questions that are chosen before any step."""
+    return "tests/experiment/test_pass_rates.py", "a_run_takes"
+
+
 SABOTAGES = [
     Sabotage(*row)
     for row in (
@@ -277,6 +282,13 @@ SABOTAGES = [
         ("schedule.py", "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)",
          "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=0.0)",
          "weight decay is ignored", stage("decay")),
+        # -- what is asked at all
+        ("../experiment/question_choice.py", 'settings.get("pass_rate") or (0.0, 1.0)', "(0.0, 1.0)",
+         "the range of pass rates is ignored", chosen()),
+        ("../experiment/question_choice.py", 'settings["pass_rate_samples"]', "8",
+         "the number of samples of a pass rate is ignored", chosen()),
+        ("../experiment/question_choice.py", 'bool(settings.get("curriculum"))', "False",
+         "the curriculum is ignored", chosen()),
         # -- imitation
         ("imitation.py", "instructions[guideline], batch", '"", batch', "traces are learnt without their instruction",
          (SFT, "slow_reference")),

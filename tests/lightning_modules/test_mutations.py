@@ -15,6 +15,8 @@ from tests.sabotage import ROOT, Copy
 
 pytestmark = pytest.mark.slow
 PASSED, NOTICED = 0, 1
+FROM_THE_FILE = ("pass_rate", "pass_rate_samples", "curriculum")
+"""The experiment reads these without a `Config`; what acts on them is spoilt instead (sabotages.py)."""
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,8 @@ def registered():
     stages = (RL, test_stage.COMMON, test_stage.SFT, test_stage.BASE)
     for register in (*stages, *PARTS.values()):
         for field, test in register.tests.items():
+            if field in FROM_THE_FILE:
+                continue
             config = register.config
             where = (config.__module__, config.__qualname__, field, register in stages)
             file = inspect.getsourcefile(inspect.unwrap(test))

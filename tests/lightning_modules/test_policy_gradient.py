@@ -158,7 +158,7 @@ LOSSES = {
 @pytest.mark.parametrize("case", LOSSES)
 def test_a_second_update_is_weighted_by_the_ratio_and_clipped(tiny_policy, mixed_examples, case):
     spec, loss, bounds = LOSSES[case]
-    # Texts that are mostly right grow likelier as a whole; these, which are mostly wrong, grow less likely.
+    # The usual texts all grow likelier by the first update; these, which are mostly wrong, all grow less likely.
     less = {"engine": made(texts=(PLAIN_TEXT, "which narrow is both? user narrow which both", "which both A) which"))}
     settings = less if case == "GSPO from below" else {}
     found = fit(tiny_policy, mixed_examples[:3], **GUIDED, **PLAIN, **AGAIN, **settings, loss=spec)

@@ -230,7 +230,7 @@ def test_a_pass_runs_on_no_more_tokens_than_the_bound(fresh_policy, mixed_exampl
     def found(tokens, **settings):
         policy = fresh_policy()
         seen = passes(monkeypatch, policy)
-        rollouts = fit(policy, mixed_examples[:3], **GUIDED, micro_batch_tokens=tokens, **settings).rollouts[0]
+        rollouts = fit(policy, mixed_examples[:3], micro_batch_tokens=tokens, **(GUIDED | settings)).rollouts[0]
         return seen, rollouts
 
     kl = {"kl": a_part("losses.kl.InLoss"), "transfer": None}  # so that every row has a part in the gradient
@@ -243,11 +243,16 @@ def test_a_pass_runs_on_no_more_tokens_than_the_bound(fresh_policy, mixed_exampl
         assert max(size for _, size in seen) <= bound
         assert len(seen) >= -(-tokens // bound)
     assert [rows for rows, _ in found(1, **kl)[0]] == [1] * 24
+    # Guided rows are scored under two prompts, which count both.
     both = {"kl": a_part("losses.kl.InLoss"), "transfer": a_part("transfer.policy_gradient.PolicyGradientTransfer")}
-    seen, rollouts = found(400, **both)  # guided rows are scored under two prompts, which count both
-    guided = sum(rollouts.guideline(row) != "neutral" and bool(rollouts.advantages.flatten()[row]) for row in range(24))
-    assert sum(rows for rows, _ in seen) == 24 + guided
-    assert max(size for _, size in seen) <= 400
+    twice, rollouts = found(10**9, **both, neutral_share=0.0)
+    crossing = int(torch.count_nonzero(rollouts.advantages))
+    assert [rows for rows, _ in twice] == [18 + crossing]
+    ((_, tokens),) = twice
+    for bound in (tokens - 1, tokens // 2, tokens // 3, 400):
+        seen, _ = found(bound, **both, neutral_share=0.0)
+        assert sum(rows for rows, _ in seen) == 18 + crossing
+        assert max(size for _, size in seen) <= bound
 
 
 @RL.acts("max_bad_steps")
