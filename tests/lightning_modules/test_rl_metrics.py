@@ -6,7 +6,7 @@ import torch
 
 from lightning_modules.layout import layout_of
 from lightning_modules.rewards.combine import Reward
-from lightning_modules.rl_metrics import correlation, equal, letter_distance, mean_metrics, pass_at_k, rollout_metrics
+from lightning_modules.rl_metrics import correlation, equal, letter_distance, pass_at_k, rollout_metrics
 from lightning_modules.rollout import Completion
 from lightning_modules.rollouts import Rollouts
 from tests.conftest import made_example
@@ -71,10 +71,3 @@ def test_equal_groups_and_correlation():
     assert equal(table).tolist() == [True, False, True, True]
     assert correlation(torch.tensor([1.0, 2.0, math.nan]), torch.tensor([2.0, 4.0, 9.0])) == pytest.approx(1.0)
     assert math.isnan(correlation(torch.tensor([1.0, 1.0]), torch.tensor([2.0, 4.0])))
-
-
-def test_metrics_of_devices_are_means_over_rows_and_counts_are_sums():
-    first = {"train/reward/total": 1.0, "train/dynamic/asked_again": 2.0, "train/reward/adherence": 0.5}
-    second = {"train/reward/total": 0.0, "train/dynamic/asked_again": 3.0}
-    found = mean_metrics([(first, 24), (second, 8)])
-    assert found == {"train/reward/total": 0.75, "train/dynamic/asked_again": 5.0, "train/reward/adherence": 0.5}
