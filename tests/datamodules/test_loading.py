@@ -384,6 +384,7 @@ def started(tmp_path, *, delay=0.0, handler="", then="time.sleep(0.01)"):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell would have it ignored
         env=environment,
     )
     return process, [int(pid) for pid in process.stdout.readline().split()]
