@@ -56,7 +56,7 @@ def test_the_other_processes_of_a_run_take_what_the_first_has_measured(
         assert done()
         monkeypatch.setattr("answering.pass_rates.ask", None)  # this process asks nothing
 
-    given = (tiny_policy, mixed_examples, Decoding(8, 1.0, 4, 0, 8), {"base": "b"}, [tmp_path])
+    given = (nullcontext(tiny_policy), mixed_examples, Decoding(8, 1.0, 4, 0, 8), {"base": "b"}, [tmp_path])
     monkeypatch.setattr("answering.pass_rates.wait_for_first", wait)
     monkeypatch.setenv("RANK", "1")
     assert pass_rates(*given) == dict.fromkeys((example.question_id for example in mixed_examples), 0.0)
@@ -113,8 +113,9 @@ def order(monkeypatch) -> list[list[str]]:
 def test_a_run_takes_the_questions_of_its_range_and_the_order_of_its_curriculum(lineage, tmp_path, monkeypatch, capsys):
     other, asked = lineage.copy(tmp_path / "runs"), []
 
-    def made(policy, questions, decoding, made_from, places):
-        asked.append((decoding.samples, policy.active, len(places)))
+    def made(attached, questions, decoding, made_from, places):
+        with attached as policy:
+            asked.append((decoding.samples, policy.active, len(places)))
         return {example.question_id: number / 100 for number, example in enumerate(questions)}
 
     monkeypatch.setattr("experiment.question_choice.pass_rates", made)
