@@ -13,7 +13,6 @@ from tests.lightning_modules.rl_acts import PARTS, RL
 from tests.lightning_modules.sabotages import SABOTAGES
 from tests.sabotage import ROOT, Copy
 
-pytestmark = pytest.mark.slow
 PASSED, NOTICED = 0, 1
 FROM_THE_FILE = ("pass_rate", "pass_rate_samples", "curriculum")
 """The experiment reads these without a `Config`; what acts on them is spoilt instead (sabotages.py)."""
@@ -40,6 +39,17 @@ def registered():
             yield pytest.param(where, f"{file}::{test.__name__}", id=f"{config.__qualname__}.{field}")
 
 
+def test_every_sabotage_finds_its_place():
+    """Code that moves takes its sabotages along; this is seen at once and not by the slow tests alone."""
+    lost = [
+        f"{sabotage.file}: {sabotage.old!r}"
+        for sabotage in SABOTAGES
+        if (ROOT / "lightning_modules" / sabotage.file).read_text("utf-8").count(sabotage.old) != 1
+    ]
+    assert lost == [], "these texts must stand once in their files"
+
+
+@pytest.mark.slow
 def test_what_is_not_spoilt_passes(copy):
     chosen = defaultdict(set)
     for sabotage in SABOTAGES:
@@ -49,6 +59,7 @@ def test_what_is_not_spoilt_passes(copy):
         assert done.status == PASSED, done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda s: f"{s.file}: {s.why}")
 def test_a_sabotage_is_noticed(copy, sabotage):
     file, names = sabotage.tests
@@ -56,6 +67,7 @@ def test_a_sabotage_is_noticed(copy, sabotage):
     assert done.status == NOTICED, f"nobody notices: {sabotage.why}\n{done.output}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "test"), registered())
 def test_a_setting_that_is_ignored_is_noticed(copy, where, test):
     done = copy.run([test.removeprefix(f"{ROOT}/")], ignore=where)
