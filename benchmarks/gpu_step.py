@@ -21,6 +21,7 @@ from typing_extensions import override
 from benchmarks import made_model, made_rows, ours, work
 from benchmarks.ours_rl import MadeRL
 from datamodules.batch import Batch
+from experiment.reproducible import same_numbers
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
 from lightning_modules.policy import Policy
 from lightning_modules.stage import StageContext
@@ -97,7 +98,9 @@ def main() -> None:
     parser.add_argument("--group", type=int, default=8, help="completions per question")
     parser.add_argument("--tokens", type=int, default=128, help="tokens per completion")
     parser.add_argument("--checkpoint-layers", action="store_true")
+    parser.add_argument("--fast", action="store_true", help="let kernels differ in their last bits from run to run")
     given = parser.parse_args()
+    same_numbers()
     family = LargeFamily(LargeFamily.Config(path=given.size, system=""))
     settings = MadeRL.Config(
         rollouts_per_guideline=given.group,
@@ -114,6 +117,7 @@ def main() -> None:
     trainer = L.Trainer(
         accelerator="gpu", devices=1, max_steps=3, max_epochs=1, logger=values, callbacks=[phases],
         log_every_n_steps=1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        deterministic=not given.fast,
     )  # fmt: skip
     trainer.fit(stage, DataLoader(batches, batch_size=None))
     measured = [{name: round(value, 3) for name, value in step.items()} for step in phases.steps[1:]]

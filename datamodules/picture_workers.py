@@ -63,6 +63,8 @@ def read_ahead(
         # An exception that struck while we waited holds the iterator in its traceback, and so its workers alive; torch
         # has no public name for ending them.
         iterator._shutdown_workers()
+        for worker in iterator._workers:  # one that did not notice within torch's five seconds; it only reads
+            worker.kill()
 
 
 class StepPictures(Dataset):

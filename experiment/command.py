@@ -17,6 +17,7 @@ from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
 from experiment.memory import keep_freed_memory
+from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
@@ -37,6 +38,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     name = loaded.experiment.name
     stop_alike()
     keep_freed_memory()
+    same_numbers()
     try:
         context = assemble(loaded)
         if dry_run:

@@ -110,7 +110,8 @@ def trainer_of(context: ExperimentContext, **arguments: Any) -> L.Trainer:
         arguments: further arguments of the Trainer, over those.
     """
     experiment, steps = context.experiment, context.steps
-    given = {"devices": 1} | experiment.trainer | {"strategy": strategy_of(experiment), "max_steps": steps}
+    given = {"devices": 1, "deterministic": True} | experiment.trainer
+    given |= {"strategy": strategy_of(experiment), "max_steps": steps}
     return L.Trainer(
         **(given | arguments),
         plugins=Checkpoints(),

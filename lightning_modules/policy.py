@@ -111,19 +111,19 @@ class Policy(AdaptedModel):
         return [*ids, self.family.eos_token_id]
 
     def features(self, images: Iterable[tuple[str, ImageInput]]) -> dict[str, Tensor]:
-        """Picture features by key: each distinct picture is encoded once, and kept while the tower is frozen."""
+        """Picture features by key: each distinct picture is encoded once, and kept while the tower is frozen.
+
+        Each is encoded alone: on a GPU the last bits of a picture's features depend on the pictures beside it, and a
+        resumed run finds other pictures new than an uninterrupted one.
+        """
         wanted = dict(images)
         if any(p.requires_grad for p in (*self.family.vision_parameters(), *self.family.projector_parameters())):
             return dict(zip(wanted, self.family.encode_images(list(wanted.values())), strict=True)) if wanted else {}
         found = {key: self.cache.get(key) for key in wanted}
-        new = [key for key, feature in found.items() if feature is None]
-        for start in range(0, len(new), 64):
-            keys = new[start : start + 64]
+        for key in [key for key, feature in found.items() if feature is None]:
             with torch.no_grad():
-                encoded = self.family.encode_images([wanted[key] for key in keys])
-            for key, feature in zip(keys, encoded, strict=True):
-                found[key] = feature.clone()
-                self.cache.put(key, found[key])
+                found[key] = self.family.encode_images([wanted[key]])[0].clone()
+            self.cache.put(key, found[key])
         return found
 
     def line(self, prompts: Sequence[Prompt], tails: Sequence[Sequence[int]], *, keep: bool = False) -> Line:

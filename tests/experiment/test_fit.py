@@ -4,6 +4,7 @@ Run: pytest tests/experiment/test_fit.py.
 """
 
 import json
+import os
 import signal
 
 import pytest
@@ -55,6 +56,20 @@ def test_validation_changes_no_weight_and_starts_from_the_parent(runs, based, tm
     manifest = json.loads((runs.runs / "dsa/alpha/adapter/manifest.json").read_text())
     accuracy = curve(runs.runs / "dsa/alpha", "val/accuracy/alpha")[-1][1]
     assert manifest["extra"]["checkpoint"] == {"kept": "last", "step": 6, "val_accuracy": pytest.approx(accuracy)}
+
+
+@pytest.mark.parametrize(("given", "expected"), [((), True), (("trainer.deterministic=false",), False)])
+def test_kernels_give_the_same_bits_each_time_unless_told_otherwise(runs, monkeypatch, given, expected):
+    seen, step = [], SFTLoRA.training_step
+
+    def watched(self, *batch):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(self, *batch)
+
+    monkeypatch.setattr(SFTLoRA, "training_step", watched)
+    assert runs.run("dsa", *ONE[:2], "trainer.max_steps=1", *given) == 0
+    assert seen == [expected]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4])

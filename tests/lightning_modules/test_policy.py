@@ -56,7 +56,7 @@ def test_each_picture_is_encoded_once(tiny_policy, mixed_examples, monkeypatch):
     for _ in range(2):
         tiny_policy.score(prompts, [[25]] * len(prompts))
         tiny_policy.score(prompts[:2], [[25], [26]])
-    assert encoded == [4]  # 1 + 2 + 0 + 1 distinct pictures
+    assert encoded == [1] * 4  # 1 + 2 + 0 + 1 distinct pictures, each alone: features must not depend on company
 
 
 def test_the_feature_cache_is_bounded(tiny_policy, mixed_examples):
