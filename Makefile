@@ -15,6 +15,8 @@ TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
 
 STAMP := $(VENV)/.requirements-installed
 RUN := $(VENV)/bin/python
+# A file's tests stay in one process, since they share what was trained for them.
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 PIP := $(RUN) -m pip --disable-pip-version-check install --no-compile
 
 .DEFAULT_GOAL := help
@@ -29,10 +31,10 @@ demo: $(STAMP)  ## train and merge the experts of CONFIG on the embedded data (C
 	$(RUN) train.py --config $(CONFIG) $(ARGS)
 
 test: $(STAMP)  ## the tests that need neither a GPU nor minutes
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not gpu" $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL) -m "not slow and not gpu" $(ARGS)
 
 test-all: $(STAMP)  ## every test that this machine can run
-	$(RUN) -m pytest $(shell command -v nvidia-smi >/dev/null 2>&1 || echo '-m "not gpu"') $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL) $(shell command -v nvidia-smi >/dev/null 2>&1 || echo '-m "not gpu"') $(ARGS)
 
 check: $(STAMP)  ## lint, format, import directions
 	$(VENV)/bin/ruff check .
