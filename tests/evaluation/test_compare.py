@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare import (
+from evaluation.compare import main
+from evaluation.pairwise import ALL, MACRO, compare_pair, judged
+from evaluation.systems import (
     ALL,
     MACRO,
     answer_alike,
