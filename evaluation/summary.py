@@ -123,16 +123,17 @@ def seeds_markdown(group: Sequence[Loaded]) -> str:
     """Several seeds: mean ± sample standard deviation of the accuracy in percent, over what each seed has."""
     columns = columns_of(group[0].table)
     lines = ["| model | " + " | ".join(columns) + " | macro |", "|---" * (len(columns) + 2) + "|"]
-    for number, row in enumerate(group[0].table):
-        rows = [one.table[number] for one in group]
-        values = [[r.cells[name].accuracy for r in rows if name in r.cells] for name in columns]
-        values.append([r.macro for r in rows if r.macro is not None])
-        lines.append(f"| {row.model} | " + " | ".join(map(_spread, values)) + " |")
-    for number, line in enumerate(group[0].below):
+    tables = [{row.model: row for row in one.table} for one in group]
+    for model in tables[0]:
+        rows = [table[model] for table in tables]
+        values = [[row.cells[name].accuracy for row in rows if name in row.cells] for name in columns]
+        values.append([row.macro for row in rows if row.macro is not None])
+        lines.append(f"| {model} | " + " | ".join(map(_spread, values)) + " |")
+    belows = [{line.name: line for line in one.below} for one in group]
+    for line in group[0].below:
+        same = [below[line.name] for below in belows if line.name in below]
         told = [
-            _spread([one.below[number].shares[name] for one in group])
-            if name in line.shares
-            else line.told.get(name, "-")
+            _spread([other.shares[name] for other in same]) if name in line.shares else line.told.get(name, "-")
             for name in columns
         ]
         lines.append(f"| {line.name} | " + " | ".join(told) + " | |")
