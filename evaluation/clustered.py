@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from evaluation.statistics import check_confidence, score_interval, wilson
+from evaluation.statistics import check_confidence, score_interval
 
 
 def cluster_index(clusters: Sequence[Hashable]) -> np.ndarray:
@@ -126,16 +126,14 @@ def clustered_wilson(
         confidence: coverage in (0, 1).
 
     Returns:
-        (low, high), never narrower than that of independent items, and equal to it if every item is a cluster.
+        (low, high).
 
     Source: Wilson's interval in the frame of Korn & Graubard 1998; see `effective`.
-    Choice: the normal quantile where every item is a cluster, as everywhere; Student's otherwise, since how much a
-        patient's answers go together is itself estimated from few patients.
+    Choice: Student's quantile where Wilson has the normal one: how much a patient's answers go together is itself
+        estimated from few patients, and of 4 independent answers Wilson's covers 88 % where half are right. From 100
+        patients on it is 1 % wider at most.
     """
     check_confidence(confidence)
     right = np.asarray(correct, dtype=np.float64)
     worth = effective(right, clusters)
-    if worth.n_clusters == len(right):
-        return wilson(int(right.sum()), len(right), confidence)
-    quantile = float(stdtrit(worth.df, 0.5 + confidence / 2))
-    return score_interval(float(right.mean()), worth.n, quantile)
+    return score_interval(float(right.mean()), worth.n, float(stdtrit(worth.df, 0.5 + confidence / 2)))

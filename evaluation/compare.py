@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not 0 < given.alpha < 1:
             raise ValueError(f"--alpha must lie in (0, 1), got {given.alpha}")
+        if late := [word for word in words[cut + 1 :] if word.startswith("-")]:
+            raise ValueError(f"{late[0]} stands behind --, where only experiments may; put options before it")
         if others and not given.by:
             raise ValueError(f"-- {others[0]} …: a second method needs --by seed; name single experiments without --")
         print(over_seeds(given, others) if given.by else one_by_one(given))

@@ -83,7 +83,7 @@ def method_pairs(
         by_model = {method.model: method for method in first}
         pairs = [(by_model[other.model], other) for other in second if other.model in by_model]
     if not pairs:
-        among = ", ".join(method.name for method in dict.fromkeys([*first, *second]))
+        among = ", ".join(dict.fromkeys(method.name for method in (*first, *second)))
         wanted = f"with baseline {baseline!r} " if baseline is not None else ""
         raise ValueError(f"nothing to compare {wanted}among {among}; choose by --models and --baseline")
     return pairs

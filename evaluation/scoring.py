@@ -20,7 +20,7 @@ from evaluation.statistics import wilson
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "4"
+VERSION = "5"
 """Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
 
 
@@ -34,7 +34,7 @@ class Score:
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
         low: lower end of its 95 % Wilson interval; several completions of a question count together.
         high: upper end.
-        low_clustered: lower end where the questions of one patient count together; equal to `low` if each has one.
+        low_clustered: lower end where the questions of one patient count together, by Student's quantile.
         high_clustered: upper end.
         n_clusters: patients.
         accuracy_lenient: right by the lenient reading; reported beside the main score, never instead of it.

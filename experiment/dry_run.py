@@ -153,8 +153,8 @@ def answer_lines(context: ExperimentContext, callback: EvaluateExperts, policy: 
 def visible_line(specialty: str, questions: int, patients: int) -> str:
     """The smallest difference between two models that so many questions could show."""
     return (
-        f"    {specialty}: {questions} questions of {patients} patients show a difference between two models from "
-        f"{smallest_told(questions, patients)} points on (80 % power at 5 %, if {DISAGREEMENT:.0%} of these tell them "
+        f"    {specialty}: {questions} questions of {patients} patients; smallest visible difference between two models, "
+        f"in points: {smallest_told(questions, patients)} (80 % power at 5 %, if {DISAGREEMENT:.0%} of them tell the two "
         "apart)"
     )
 
