@@ -152,11 +152,9 @@ def answer_lines(context: ExperimentContext, callback: EvaluateExperts, policy: 
 
 def visible_line(specialty: str, questions: int, patients: int) -> str:
     """The smallest difference between two models that so many questions could show."""
-    return (
-        f"    {specialty}: {questions} questions of {patients} patients; smallest visible difference between two models, "
-        f"in points: {smallest_told(questions, patients)} (80 % power at 5 %, if {DISAGREEMENT:.0%} of them tell the two "
-        "apart)"
-    )
+    seen = f"smallest visible difference between two models, in points: {smallest_told(questions, patients)}"
+    how = f"80 % power at 5 %, if {DISAGREEMENT:.0%} of them tell the two apart"
+    return f"    {specialty}: {questions} questions of {patients} patients; {seen} ({how})"
 
 
 def duration(seconds: float) -> str:

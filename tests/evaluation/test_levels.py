@@ -103,3 +103,21 @@ def test_equal_models_are_told_apart_in_at_most_one_table_of_twenty(shape, n, sp
 def test_equal_models_over_the_whole_grid(shape, n, specialties):
     for level in (0.5, 0.9):
         print(shape, n, specialties, level, *check(shape, n, specialties, level, 1000 if n < 100 else 400))
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "specialties", "accuracies"),
+    [("one", 8, 1, (0.1, 0.9)), ("one", 20, 1, (0.3, 0.8)), ("four", 60, 1, (0.35, 0.7)), ("one", 4, 3, (0.1, 0.9))],
+)
+def test_large_differences_are_seen(shape, n, specialties, accuracies):
+    found = list(tables(shape, n, specialties, accuracies, 100))
+    assert sum(table[-1].verdict == "better" for table in found) > 60
+    assert not any(row.verdict == "worse" for table in found for row in table)
+
+
+@pytest.mark.parametrize(("shape", "n", "specialties"), [("one", 60, 1), ("four", 60, 1), ("unequal", 100, 1)])
+def test_what_is_called_visible_is_seen_in_four_tables_of_five(shape, n, specialties):
+    called = [table[-1].detectable for table in tables(shape, n, specialties, (0.4, 0.65), 40)]
+    difference = float(np.median(called))
+    found = [table[-1] for table in tables(shape, n, specialties, (0.4, 0.4 + difference), 150, seed=1)]
+    assert 0.68 < sum(row.p < 0.05 for row in found) / 150 < 0.92
