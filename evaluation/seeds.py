@@ -10,6 +10,8 @@ from typing import Any
 
 FREE = ("name", "runs_dir", "overwrite", "description", "only", "workers", "threads", "feature_cache", "continuations")
 """Settings that change no result: where, on what machine, in how many pieces."""
+MACHINE = ("num_workers", "rows_at_once")
+"""Options of any part that change no result."""
 DEEPEST = 4
 """Folders above an adapter in which its experiment's settings are looked for."""
 
@@ -126,12 +128,12 @@ def _counting(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value; lists and empty mappings are values."""
+    """Dotted key -> value, what only concerns the machine left out; lists and empty mappings are values."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, dict) and value:
             found |= _flat(value, f"{prefix}{key}.")
-        else:
+        elif key not in MACHINE:
             found[f"{prefix}{key}"] = value
     return found
 

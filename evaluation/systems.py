@@ -81,18 +81,15 @@ def load_systems(paths: Sequence[Path], models: Sequence[str] = ("*",), scorer: 
     labels = [path.name for path in paths]
     shown = [label if labels.count(label) == 1 else str(path) for label, path in zip(labels, paths, strict=True)]
     names = [model for _, model, _ in found]
-    return [
-        System(
-            model if names.count(model) == 1 else f"{shown[folder]}:{model}",
-            folder,
-            model,
-            items,
-            {key: outcome(item).right for key, item in items.items()},
-            {key: right for held in beside[folder][0].get(model, {}).values() for key, right in held.items()},
-            beside[folder][1],
-        )
-        for folder, model, items in found
-    ]
+    systems = []
+    for folder, model, items in found:
+        right = {key: outcome(item).right for key, item in items.items()}
+        blind = {key: held for part in beside[folder][0].get(model, {}).values() for key, held in part.items()}
+        if all(item.protocol.get("image") == "none" for item in items.values()):
+            blind = right
+        name = model if names.count(model) == 1 else f"{shown[folder]}:{model}"
+        systems.append(System(name, folder, model, items, right, blind, beside[folder][1]))
+    return systems
 
 
 def pairs_of(systems: Sequence[System], baseline: str | None = None) -> list[tuple[System, System]]:

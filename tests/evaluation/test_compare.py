@@ -184,6 +184,30 @@ def test_the_command_writes_four_files(two, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == again
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_all_of_a_handful_against_none_is_no_evidence(tmp_path, capsys, n):
+    rows = [replace(prediction(i, m == "new", model=m), patient_id=f"p{i}") for m in ("old", "new") for i in range(n)]
+    assert main([str(experiment(tmp_path / "run", rows)), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "| no evidence |" in printed
+    assert "| none | 0 / " in printed  # nothing could be seen
+    [row] = csv.DictReader((tmp_path / "out/compare.csv").open())
+    assert float(row["p"]) == float(row["p_mcnemar"]) == 2 ** (1 - n)
+    assert (float(row["difference"]), float(row["high"])) == (1.0, 1.0)
+    assert -1 <= float(row["low"]) < 0.1
+    assert float(row["low_b"]) < 0.6
+    assert float(row["high_a"]) > 0.4
+
+
+def test_a_model_that_is_asked_without_a_picture_is_its_own_baseline(tmp_path, capsys):
+    rows = rows_of("base", {"skin": 0.5}, 8)
+    blind = [replace(row, protocol={"image": "none"}) for row in rows_of("base", {"skin": 0.4}, 8, seed=1)]
+    run = experiment(tmp_path / "run", [*rows, *blind])
+    assert main([str(run), "--models", "base", "base@*", "--vary", "image"]) == 0
+    share = 100 * sum("<answer>A" in row.completion for row in blind) / 8
+    assert f"| {share:.1f} / {share:.1f} |" in capsys.readouterr().out
+
+
 def test_the_scorer_is_a_choice(tmp_path, capsys):
     loose = [prediction(i, True, completion="The answer is A.") for i in range(40)]
     wrong = [prediction(i, False, model="expert") for i in range(40)]

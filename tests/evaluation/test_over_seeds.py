@@ -92,7 +92,7 @@ def test_forgetting_the_seeds_would_find_differences_that_are_none():
 def test_the_level_over_seeds_questions_and_effects(seeds, n, per_patient):
     for sd in ((0, 0), (0.1, 0.1), (0.3, 0.3), (0, 0.3), (0.3, 0)):
         for method, luck in ((0.4, 0.5), (0.0, 0.1), (0.0, 0.5), (0.4, 0.02)):
-            check(600, seeds, n, per_patient, sd, method=method, luck=luck)
+            check(300, seeds, n, per_patient, sd, method=method, luck=luck)
 
 
 def test_a_large_difference_is_seen_with_three_seeds():
