@@ -36,6 +36,8 @@ from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
+from evaluation.baselines import FILE as TRAINING_ANSWERS
+from evaluation.baselines import answer_counts, lines_below
 from evaluation.predictions import Prediction, by_variant
 from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
@@ -143,18 +145,21 @@ class EvaluateExperts(ExperimentCallback):
             predictions = self.predictions()
             main = by_variant(predictions)[""]
             table = matrix(main)
+            training = self.training_answers()
+            below = lines_below(predictions, training)
             texts = {
                 "predictions.jsonl": "".join(prediction.to_json() + "\n" for prediction in predictions),
                 "scores.json": json.dumps(self.scores(main), indent=2) + "\n",
-                "report.md": report(predictions, self.config.scorers, telling_tags(predictions)) + "\n",
+                TRAINING_ANSWERS: json.dumps(training, indent=2) + "\n",
+                "report.md": report(predictions, self.config.scorers, telling_tags(predictions), training) + "\n",
                 "matrix.csv": matrix_csv(table),
             }
             if any(not (folder / n).exists() or (folder / n).read_text("utf-8") != text for n, text in texts.items()):
                 with deferred():  # its writer has a thread of its own
-                    write_board(folder, table, predictions)
+                    write_board(folder, table, predictions, below)
                 for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
                     write_text(folder / name, text)
-        print("\n" + matrix_text(table) + "\n", flush=True)
+        print("\n" + matrix_text(table, below) + "\n", flush=True)
         if (counted := MAIN.get(self.config.protocol)) is not None:
             print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
 
@@ -168,6 +173,11 @@ class EvaluateExperts(ExperimentCallback):
         return f"protocol {c.protocol}, {told}; counts by {MAIN.get(c.protocol, 'strict')}; {ways}"
 
     # -- which questions in which way ----------------------------------------------------------------------------
+
+    def training_answers(self) -> dict[str, dict[str, int]]:
+        """How often which answer is right in the training rows of each specialty; sets for examination have none."""
+        rows = {name: self.experiment.data(name).splits.get("train", ()) for name in self.specialties}
+        return {name: answer_counts(held) for name, held in sorted(rows.items()) if held}
 
     @property
     def specialties(self) -> list[str]:

@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.merge_board import grid
 from evaluation.ablations import ablation, consistency
+from evaluation.baselines import Line
 from evaluation.predictions import Prediction, by_variant
 from evaluation.scoring import Row, columns_of, matrix_figure
 from evaluation.several import several
@@ -18,18 +19,21 @@ REACH = 5.0
 """Points to either side of 0 that the scale of differences shows at least; noise is not to look like an effect."""
 
 
-def write_board(folder: Path, table: Sequence[Row], predictions: Sequence[Prediction]) -> None:
+def write_board(
+    folder: Path, table: Sequence[Row], predictions: Sequence[Prediction], below: Sequence[Line] = ()
+) -> None:
     """Write the figures and scalars of an evaluation as one event file; an earlier one's make room.
 
     Args:
         folder: of the evaluation.
         table: the matrix.
         predictions: all of them, the main way first.
+        below: lines below the matrix, as of `evaluation.baselines.lines_below`.
     """
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(str(folder)) as writer:
-        writer.add_figure("evaluation/matrix", matrix_figure(table))
+        writer.add_figure("evaluation/matrix", matrix_figure(table, below))
         for row in table:
             for specialty, cell in row.cells.items():
                 writer.add_scalar(f"test/accuracy/{specialty}/{row.model.replace('/', '.')}", cell.accuracy, 0)

@@ -22,8 +22,9 @@ class Ablation:
         accuracy_main: of the main way, on these questions alone.
         accuracy: of the variant.
         difference: variant minus main way; near 0 without the picture, the model does not look at it.
-        low: lower end of its 95 % bootstrap interval, drawn by patient.
+        low: lower end of its 95 % interval, by patient.
         high: upper end.
+        detectable: smallest true difference that these questions find with 80 %.
         p: of the exact sign-flip test by patient.
         same: share of completions that answer the same in both; what cannot be read answers nothing.
     """
@@ -34,6 +35,7 @@ class Ablation:
     difference: float
     low: float
     high: float
+    detectable: float
     p: float
     same: float
 
@@ -61,7 +63,7 @@ def ablation(main: Sequence[Prediction], variant: Sequence[Prediction]) -> Ablat
     same = sum(a is not None and a == b for a, b in texts)
     n = len(pairs)
     means = [sum(side) / n for side in right]
-    return Ablation(n, *means, found.difference, found.low, found.high, found.p, same / n)
+    return Ablation(n, *means, found.difference, found.low, found.high, found.detectable, found.p, same / n)
 
 
 @dataclass(frozen=True)

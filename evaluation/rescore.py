@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evaluation.baselines import read_training_answers
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import SCORERS
 from evaluation.scoring import matrix, matrix_csv
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tags = {tag for item in predictions for tag in item.tags}
         if missing := [tag for tag in given.by if tag not in tags]:
             raise ValueError(f"--by {' '.join(missing)}: no prediction has such a tag; there are {sorted(tags)}")
-        text = report(predictions, given.scorer, given.by or telling_tags(predictions))
+        tags_shown = given.by or telling_tags(predictions)
+        text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment))
     except (OSError, ValueError) as error:
         print(f"rescore: {error}", file=sys.stderr)
         return 2

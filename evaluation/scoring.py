@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from evaluation.answers import LETTERS
+from evaluation.baselines import Line
 from evaluation.clustered import clustered_wilson
 from evaluation.predictions import Prediction
 from evaluation.scorers import lenient, main_outcome
@@ -19,7 +20,7 @@ from evaluation.statistics import wilson
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "4"
+VERSION = "5"
 """Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
 
 
@@ -33,7 +34,7 @@ class Score:
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
         low: lower end of its 95 % Wilson interval; several completions of a question count together.
         high: upper end.
-        low_clustered: lower end where the questions of one patient count together; equal to `low` if each has one.
+        low_clustered: lower end where the questions of one patient count together, by Student's quantile.
         high_clustered: upper end.
         n_clusters: patients.
         accuracy_lenient: right by the lenient reading; reported beside the main score, never instead of it.
@@ -105,20 +106,20 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
     )
 
 
-def breakdown(predictions: Sequence[Prediction], tag: str) -> dict[str, Score]:
-    """Score one model by an attribute such as "modality"; what lacks it stands under "(none)".
+def by_tag(predictions: Sequence[Prediction], tag: str) -> dict[str, list[Prediction]]:
+    """Part answers by an attribute such as "modality"; what lacks it stands under "(none)".
 
     Args:
         predictions: of one model.
         tag: a key of `Prediction.tags`.
 
     Returns:
-        Value -> score, in alphabetical order.
+        Value -> its answers, in alphabetical order of the values.
     """
     parts: dict[str, list[Prediction]] = {}
     for item in predictions:
         parts.setdefault(item.tags.get(tag, "(none)"), []).append(item)
-    return {value: score(parts[value]) for value in sorted(parts)}
+    return {value: parts[value] for value in sorted(parts)}
 
 
 @dataclass(frozen=True)
@@ -184,14 +185,20 @@ def matrix_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def matrix_text(rows: Sequence[Row]) -> str:
-    """The matrix for a terminal: accuracy in percent with its 95 % interval, n below each specialty's name."""
+def matrix_text(rows: Sequence[Row], below: Sequence[Line] = ()) -> str:
+    """The matrix for a terminal: accuracy in percent with its 95 % interval, n below each specialty's name.
+
+    Args:
+        rows: the models.
+        below: what they are to be seen against, as of `evaluation.baselines.lines_below`.
+    """
     columns = columns_of(rows)
     sizes = {s: next(row.cells[s].n for row in rows if s in row.cells) for s in columns}
     table = [["model", *columns, "macro"], ["", *(f"n = {sizes[specialty]}" for specialty in columns), ""]]
     for row in rows:
         cells = [_percent(row.cells[specialty]) if specialty in row.cells else "-" for specialty in columns]
         table.append([row.model, *cells, "-" if row.macro is None else f"{100 * row.macro:.1f}"])
+    table += [[line.name, *(line.told.get(specialty, "-") for specialty in columns), ""] for line in below]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
@@ -200,14 +207,20 @@ def matrix_text(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def matrix_figure(rows: Sequence[Row]) -> Figure:
-    """The matrix as a heat map, accuracy in percent with its 95 % interval; drawn without a display."""
+def matrix_figure(rows: Sequence[Row], below: Sequence[Line] = ()) -> Figure:
+    """The matrix as a heat map, accuracy in percent with its 95 % interval; drawn without a display.
+
+    Args:
+        rows: the models.
+        below: as of `matrix_text`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = columns_of(rows)
     sizes = {s: next(row.cells[s].n for row in rows if s in row.cells) for s in columns}
-    figure = Figure(figsize=(2.4 + 1.7 * (len(columns) + 1), 1.4 + 0.55 * len(rows)), layout="constrained")
+    height = 1.4 + 0.55 * (len(rows) + len(below))
+    figure = Figure(figsize=(2.4 + 1.7 * (len(columns) + 1), height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     values = [
@@ -215,12 +228,19 @@ def matrix_figure(rows: Sequence[Row]) -> Figure:
         + [math.nan if row.macro is None else 100 * row.macro]
         for row in rows
     ]
+    values += [[100 * line.shares.get(s, math.nan) for s in columns] + [math.nan] for line in below]
     image = axes.imshow(values, vmin=0, vmax=100, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(columns) + 1), [*(f"{s}\nn = {sizes[s]}" for s in columns), "macro"])
-    axes.set_yticks(range(len(rows)), [row.model for row in rows])
-    for y, row in enumerate(rows):
-        texts = [_percent(row.cells[s]).replace(" [", "\n[") if s in row.cells else "-" for s in columns]
-        for x, text in enumerate([*texts, "-" if row.macro is None else f"{100 * row.macro:.1f}"]):
+    names = [row.model for row in rows] + [line.name for line in below]
+    axes.set_yticks(range(len(names)), names)
+    shown = [
+        [_percent(row.cells[s]).replace(" [", "\n[") if s in row.cells else "-" for s in columns]
+        + ["-" if row.macro is None else f"{100 * row.macro:.1f}"]
+        for row in rows
+    ]
+    shown += [[line.told.get(s, "-") for s in columns] + [""] for line in below]
+    for y, texts in enumerate(shown):
+        for x, text in enumerate(texts):
             dark = values[y][x] > 60
             axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
     figure.colorbar(image, ax=axes, label="accuracy, %")

@@ -31,12 +31,46 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"wilson: got {successes} of {n}, expected 0 <= successes <= n and n >= 1")
     check_confidence(confidence)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / n
-    centre = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
-    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)  # exact where rounding is not
+    return score_interval(successes / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
+
+
+def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
+    """The interval of `wilson` with a quantile of one's own, such as Student's; inputs as there, p = successes / n."""
+    square = quantile * quantile
+    centre = p + square / (2 * n)
+    half = quantile * math.sqrt(p * (1 - p) / n + square / (4 * n * n))
+    low, high = (centre - half) / (1 + square / n), (centre + half) / (1 + square / n)
+    return (0.0 if p == 0 else low), (1.0 if p == 1 else high)  # exact where rounding is not
+
+
+def mean_interval(estimates: Sequence[float], intervals: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Mean of independent estimates, each counting once, with an interval from theirs.
+
+        L = θ̄ - sqrt( Σ_k (θ_k - l_k)² ) / K        U = θ̄ + sqrt( Σ_k (u_k - θ_k)² ) / K
+
+    It stays within the range of the estimates' own intervals, and has a width where one of these has.
+
+    Args:
+        estimates: (K,) one per specialty.
+        intervals: (K,) theirs, of one coverage, which is that of the result too.
+
+    Returns:
+        (mean, low, high).
+
+    Raises:
+        ValueError: no estimates, or lengths differ.
+
+    Source: Zou & Donner 2008, Stat. Med. 27:1693 (MOVER), after Newcombe 1998, Stat. Med. 17:873.
+    """
+    if not estimates or len(estimates) != len(intervals):
+        raise ValueError(f"mean_interval: got {len(estimates)} estimates and {len(intervals)} intervals")
+    count = len(estimates)
+    mean = math.fsum(estimates) / count
+    below = math.hypot(*(value - low for value, (low, _) in zip(estimates, intervals, strict=True)))
+    above = math.hypot(*(high - value for value, (_, high) in zip(estimates, intervals, strict=True)))
+    lows, highs = zip(*intervals, strict=True)
+    # never beyond the mean of the ends; that is so by the triangle inequality, and rounding is to keep it so
+    return mean, max(mean - below / count, math.fsum(lows) / count), min(mean + above / count, math.fsum(highs) / count)
 
 
 def mcnemar_exact(b: int, c: int) -> float:

@@ -5,18 +5,62 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from evaluation.ablations import ablation, consistency
+from evaluation.baselines import NOT_MEASURED, Answers, majority, together, without_picture
 from evaluation.clustered import clustered_wilson
-from evaluation.comparison_report import percent
+from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.predictions import Prediction, by_variant
+from evaluation.report_files import percent, points
 from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
-from evaluation.scoring import Score, breakdown, score
+from evaluation.scoring import Score, by_tag, score
 from evaluation.several import several
 
 TAGS = ("modality", "body_system", "body_part", "medical_task", "subject", "question_type", "answer_type")
 """What results are broken down by where the questions carry it in at least two values."""
 Parts = dict[str, dict[str, list[Prediction]]]
+BESIDE = ("one letter, %", "no picture, %", "visible, points")
+CAPTION = (
+    "One letter: the commonest right answer of the training rows for every question; ≤ that of these questions, an "
+    "upper bound, where training rows are not known. Visible: the smallest true difference between two models that so "
+    f"many questions find with 80 % at 5 %, if {DISAGREEMENT:.0%} of them tell the two apart; where patients have "
+    "several questions, from all independent to all of a patient alike. `evaluation.compare` has that of each pair."
+)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside the scores, under `BESIDE`.
+
+    Attributes:
+        blind: as of `evaluation.baselines.without_picture`.
+        training: how often which answer is right in the training rows.
+    """
+
+    blind: Mapping[str, Mapping[str, Mapping[tuple, bool]]]
+    training: Answers
+
+    def cells(self, items: Sequence[Prediction]) -> list[str]:
+        """One letter, no picture and visible difference for answers of one model."""
+        columns = parts_of(items)[items[0].model]
+        letters = [majority(held, self.training.get(specialty)) for specialty, held in columns.items()]
+        sizes = list(map(len, columns.values()))
+        right = self.blind.get(items[0].model, {})
+        seen = [right[item.specialty][item.key] for item in items if item.key in right.get(item.specialty, {})]
+        return [
+            str(together(letters, sizes)),
+            _share(sum(seen) / len(seen)) if len(seen) == len(items) else NOT_MEASURED,
+            smallest_told(len({item.key[:2] for item in items}), len({(i.specialty, i.patient_id) for i in items})),
+        ]
+
+    def macro(self, columns: Mapping[str, Sequence[Prediction]]) -> list[str]:
+        """The same for the mean over specialties; its visible difference depends on the pair, see `compare`."""
+        letters = [majority(held, self.training.get(specialty)) for specialty, held in columns.items()]
+        right = self.blind.get(next(iter(columns.values()))[0].model, {})
+        shares = [sum(right[name].values()) / len(right[name]) for name in columns if name in right]
+        blind = _share(math.fsum(shares) / len(shares)) if len(shares) == len(columns) else NOT_MEASURED
+        return [str(together(letters, [1] * len(letters))), blind, ""]
 
 
 def parts_of(predictions: Sequence[Prediction]) -> Parts:
@@ -27,43 +71,57 @@ def parts_of(predictions: Sequence[Prediction]) -> Parts:
     return parts
 
 
-def scores_table(parts: Parts) -> str:
+def scores_table(parts: Parts, beside: Beside) -> str:
     """Every model on every specialty: what counts and the lenient reading, unread answers, micro and macro means."""
     rows = []
     for model, columns in parts.items():
         found = {specialty: score(items) for specialty, items in columns.items()}
-        rows += [_score_row(model, specialty, one) for specialty, one in found.items()]
+        rows += [
+            _score_row(model, specialty, one, beside.cells(columns[specialty])) for specialty, one in found.items()
+        ]
         if len(found) > 1:
-            rows.append(_score_row(model, "micro", score([item for items in columns.values() for item in items])))
+            whole = [item for items in columns.values() for item in items]
+            rows.append(_score_row(model, "micro", score(whole), beside.cells(whole)))
             means = [math.fsum(values) / len(found) for values in zip(*map(_rates, found.values()), strict=True)]
-            rows.append([model, "macro", str(sum(one.n for one in found.values())), "", *map(_share, means)])
-    return _table(["model", "specialty", *_score_names(parts)], rows)
+            rows.append([model, "macro", str(len(whole)), "", *map(_share, means), *beside.macro(columns)])
+    return _table(["model", "specialty", *_score_names(parts)], rows) + f"\n\n{CAPTION}"
 
 
-def scorer_table(parts: Parts, name: str) -> str:
-    """Every model on every specialty by one named scorer, with the reasons it gives."""
+def scorer_table(parts: Parts, name: str, variants: Sequence[Prediction], training: Answers) -> str:
+    """Every model on every specialty by one named scorer, with the reasons it gives; `variants` hold all answers."""
     outcome = scorer_named(name)
+    readable = [item for item in variants if item.options or name not in NEEDS_OPTIONS]
+    beside = Beside(without_picture(readable, outcome), training)
     rows = []
     for model, columns in parts.items():
         for specialty, items in columns.items():
             if name in NEEDS_OPTIONS and not all(item.options for item in items):
-                rows.append([model, specialty, str(len(items)), "-", "has questions without options"])
+                rows.append([model, specialty, str(len(items)), "-", "", "", "", "has questions without options"])
                 continue
             outcomes = [outcome(item) for item in items]
             right = [one.right for one in outcomes]
             bounds = clustered_wilson(right, [item.patient_id for item in items])
             reasons = Counter(one.reason for one in outcomes)
             told = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-            rows.append([model, specialty, str(len(items)), percent(sum(right) / len(items), *bounds), told])
-    return _table(["model", "specialty", "n", f"{name}, %", "how it was read"], rows)
+            rows.append(
+                [
+                    model,
+                    specialty,
+                    str(len(items)),
+                    percent(sum(right) / len(items), *bounds),
+                    *beside.cells(items),
+                    told,
+                ]
+            )
+    return _table(["model", "specialty", "n", f"{name}, %", *BESIDE, "how it was read"], rows)
 
 
-def breakdown_table(parts: Parts, tag: str) -> str:
+def breakdown_table(parts: Parts, tag: str, beside: Beside) -> str:
     """Every model by the values of one tag."""
     rows = [
-        _score_row(model, value, one)
+        _score_row(model, value, score(items), beside.cells(items))
         for model, columns in parts.items()
-        for value, one in breakdown([item for items in columns.values() for item in items], tag).items()
+        for value, items in by_tag([item for items in columns.values() for item in items], tag).items()
     ]
     return _table(["model", tag, *_score_names(parts)], rows)
 
@@ -92,12 +150,12 @@ def ablation_table(main: Parts, variants: Mapping[str, Parts]) -> str:
         for model, columns in parts.items():
             for specialty, items in columns.items():
                 found = ablation(main[model][specialty], items)
-                points = [f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high)]
-                difference = f"{points[0]} [{points[1]}, {points[2]}]"
-                told = [_share(found.accuracy_main), _share(found.accuracy), difference, f"{found.p:.3g}"]
+                difference = percent(found.difference, found.low, found.high, sign="+")
+                told = [_share(found.accuracy_main), _share(found.accuracy), difference, points(found.detectable)]
+                told.append(f"{found.p:.3g}")
                 rows.append([model, specialty, label, str(found.n), *told, _share(found.same)])
-    names = ["model", "specialty", "variant", "n", "main, %", "variant, %", "difference, points", "p"]
-    return _table([*names, "same answer, %"], rows) if rows else ""
+    names = ["model", "specialty", "variant", "n", "main, %", "variant, %", "difference, points", "visible, points"]
+    return _table([*names, "p", "same answer, %"], rows) if rows else ""
 
 
 def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> str:
@@ -119,13 +177,16 @@ def telling_tags(predictions: Sequence[Prediction]) -> list[str]:
     return [tag for tag in TAGS if len({item.tags[tag] for item in predictions if tag in item.tags}) > 1]
 
 
-def report(predictions: Sequence[Prediction], scorers: Sequence[str], tags: Sequence[str]) -> str:
+def report(
+    predictions: Sequence[Prediction], scorers: Sequence[str], tags: Sequence[str], training: Answers | None = None
+) -> str:
     """All tables of one file of predictions.
 
     Args:
         predictions: of any number of models, the main way first.
         scorers: names of `evaluation.scorers.SCORERS` that are reported beside our own two readings.
         tags: what the main answers are broken down by.
+        training: how often which answer is right in the training rows, as of `evaluation.baselines`.
 
     Raises:
         ValueError: nothing to score, or answers that do not fit together.
@@ -133,14 +194,15 @@ def report(predictions: Sequence[Prediction], scorers: Sequence[str], tags: Sequ
     main, *others = by_variant(predictions).items()
     parts = parts_of(main[1])
     variants = {label: parts_of(items) for label, items in others}
+    beside = Beside(without_picture(predictions), training or {})
     tables = {
-        "Scores": scores_table(parts),
+        "Scores": scores_table(parts, beside),
         "Several answers per question": several_table(parts),
         "Questions put in another way": ablation_table(parts, variants),
         "Orders of the options": consistency_table(parts, variants, "shuffle"),
         "Wordings": consistency_table(parts, variants, "wording"),
-        **{f"Scored by {name}": scorer_table(parts, name) for name in scorers},
-        **{f"By {tag}": breakdown_table(parts, tag) for tag in tags},
+        **{f"Scored by {name}": scorer_table(parts, name, predictions, training or {}) for name in scorers},
+        **{f"By {tag}": breakdown_table(parts, tag, beside) for tag in tags},
     }
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in tables.items() if table)
 
@@ -154,12 +216,21 @@ def _score_names(parts: Parts) -> list[str]:
     used = {main_scorer(item) for columns in parts.values() for items in columns.values() for item in items}
     read = "read strictly, %" if used == {"strict"} else "read, %"
     shown = [" or ".join(sorted(used)), "lenient"]
-    return ["n", "patients", *(f"{name}, %" for name in shown), read, "read leniently, %", "refused, %", "cut off, %"]
+    return [
+        "n",
+        "patients",
+        *(f"{name}, %" for name in shown),
+        read,
+        "read leniently, %",
+        "refused, %",
+        "cut off, %",
+        *BESIDE,
+    ]
 
 
-def _score_row(model: str, name: str, one: Score) -> list[str]:
+def _score_row(model: str, name: str, one: Score, beside: Sequence[str]) -> list[str]:
     share = percent(one.accuracy, one.low_clustered, one.high_clustered)
-    return [model, name, str(one.n), str(one.n_clusters), share, *map(_share, _rates(one)[1:])]
+    return [model, name, str(one.n), str(one.n_clusters), share, *map(_share, _rates(one)[1:]), *beside]
 
 
 def _share(value: float) -> str:

@@ -10,6 +10,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_experts import AUTO, MergeExperts
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
+from evaluation.detectable import DISAGREEMENT, smallest_told
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
@@ -63,6 +64,7 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
         ]
     else:
         lines = [f"{experiment.name}: examines {', '.join(context.examined)} on {', '.join(wanted)}"]
+    examined = any(isinstance(callback, EvaluateExperts) for callback in context.callbacks())
     for specialty in wanted:
         state = "finished" if context.is_run_complete(specialty) else "to do"
         lines.append(f"  {specialty} ({state})" if training else f"  {specialty}")
@@ -72,6 +74,8 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
                 f"    {name:5} {report['examples']:6} questions of {report['patients']:5} patients, "
                 f"{report['with_traces']} with traces; chance {report['random_guess']:.1%}; letters {letters}"
             )
+            if name == "test" and not examined:
+                lines.append(visible_line(specialty, report["examples"], report["patients"]))
     seconds, policy = 0.0, None
     todo = [specialty for specialty in wanted if not context.is_run_complete(specialty)]
     if todo:
@@ -86,6 +90,9 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
             policy = policy or base_of(moved(context, experiment.runs_dir), live)[0]
             told, taken = answer_lines(context, callback, policy)
             lines.append(told)
+            for specialty in callback.specialties:
+                asked = callback.chosen(specialty)
+                lines.append(visible_line(specialty, len(asked), len({example.patient_id for example in asked})))
             seconds += taken
     return lines, seconds
 
@@ -141,6 +148,13 @@ def answer_lines(context: ExperimentContext, callback: EvaluateExperts, policy: 
     seconds = answers * each / workers
     told = f"  matrix: {len(models)} models, {answers} answers, at most {each:.3f} s each at their full length"
     return told + f"{f' in {workers} workers' if workers > 1 else ''}: at most {duration(seconds)}", seconds
+
+
+def visible_line(specialty: str, questions: int, patients: int) -> str:
+    """The smallest difference between two models that so many questions could show."""
+    seen = f"smallest visible difference between two models, in points: {smallest_told(questions, patients)}"
+    how = f"80 % power at 5 %, if {DISAGREEMENT:.0%} of them tell the two apart"
+    return f"    {specialty}: {questions} questions of {patients} patients; {seen} ({how})"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 # Reference: statsmodels 0.15 (cluster-robust covariance), scipy 1.17 (binomial test), enumeration, arithmetic by hand;
 # run with `pytest tests/evaluation/test_clustered.py`.
 import math
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -8,58 +9,82 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.clustered import clustered_se, clustered_wilson
-from evaluation.paired import macro_difference, paired_difference, sign_flip_p
+from evaluation.clustered import clustered_variance, clustered_wilson, degrees_of_freedom, effective
+from evaluation.paired import paired_difference
+from evaluation.sign_flip import macro_sign_flip_p, sign_flip_p
 from evaluation.statistics import mcnemar_exact, mean_sd, wilson
 
 
-def test_standard_error_by_hand():
-    # 1 1 | 0 0: mean 1/2, cluster sums of deviations +1 and -1: sqrt(2/1 · 2) / 4 = 1/2; independent: sqrt(1/3) / 2
-    assert clustered_se([1, 1, 0, 0], [7, 7, 8, 8]) == pytest.approx(0.5, abs=1e-12)
-    assert clustered_se([1, 1, 0, 0]) == pytest.approx(math.sqrt(1 / 3) / 2, abs=1e-12)
-    assert clustered_se([1, 0, 1, 0], ["a", "a", "b", "b"]) == 0.0
-    assert math.isnan(clustered_se([1, 0], [3, 3]))
+def test_variance_by_hand():
+    # 1 1 | 0 0: mean 1/2, cluster sums of deviations +1 and -1, each over 1 - 1/2: (2 + 2) / 16; independent: 1/3 / 4
+    assert clustered_variance([1, 1, 0, 0], [7, 7, 8, 8]) == pytest.approx(1 / 4, abs=1e-12)
+    assert clustered_variance([1, 1, 0, 0]) == pytest.approx(1 / 12, abs=1e-12)
+    assert clustered_variance([1, 0, 1, 0], ["a", "a", "b", "b"]) == 0.0
+    assert math.isnan(clustered_variance([1, 0], [3, 3]))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_standard_error_equals_statsmodels_and_scipy(seed):
+def test_equal_clusters_equal_statsmodels_and_scipy(seed):
     api = pytest.importorskip("statsmodels.api")
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(seed)
-    clusters = rng.integers(0, 40, 300)
-    values = (rng.random(300) < 0.3 + 0.4 * rng.random(40)[clusters]).astype(float)
+    clusters = rng.permutation(np.repeat(np.arange(50), 6))
+    values = (rng.random(300) < 0.3 + 0.4 * rng.random(50)[clusters]).astype(float)
     fitted = api.OLS(values, np.ones(300)).fit(cov_type="cluster", cov_kwds={"groups": clusters})
-    assert clustered_se(values, clusters.tolist()) == pytest.approx(float(fitted.bse[0]), abs=1e-9)
-    assert clustered_se(values) == pytest.approx(float(stats.sem(values)), abs=1e-9)
+    assert math.sqrt(clustered_variance(values, clusters.tolist())) == pytest.approx(float(fitted.bse[0]), abs=1e-9)
+    assert math.sqrt(clustered_variance(values)) == pytest.approx(float(stats.sem(values)), abs=1e-9)
     assert mean_sd(values)[1] / math.sqrt(300) == pytest.approx(float(stats.sem(values)), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_unequal_clusters_equal_the_matrices_of_bell_and_mccaffrey(seed):
+    # CR2 of a regression on a column of ones, by its definition: residuals times (I - H_gg)^(-1/2)
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, 12)
+    of, n = np.repeat(np.arange(12), sizes), int(sizes.sum())
+    values = rng.random(n)
+    hat = np.ones((n, n)) / n
+    terms, loads = [], []
+    for g in range(12):
+        inside = of == g
+        left = np.eye(int(inside.sum())) - hat[np.ix_(inside, inside)]
+        roots, vectors = np.linalg.eigh(left)
+        adjusted = vectors @ np.diag(roots**-0.5) @ vectors.T
+        terms.append(float(np.ones(inside.sum()) @ adjusted @ (values - values.mean())[inside]) / n)
+        loads.append((np.eye(n) - hat)[:, inside] @ adjusted @ np.ones(inside.sum()) / n)
+    assert clustered_variance(values, of) == pytest.approx(sum(t * t for t in terms), rel=1e-9)
+    gram = np.stack(loads) @ np.stack(loads).T
+    assert degrees_of_freedom(sizes) == pytest.approx(np.trace(gram) ** 2 / (gram**2).sum(), rel=1e-9)
+
+
+def test_degrees_of_freedom_by_hand():
+    assert degrees_of_freedom([3] * 10) == pytest.approx(9)
+    assert degrees_of_freedom([1] * 7) == pytest.approx(6)
+    assert degrees_of_freedom([5]) == 1.0
+    # half of the questions about one patient: the others cannot make up for it
+    assert 1 < degrees_of_freedom([50] + [1] * 50) < 4
+
+
+def test_what_items_are_worth():
+    assert effective([1, 0, 1, 0]).n == 4
+    assert effective([1, 1, 1, 1], [0, 0, 1, 1]).n == 2  # nothing varies: as many as there are patients
+    assert effective([1] * 4, [0, 0, 0, 1]).n == pytest.approx(16 / 10)
+    assert effective([1, 0], [0, 0]).df == 1.0
+    assert effective([1, 0, 1, 0], [0, 0, 1, 1]).n == 4  # patients that cancel out are worth no more than items
+
+
 def test_wilson_at_the_effective_number():
+    stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(1)
     right = rng.random(200) < 0.7
-    assert clustered_wilson(right, range(200)) == pytest.approx(wilson(int(right.sum()), 200), abs=1e-12)
+    assert clustered_wilson(right, range(200)) == pytest.approx(wilson(int(right.sum()), 200), abs=6e-4)
     # four copies of each answer hold no more than one: nearly the interval of 200, not that of 800
     copied = clustered_wilson(np.repeat(right, 4), np.repeat(np.arange(200), 4))
-    assert copied == pytest.approx(wilson(int(right.sum()), 200), abs=1e-3)
-    # clusters that cancel out do not narrow it
-    assert clustered_wilson([1, 0] * 50, np.repeat(np.arange(50), 2)) == pytest.approx(wilson(50, 100), abs=1e-12)
-    # nothing varies: as many as there are clusters
-    assert clustered_wilson([1] * 60, np.repeat(np.arange(20), 3)) == pytest.approx(wilson(20, 20), abs=1e-12)
-    assert clustered_wilson([1, 0], ["one", "one"]) == pytest.approx(wilson(0.5, 1), abs=1e-12)
-
-
-@pytest.mark.parametrize(("n_clusters", "size", "low", "high"), [(5, 40, 0.85, 0.92), (30, 10, 0.93, 0.97)])
-def test_few_patients_make_intervals_too_short_as_stated(n_clusters, size, low, high):
-    # accuracies of patients drawn from a symmetric beta with correlation 0.3 within a patient; the mean is 1/2
-    rng = np.random.default_rng(0)
-    shape = 0.5 * (1 - 0.3) / 0.3
-    clusters = np.repeat(np.arange(n_clusters), size)
-    covered = 0
-    for _ in range(1500):
-        right = rng.random(len(clusters)) < np.repeat(rng.beta(shape, shape, n_clusters), size)
-        bounds = clustered_wilson(right, clusters)
-        covered += bounds[0] <= 0.5 <= bounds[1]
-    assert low < covered / 1500 < high
+    assert copied == pytest.approx(wilson(int(right.sum()), 200), abs=2e-3)
+    # nothing varies: as many as there are clusters, by Student's quantile of 19 degrees of freedom
+    square = float(stats.t.ppf(0.975, 19)) ** 2
+    found = clustered_wilson([1] * 60, np.repeat(np.arange(20), 3))
+    assert found == pytest.approx((20 / (20 + square), 1.0), abs=1e-9)
 
 
 def enumerated(sums):
@@ -123,25 +148,48 @@ def test_a_paired_difference_carries_both_tests():
     found = paired_difference([1, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1])
     # b = 1, c = 4: 2 · (1 + 5) / 32; by patient: sums -1 and 4: |±1 ± 4| ≥ 3 always
     assert (found.p_mcnemar, found.p) == pytest.approx((12 / 32, 1.0))
-    assert found.se == pytest.approx(clustered_se([-1, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]))
 
 
-def test_macro_by_hand():
-    # differences .1 and .3, errors .03 and .04: mean .2, error .05 / 2, z = 8
+def enumerated_macro(parts):
+    shares = [(d, len(rows)) for rows, _ in parts for d in rows]
+    observed = abs(sum(Fraction(d, n) for d, n in shares))
+    sums = []
+    for rows, clusters in parts:
+        for cluster in sorted(set(clusters)):
+            sums.append(Fraction(sum(d for d, c in zip(rows, clusters, strict=True) if c == cluster), len(rows)))
+    flips = [abs(sum(s * e for s, e in zip(sums, signs, strict=True))) for signs in product((1, -1), repeat=len(sums))]
+    return sum(flip >= observed for flip in flips) / len(flips)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    parts=st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-1, 0, 1])), min_size=1, max_size=9),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_the_macro_test_equals_enumeration(parts):
+    split = [([d for _, d in rows], [c for c, _ in rows]) for rows in parts]
+    assert macro_sign_flip_p(split) == pytest.approx(enumerated_macro(split), abs=1e-12)
+
+
+def test_the_macro_test_of_large_unequal_specialties_is_that_of_the_means():
+    # 100,003 and 69,997 have no common multiple to speak of; of so many the test is normal
     stats = pytest.importorskip("scipy.stats")
-    mean, error, p = macro_difference([0.1, 0.3], [0.03, 0.04])
-    assert (mean, error) == (pytest.approx(0.2), pytest.approx(0.025))
-    assert p == pytest.approx(2 * stats.norm.sf(8.0), rel=1e-9)
-    assert macro_difference([0.01], [0.02])[2] == pytest.approx(2 * stats.norm.sf(0.5), abs=1e-9)
-    assert macro_difference([0.0, 0.0], [0.0, 0.0]) == (0.0, 0.0, 1.0)
-    with pytest.raises(ValueError, match="macro_difference"):
-        macro_difference([], [])
+    rng = np.random.default_rng(0)
+    parts = [(rng.choice([-1, 0, 1], n, p=[0.1, 0.799, 0.101]), np.arange(n)) for n in (100_003, 69_997)]
+    error = math.sqrt(sum((d.astype(float) ** 2).mean() / len(d) for d, _ in parts)) / 2
+    z = abs(np.mean([d.mean() for d, _ in parts])) / error
+    assert macro_sign_flip_p(parts) == pytest.approx(2 * stats.norm.sf(z), rel=0.1)
+    with pytest.raises(ValueError, match="macro_sign_flip_p"):
+        macro_sign_flip_p([])
 
 
 @pytest.mark.parametrize("arguments", [([],), ([1, 0], [1])])
-def test_standard_error_refuses(arguments):
-    with pytest.raises(ValueError, match="clustered_se"):
-        clustered_se(*arguments)
+def test_variance_refuses(arguments):
+    with pytest.raises(ValueError, match="clustered"):
+        clustered_variance(*arguments)
 
 
 def test_a_hundred_thousand_items():

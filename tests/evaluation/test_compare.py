@@ -7,19 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.compare import (
-    ALL,
-    MACRO,
-    answer_alike,
-    compare_pair,
-    judged,
-    load_systems,
-    main,
-    pairs_of,
-    refuse_unlike,
-)
-from evaluation.comparison_report import HEADER, as_csv, figure, latex, markdown, p_value, tex
+from evaluation.compare import main
+from evaluation.comparison_report import HEADER, cells
+from evaluation.pairwise import ALL, MACRO, compare_pair, judged
 from evaluation.predictions import Prediction
+from evaluation.report_files import as_csv, figure, latex, markdown, p_value, points, tex
+from evaluation.systems import answer_alike, load_systems, pairs_of, refuse_unlike
 
 OPTIONS = ("enlarged", "normal", "small")
 
@@ -69,7 +62,8 @@ def test_one_experiment_is_compared_with_its_first_model(two):
     assert rows[3].n == 600
     assert rows[3].n_clusters == 300  # p0 of skin and p0 of chest are two patients
     assert rows[4].difference == pytest.approx(sum(row.difference for row in rows[:3]) / 3)
-    assert rows[4].low == pytest.approx(rows[4].difference - 1.959964 * rows[4].se, abs=1e-6)
+    below = math.sqrt(sum((row.difference - row.low) ** 2 for row in rows[:3])) / 3  # MOVER
+    assert rows[4].low == pytest.approx(rows[4].difference - below, abs=1e-12)
 
 
 def test_the_numbers_equal_statsmodels(two):
@@ -86,7 +80,8 @@ def test_the_numbers_equal_statsmodels(two):
 def test_a_model_is_no_better_than_itself(two):
     base = load_systems([two], ["base"])[0]
     for row in judged(compare_pair(base, base)):
-        assert (row.difference, row.low, row.high, row.p, row.verdict) == (0.0, 0.0, 0.0, 1.0, "no evidence")
+        assert (row.difference, row.p, row.verdict) == (0.0, 1.0, "no evidence")
+        assert -0.1 < row.low < 0 < row.high < 0.1  # not to the last digit: other questions might tell them apart
 
 
 def test_a_verdict_needs_both_the_corrected_p_and_the_interval(two):
@@ -95,7 +90,6 @@ def test_a_verdict_needs_both_the_corrected_p_and_the_interval(two):
     assert judged([replace(row, p=0.04, low=0.01)] * 2)[0].verdict == "no evidence"  # 2 · 0.04
     assert judged([replace(row, p=0.04, low=-0.01)])[0].verdict == "no evidence"
     assert judged([replace(row, p=0.04, low=-0.2, high=-0.1)])[0].verdict == "worse"
-    assert judged([replace(row, p=math.nan, low=0.01)])[0].verdict == "no evidence"
     assert judged([replace(row, p=0.04, low=0.01)], alpha=0.01)[0].verdict == "no evidence"
 
 
@@ -190,6 +184,30 @@ def test_the_command_writes_four_files(two, tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == again
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_all_of_a_handful_against_none_is_no_evidence(tmp_path, capsys, n):
+    rows = [replace(prediction(i, m == "new", model=m), patient_id=f"p{i}") for m in ("old", "new") for i in range(n)]
+    assert main([str(experiment(tmp_path / "run", rows)), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "| no evidence |" in printed
+    assert "| none | 0 / " in printed  # nothing could be seen
+    [row] = csv.DictReader((tmp_path / "out/compare.csv").open())
+    assert float(row["p"]) == float(row["p_mcnemar"]) == 2 ** (1 - n)
+    assert (float(row["difference"]), float(row["high"])) == (1.0, 1.0)
+    assert -1 <= float(row["low"]) < 0.1
+    assert float(row["low_b"]) < 0.6
+    assert float(row["high_a"]) > 0.4
+
+
+def test_a_model_that_is_asked_without_a_picture_is_its_own_baseline(tmp_path, capsys):
+    rows = rows_of("base", {"skin": 0.5}, 8)
+    blind = [replace(row, protocol={"image": "none"}) for row in rows_of("base", {"skin": 0.4}, 8, seed=1)]
+    run = experiment(tmp_path / "run", [*rows, *blind])
+    assert main([str(run), "--models", "base", "base@*", "--vary", "image"]) == 0
+    share = 100 * sum("<answer>A" in row.completion for row in blind) / 8
+    assert f"| {share:.1f} / {share:.1f} |" in capsys.readouterr().out
+
+
 def test_the_scorer_is_a_choice(tmp_path, capsys):
     loose = [prediction(i, True, completion="The answer is A.") for i in range(40)]
     wrong = [prediction(i, False, model="expert") for i in range(40)]
@@ -249,10 +267,10 @@ def test_the_command_says_what_is_wrong(two, capsys, arguments, message):
 
 def test_names_cannot_break_the_tables(two):
     row = replace(judged(compare_pair(*load_systems([two])))[0], system="a|b_<script>\n&%$#{x}\\[^~")
-    line = markdown([row]).splitlines()[2]
+    line = markdown(HEADER, [cells(row)]).splitlines()[2]
     assert line.replace("\\|", "").count("|") == len(HEADER) + 1
     assert "<script" not in line.replace("\\<", "")
-    text = latex([row], "caption")
+    text = latex(HEADER, [cells(row)], "caption")
     assert r"a|b\_$<$script$>$ \&\%\$\#\{x\}\textbackslash{}{[}\textasciicircum{}\textasciitilde{}" in text
     assert tex("100 %") == r"100 \%"
     assert next(csv.DictReader(io.StringIO(as_csv([row]))))["system"] == row.system
@@ -275,4 +293,5 @@ def test_the_figure_cuts_nothing_off_and_wastes_no_paper(two, count):
 
 
 def test_p_values_for_reading():
+    assert [points(value) for value in (0.1234, math.inf)] == ["12.3", "none"]
     assert [p_value(p) for p in (0.5, 0.04321, 1e-5, 1.0, math.nan)] == ["0.5", "0.043", "< 0.0001", "1", "-"]

@@ -10,7 +10,7 @@ from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.head import HeadCTs
-from evaluation import compare, rescore
+from evaluation import compare, rescore, summary
 from evaluation.answers import extract
 from evaluation.official import medevalkit, medxpertqa
 from evaluation.open_answers import YES_NO, extract_yes_no
@@ -117,9 +117,9 @@ def test_every_other_command_exists():
     for line in PAGE.splitlines():
         if line.startswith("python -m evaluation."):
             _, _, module, *arguments = shlex.split(line, comments=True)
-            assert module.rpartition(".")[2] in ("compare", "rescore")
-            used = {word for word in arguments if word.startswith("--")}
-            source = Path((compare if module.endswith("compare") else rescore).__file__).read_text()
+            program = {"compare": compare, "rescore": rescore, "summary": summary}[module.rpartition(".")[2]]
+            used = {word for word in arguments if word.startswith("--") and word != "--"}
+            source = Path(program.__file__).read_text()
             assert all(f'"{word}"' in source for word in used), line
     assert len(COMMANDS) >= 5
     assert len(RESCORE) == 3

@@ -3,9 +3,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from evaluation.clustered import clustered_wilson
 from evaluation.paired import paired_difference
-from evaluation.statistics import holm, mcnemar_exact, mean_sd, wilson
+from evaluation.sign_flip import macro_sign_flip_p
+from evaluation.statistics import holm, mcnemar_exact, mean_interval, mean_sd, wilson
 
 
 def test_wilson_by_hand():
@@ -54,11 +58,31 @@ def test_mcnemar_does_not_underflow():
 
 
 def test_paired_difference_by_hand():
-    # second better on questions 2 and 3, worse on 0: difference (2 - 1) / 4
-    found = paired_difference([1, 1, 0, 0], [0, 1, 1, 1])
-    assert (found.difference, found.only_a, found.only_b, found.n, found.n_clusters) == (0.25, 1, 2, 4, 4)
-    assert found.low <= 0.25 <= found.high
-    assert found.p_mcnemar == mcnemar_exact(1, 2)
+    # second better on questions 1, 2 and 3, worse on 0: difference (3 - 1) / 4
+    found = paired_difference([1, 0, 0, 0], [0, 1, 1, 1])
+    assert (found.difference, found.only_a, found.only_b, found.n, found.n_clusters) == (0.5, 1, 3, 4, 4)
+    assert found.p == found.p_mcnemar == mcnemar_exact(1, 3)
+    # with one of +1 and one of -1 added: (4 - 2) / 6, variance (1 - 1/9) / 6; t with 3 degrees of freedom is 3.182446
+    half = 3.182446 * math.sqrt((1 - 1 / 9) / 6)
+    assert (found.low, found.high) == pytest.approx((1 / 3 - half, 1.0), abs=1e-6)
+
+
+def test_bonett_and_price_by_their_formula():
+    # adjusted Wald of Bonett & Price 2012: ((c + 1) - (b + 1)) / (n + 2) ± q sqrt((p12 + p21 - (p12 - p21)²) / (n + 2))
+    stats = pytest.importorskip("scipy.stats")
+    a = np.repeat([1, 0, 1, 0], [12, 30, 40, 18])
+    b = np.repeat([0, 1, 1, 0], [12, 30, 40, 18])
+    p12, p21 = 13 / 102, 31 / 102
+    half = stats.t.ppf(0.975, 99) * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / 102)
+    found = paired_difference(a, b)
+    assert (found.low, found.high) == pytest.approx((p21 - p12 - half, p21 - p12 + half), abs=1e-12)
+
+
+def test_four_questions_are_no_proof():
+    found = paired_difference([0] * 4, [1] * 4)
+    assert (found.difference, found.p, found.high) == (1.0, 0.125, 1.0)
+    assert found.low < 0
+    assert found.detectable == math.inf  # 2 / 2^4 is above 5 %: no result of four questions could show anything
 
 
 def test_paired_difference_identities():
@@ -66,21 +90,45 @@ def test_paired_difference_identities():
     a, b = rng.random(300) < 0.6, rng.random(300) < 0.7
     there, back = paired_difference(a, b), paired_difference(b, a)
     assert there.difference == -back.difference
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.01)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
     same = paired_difference(a, a)
-    assert (same.difference, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)
-    assert paired_difference(a, b) == there
-    assert paired_difference(a, b, seed=1) != there
+    assert (same.difference, same.p) == (0.0, 1.0)
+    assert same.low == pytest.approx(-same.high)
+    assert same.high > 0
     assert paired_difference(a, b, clusters=range(300)) == there
 
 
-def test_paired_bootstrap_agrees_with_the_normal_approximation():
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.booleans()), min_size=1, max_size=40))
+def test_whatever_the_answers_an_interval_is_an_interval(rows):
+    of, a, b = zip(*rows, strict=True)
+    for clusters in (None, of):
+        found = paired_difference(a, b, clusters)
+        assert -1 <= found.low <= found.difference <= found.high <= 1
+        assert found.high - found.low > 0.01
+        assert 0 < found.p <= 1
+        assert 0 < found.p_mcnemar <= 1
+        assert found.detectable > 0
+        assert 1 <= found.df
+        assert 0 < found.n_effective <= found.n
+        low, high = clustered_wilson(a, clusters if clusters is not None else range(len(a)))
+        assert 0 <= low <= sum(a) / len(a) <= high <= 1
+        assert high - low > 0.01
+    parts = [(np.subtract(b, a, dtype=int), of), (np.subtract(b, a, dtype=int)[:3], of[:3])]
+    assert 0 < macro_sign_flip_p(parts) <= 1
+    ends = [paired_difference(a, b, of), paired_difference(a[:3], b[:3], of[:3])]
+    mean, low, high = mean_interval([one.difference for one in ends], [(one.low, one.high) for one in ends])
+    assert -1 <= low < mean + 1e-12 <= high + 1e-12
+    assert high <= 1
+
+
+def test_the_interval_agrees_with_the_normal_approximation():
     rng = np.random.default_rng(1)
     a, b = rng.random(4000) < 0.6, rng.random(4000) < 0.63
     found = paired_difference(a, b)
     d = b.astype(float) - a
     half = 1.959964 * d.std(ddof=1) / math.sqrt(len(d))
-    assert (found.low, found.high) == pytest.approx((d.mean() - half, d.mean() + half), abs=0.002)
+    assert (found.low, found.high) == pytest.approx((d.mean() - half, d.mean() + half), abs=0.0005)
 
 
 def test_clusters_that_repeat_one_answer_widen_the_interval():
@@ -91,20 +139,22 @@ def test_clusters_that_repeat_one_answer_widen_the_interval():
     copies = paired_difference(np.repeat(a, 4), np.repeat(b, 4), clusters=np.repeat(np.arange(400), 4).tolist())
     blind = paired_difference(np.repeat(a, 4), np.repeat(b, 4))
     assert copies.n_clusters == 400
-    assert copies.high - copies.low == pytest.approx(single.high - single.low, rel=0.05)
-    assert (copies.high - copies.low) / (blind.high - blind.low) == pytest.approx(2, rel=0.1)
+    assert copies.n_effective == pytest.approx(400, rel=0.01)
+    assert copies.detectable == pytest.approx(single.detectable, rel=0.01)
+    assert copies.high - copies.low == pytest.approx(single.high - single.low, rel=0.01)
+    assert (copies.high - copies.low) / (blind.high - blind.low) == pytest.approx(2, rel=0.02)
 
 
-def test_multinomial_draws_equal_a_plain_cluster_bootstrap():
+def test_the_interval_agrees_with_a_cluster_bootstrap():
     rng = np.random.default_rng(3)
-    sizes = rng.integers(1, 5, 60)
-    of = np.repeat(np.arange(60), sizes)
+    sizes = rng.integers(1, 5, 200)
+    of = np.repeat(np.arange(200), sizes)
     a, b = rng.random(len(of)) < 0.5, rng.random(len(of)) < 0.65
-    found = paired_difference(a, b, of.tolist(), n_resamples=20_000)
+    found = paired_difference(a, b, of.tolist())
     sums = np.bincount(of, weights=b.astype(float) - a)
-    draws = rng.integers(0, 60, (20_000, 60))
+    draws = rng.integers(0, 200, (20_000, 200))
     plain = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx(tuple(plain), abs=0.006)
+    assert (found.low, found.high) == pytest.approx(tuple(plain), abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -114,12 +164,21 @@ def test_multinomial_draws_equal_a_plain_cluster_bootstrap():
         ([], [], {}),
         ([1, 2], [0, 1], {}),
         ([1], [0], {"clusters": [1, 2]}),
-        ([1], [0], {"n_resamples": 0}),
+        ([1], [0], {"confidence": 1.0}),
     ],
 )
 def test_paired_difference_refuses(a, b, options):
-    with pytest.raises(ValueError, match="paired_difference"):
+    with pytest.raises(ValueError, match=r"paired_difference|confidence"):
         paired_difference(a, b, **options)
+
+
+def test_the_mean_of_intervals_by_hand():
+    # 0.2 [0.1, 0.4] and 0.6 [0.2, 0.8]: mean 0.4; below sqrt(.01 + .16) / 2, above sqrt(.04 + .04) / 2
+    found = mean_interval([0.2, 0.6], [(0.1, 0.4), (0.2, 0.8)])
+    assert found == pytest.approx((0.4, 0.4 - math.sqrt(0.17) / 2, 0.4 + math.sqrt(0.08) / 2), abs=1e-12)
+    assert mean_interval([0.3], [(0.1, 0.4)]) == pytest.approx((0.3, 0.1, 0.4))
+    with pytest.raises(ValueError, match="mean_interval"):
+        mean_interval([], [])
 
 
 def test_holm_by_hand():

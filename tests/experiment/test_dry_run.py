@@ -39,6 +39,7 @@ def test_every_stage_takes_a_step_and_nothing_is_written(machine, tmp_path, monk
     assert told.count("training: 4 steps to do, about") == 2  # two specialties of two steps each
     # base, two DSA experts, two GBA experts, two merges to come; 4 questions of each of two specialties
     assert "matrix: 7 models, 56 answers" in told
+    assert "alpha: 4 questions of 4 patients; smallest visible difference between two models, in points: none" in told
     assert re.search(r"in all about \d+ s here", told)
 
 

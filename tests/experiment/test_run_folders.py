@@ -11,6 +11,7 @@ import yaml
 
 from artifacts.adapter_files import read_adapter, read_manifest
 from artifacts.base_files import is_base_complete
+from evaluation.baselines import majority
 from evaluation.scoring import Prediction, matrix, matrix_csv
 from experiment.continuation import checkpoint_step
 from experiment.provenance import git_state
@@ -72,6 +73,10 @@ def test_the_matrix_follows_from_the_predictions_alone(lineage):
     rows = [Prediction.from_json(line) for line in (folder / "predictions.jsonl").read_text("utf-8").split("\n")[:-1]]
     table = matrix(rows)
     assert matrix_csv(table) == (folder / "matrix.csv").read_text()
+    training = json.loads((folder / "training_answers.json").read_text())
+    assert list(training) == ["alpha", "beta"]
+    assert sum(training["alpha"].values()) == 12  # 24 patients less those of the other splits
+    assert f"| {majority(rows[:4], training['alpha'])} | not measured: " in (folder / "report.md").read_text()
     scores = json.loads((folder / "scores.json").read_text())
     for row in table:
         assert {s: cell.accuracy for s, cell in row.cells.items()} == {
