@@ -100,6 +100,12 @@ def flip_a_byte(folder):
     (folder / "adapter_model.safetensors").write_bytes(weights)
 
 
+def test_a_base_on_rows_of_guidelines_alone_is_refused(based, tmp_path, capsys):
+    names = "specialties.mixed.init_args.names=[differential]"
+    assert based.at(tmp_path / "runs").run("base", names) == 1
+    assert "no training example carries a reasoning trace of ['neutral']" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [(change_the_base, "fingerprint"), (flip_a_byte, "not what the manifest recorded")],
