@@ -203,7 +203,9 @@ def test_bases_that_do_not_fit_are_refused(expert, tmp_path):
     save_file({"model.layers.0.q_proj.weight": torch.ones(24, 17)}, base / "model-0.safetensors")
     with pytest.raises(AdapterError, match=r"q_proj of shape \(24, 16\) has no weight"):
         write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
-    save_file(tensors | {"copy.model.layers.0.q_proj.weight": torch.ones(24, 16)}, base / "model-0.safetensors")
+    save_file(
+        tensors | {"model.language_model.layers.0.q_proj.weight": torch.ones(24, 16)}, base / "model-0.safetensors"
+    )
     with pytest.raises(AdapterError, match="or several"):
         write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
     with pytest.raises(AdapterError, match="fan_in_fan_out"):
