@@ -49,19 +49,24 @@ def reloaded(folder: Path) -> tuple[nn.Module, list[str]] | None:
 
     Returns:
         The model, and the names that it wants and the folder lacks; None where transformers knows no such model.
+
+    Raises:
+        AdapterError: transformers knows the model and cannot load it.
     """
     if not (folder / CONFIG).is_file() or "model_type" not in (config := read_json(folder / CONFIG)):
         return None
     import transformers
 
-    named = config.get("architectures") or [""]
-    known = config["model_type"] in transformers.CONFIG_MAPPING
+    named = config.get("architectures")
+    known = str(config["model_type"]) in transformers.CONFIG_MAPPING and isinstance(named, list) and named
     model_class = getattr(transformers, str(named[0]), None) if known else None
     if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
         return None
-    model, told = model_class.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-    )
+    options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, told = model_class.from_pretrained(folder, **options)
+    except (RuntimeError, ImportError, LookupError, TypeError, AttributeError) as error:
+        raise AdapterError(f"{folder}: transformers cannot load it as {named[0]}: {error!s:.500}") from error
     return model, sorted(told["missing_keys"])
 
 

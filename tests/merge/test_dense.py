@@ -69,6 +69,7 @@ def test_a_dense_checkpoint_is_the_base_plus_the_update(expert, tmp_path, dtype,
         for name, shard in index["weight_map"].items():
             with safe_open(tmp_path / "dense" / shard, framework="pt") as file:
                 assert name in file.keys()
+    assert manifest["reloaded_with"] == "safetensors"  # transformers knows no such model
     again = write_dense(adapter, Dense(base), tmp_path / "again")
     assert again == manifest
 
