@@ -94,6 +94,9 @@ def input_grams(
 
     Returns:
         Module -> (n, n) fp64.
+
+    Raises:
+        ValueError: a module reads nothing: the LM head.
     """
     modules = dict(policy.family.model.named_modules())
     sums: dict[str, Tensor] = {}
@@ -119,6 +122,11 @@ def input_grams(
     finally:
         for hook in hooks:
             hook.remove()
+    if silent := [name for name in names if not tokens[name]]:
+        raise ValueError(
+            f"{silent[0]} reads nothing of prompts and traces where Gram matrices are collected, which is before the "
+            "LM head; merge these experts by a method that needs none"
+        )
     return {name: sums[name].div_(tokens[name]) for name in names}
 
 

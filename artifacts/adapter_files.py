@@ -28,7 +28,6 @@ __all__ = [
     "AdapterError",
     "StoredAdapter",
     "adapter_sha256",
-    "adopt",
     "base_fingerprint",
     "is_complete",
     "open_adapter",
@@ -184,35 +183,6 @@ def write_adapter_with(folder: Path, config: Mapping[str, Any], fill: Callable[[
         filled = dict.fromkeys(MANIFEST_KEYS) | plain(dict(manifest)) | {"format": FORMAT, "files": files}
         (aside / MANIFEST).write_text(dump(filled), encoding="utf-8")
         flush(aside / MANIFEST)
-
-
-def adopt(folder: Path, out: Path, *, base_fingerprint: str, specialty: str | None = None) -> Path:
-    """Copy an adapter that PEFT saved, checked, into a folder with a manifest, so that it can be merged and examined.
-
-    Args:
-        folder: with adapter_config.json and adapter_model.safetensors.
-        out: the new adapter folder; replaced if it stands.
-        base_fingerprint: of the base that it was trained on, for which the caller vouches: PEFT's files do not tell.
-        specialty: what it is an expert of.
-
-    Returns:
-        `out`.
-
-    Raises:
-        AdapterError: it is no plain LoRA, damaged, or a pickle.
-        OSError: the disk is full or the folder cannot be written.
-    """
-    check_no_pickle(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise AdapterError(f"{folder}: no {WEIGHTS}; is this an adapter saved by PEFT?")
-    check_header(folder / WEIGHTS)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
-    manifest = {"kind": "adopted", "base_fingerprint": base_fingerprint, "specialty": specialty}
-    write_adapter(out, read_json(folder / CONFIG), tensors, manifest)
-    return out
 
 
 def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:

@@ -75,7 +75,7 @@ def save_result(
         "git": provenance["git"],
         "metrics": kept.metrics | kept.validation.get("metrics", {}),
         "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1]))
-        | {"checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
+        | {"base": family.origin, "checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
         | {"steps": provenance["steps"], "continuations": provenance["continuations"]},
     }
     if stage.provides == "expert":

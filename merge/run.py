@@ -30,6 +30,7 @@ from artifacts.adapter_files import (
     verified,
     write_adapter_with,
 )
+from artifacts.adoption import Base
 from artifacts.durable import write_text
 from artifacts.tensor_stream import write_tensors
 from merge.card import model_card
@@ -123,10 +124,14 @@ def merge_adapters(
 
 
 def run_recipe(
-    recipe: Recipe, *, manifest_extra: Mapping[str, Any] | None = None, examination: Examination | None = None
+    recipe: Recipe,
+    *,
+    manifest_extra: Mapping[str, Any] | None = None,
+    examination: Examination | None = None,
+    base: Base | None = None,
 ) -> MergeSummary:
-    """Carry out a recipe; see `merge_adapters`."""
-    return run_recipes([recipe], manifest_extra=manifest_extra, examination=examination)[0]
+    """Carry out a recipe; see `merge_adapters` and `run_recipes`."""
+    return run_recipes([recipe], manifest_extra=manifest_extra, examination=examination, base=base)[0]
 
 
 def run_recipes(
@@ -134,15 +139,23 @@ def run_recipes(
     *,
     manifest_extra: Mapping[str, Any] | None = None,
     examination: Examination | None = None,
+    base: Base | None = None,
 ) -> list[MergeSummary]:
-    """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`."""
+    """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`.
+
+    Args:
+        recipes: of the same sources.
+        manifest_extra: see `merge_adapters`.
+        examination: see `merge_adapters`.
+        base: in memory; the sources' layers must be its own.
+    """
     for recipe in recipes:
         parse_rank(recipe.rank)
         same = ("sources", "weights", "grams", "missing", "base_fingerprint")
         if any(getattr(recipe, key) != getattr(recipes[0], key) for key in same):
             raise ValueError("recipes that run together must have the same sources, weights and Gram matrices")
     with one_thread():
-        opened = open_sources(recipes[0])
+        opened = open_sources(recipes[0], base)
         found: dict[int, MergeSummary] = {}
         jobs: dict[int, Job] = {}
         for number, recipe in enumerate(recipes):
@@ -252,7 +265,7 @@ class Job:
             CONFLICT_JSON: to_json(report),
             CONFLICT_MD: to_markdown(report),
             RECIPE: yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
-            CARD: model_card(written, report),
+            CARD: model_card(written, report, opened.origin),
         }
         energy = report["merged"]["retained_energy"]
         manifest = merged_manifest(given, opened, (self.recipe_sha256, self.identity), texts, report)
@@ -313,6 +326,7 @@ def merged_manifest(
     """
     recipe_sha256, whole_sha256 = identities
     ours = opened.reading | {
+        "base": opened.origin,
         "recipe_sha256": recipe_sha256,
         "reports": {name: text_sha256(text) for name, text in texts.items()},
         "gates": report["gates"]["verdict"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,15 @@ import torch
 
 from artifacts.adapter_checks import check_reading
 from artifacts.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
+from artifacts.adoption import Base, check_shapes
+from merge.base_weights import base_weights, targets_of
 from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
 from merge.grams import StoredGrams
 from merge.methods.interface import Experts
 from merge.peft_layout import CARRIED, task_vector_of
 from merge.recipe import Recipe, Source, checked_weights
+
+NAME = "base_model_name_or_path"
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,21 @@ class Opened:
     """Hashes of the tokenizer and the chat template that all share, where all record them."""
     unrecorded: list[str]
     """Experts that do not record them."""
+    origin: Any = None
+    """Where their base is from, see `artifacts.base_origin`; None where they do not all say the same."""
 
 
-def open_sources(recipe: Recipe) -> Opened:
+def open_sources(recipe: Recipe, base: Base | None = None) -> Opened:
     """Open all sources, sorted by name, and check that they belong together.
 
+    Args:
+        recipe: names them; where it asks for a dense checkpoint, their layers are looked up in its base's files too.
+        base: in memory, to hold their layers against; None where there is none.
+
     Raises:
-        AdapterError: another base, another content than the recipe names, a child without its parent before it in the
-            chain, another tokenizer or chat template, or settings that cannot be carried into one adapter.
+        AdapterError: another base, or layers that it has not; another content than the recipe names, a child without
+            its parent before it in the chain, another tokenizer or chat template, or settings that cannot be carried
+            into one adapter.
         ValueError: modules or weights do not fit.
     """
     if not recipe.sources or not all(recipe.sources.values()):
@@ -75,6 +86,11 @@ def open_sources(recipe: Recipe) -> Opened:
                 hashes[name][-1]["relative_to_sha256"] = parent.sha256
         vectors[name] = terms[0] if len(terms) == 1 else add(terms, signs)
     check_carried(links)
+    for _, path, adapter in read if base is not None else ():
+        check_shapes(adapter.shapes, base, str(path))
+    if recipe.dense is not None:
+        layers = {module: shape for _, _, adapter in read for module, shape in adapter.shapes.items()}
+        targets_of(layers, base_weights(recipe.dense.base))
     reading, silent = check_reading({str(path): adapter.manifest["extra"] for _, path, adapter in read})
     unrecorded = sorted({name for name, path, _ in read if str(path) in silent})
     if recipe.missing == "zero":
@@ -91,10 +107,16 @@ def open_sources(recipe: Recipe) -> Opened:
         links[0][1].manifest["base_fingerprint"],
         hashes,
         gram_hashes,
-        links[0][1].config,
+        links[0][1].config | {NAME: shared([adapter.config.get(NAME) for _, adapter in links])},
         {} if unrecorded else reading,
         unrecorded,
+        shared([(adapter.manifest["extra"] or {}).get("base") for _, _, adapter in read]),
     )
+
+
+def shared(values: Sequence[Any]) -> Any:
+    """What all say, or None."""
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def filled(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
@@ -149,7 +171,7 @@ def check_carried(links: list[tuple[Source, StoredAdapter]]) -> None:
     """Refuse settings that differ and cannot both be carried into one adapter."""
 
     def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: config.get(key) or None for key in CARRIED if key != "base_model_name_or_path"}
+        return {key: config.get(key) or None for key in CARRIED if key != NAME}
 
     first = settings(links[0][1].config)
     for source, adapter in links[1:]:

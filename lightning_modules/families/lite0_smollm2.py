@@ -93,6 +93,7 @@ class Lite0SmolLM2(ChatMLFamily):
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.weights = weights
         self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if self.config.random else self._load()
         self.to_input = PaddedSquare(self.config.image_size, self.config.image_tokens)
         self.tower.requires_grad_(False)

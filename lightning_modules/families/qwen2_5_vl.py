@@ -66,6 +66,7 @@ class Qwen2_5_VL(ChatMLFamily):
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.weights = weights
         self._build(weights)
         self.to_input = QwenPictures(self.image_processor, self.model.config.vision_config.spatial_merge_size**2)
         ids = self.tokenizer.convert_tokens_to_ids
