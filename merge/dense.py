@@ -22,11 +22,11 @@ from artifacts.adapter_files import (
     StoredAdapter,
     adapter_sha256,
     base_fingerprint,
-    file_sha256,
     open_adapter,
     read_json,
 )
 from artifacts.durable import flush, folder_in_one_step
+from artifacts.manifest import file_sha256
 from artifacts.tensor_stream import DTYPES, Planned, planned, write_tensors
 from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, weight_of
 from merge.factors import TaskVector

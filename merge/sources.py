@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from artifacts.adapter_checks import check_reading
-from artifacts.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
+from artifacts.adapter_files import AdapterError, StoredAdapter, open_adapter
+from artifacts.manifest import file_sha256
 from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
-from merge.grams import StoredGrams
+from merge.grams import StoredGrams, check_stored
 from merge.methods.interface import Experts
 from merge.peft_layout import CARRIED, task_vector_of
 from merge.recipe import Recipe, Source, checked_weights
@@ -81,6 +82,8 @@ def open_sources(recipe: Recipe) -> Opened:
         vectors = filled(vectors)
     check_same_modules(list(vectors.values()))
     weights = list(checked_weights(recipe.weights, vectors).values())
+    for path in recipe.grams.values():
+        check_stored(path)
     gram_hashes = {name: file_sha256(path) for name, path in sorted(recipe.grams.items())}
     for name, found in gram_hashes.items():
         if recipe.gram_sha256.get(name, found) != found:

@@ -116,11 +116,17 @@ def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, exp
     assert json.loads((other.runs / "gba/alpha/status.json").read_text())["state"] == "failed"
 
 
-def test_a_truncated_expert_is_trained_again(lineage, tmp_path):
+def test_a_truncated_expert_is_refused_and_made_anew_once_it_is_deleted(lineage, tmp_path, capsys):
     other = lineage.copy(tmp_path / "runs").without("gba")
     weights = other.runs / "dsa/alpha" / WEIGHTS
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
+    assert other.run("dsa") == 1
+    error = capsys.readouterr().err
+    assert f"{weights}: is damaged" in error
+    assert f"delete {weights.parent}" in error
+    assert weights.read_bytes() == whole[:-100]
+    shutil.rmtree(weights.parent)
     assert other.run("dsa") == 0
     assert weights.read_bytes() == whole
 
