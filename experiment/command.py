@@ -83,12 +83,12 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
 
 
 def in_a_line(error: Exception) -> str:
-    """What went wrong, and for an error of the system what to do about it.
+    r"""What went wrong, and for an error of the system what to do about it.
 
     Examples:
         >>> in_a_line(OSError(28, "No space left on device", "runs/x"))
         "OSError: [Errno 28] No space left on device: 'runs/x'; free space there, and the same command goes on"
-        >>> in_a_line(RuntimeError("two\\n  lines"))
+        >>> in_a_line(RuntimeError("two\n  lines"))
         'RuntimeError: two lines'
     """
     remedy = REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
