@@ -82,8 +82,9 @@ def settings_in(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
         whole = (
-            isinstance(content["specialties"], dict)
-            and isinstance(content.get("trainer") or {}, dict)
+            all(isinstance(content[key], dict) for key in ("model", "specialties"))
+            and all(isinstance(content.get(key) or {}, dict) for key in ("callbacks", "fit", "trainer"))
+            and isinstance((content.get("trainer") or {}).get("max_steps", 1), int)
             and all(isinstance(one, dict) for one in (content.get("required") or {}).values())
             and isinstance(content.get("continuations", []), list)
         )
@@ -95,7 +96,7 @@ def settings_in(file: Path) -> dict[str, Any]:
             f"is damaged, so that nobody knows with what settings this folder was made ({reason}). Put it back: "
             f"{file.parent}/<specialty>/config.resolved.json of a run holds the same settings; or {REMEDY}"
         )
-        raise ConfigError([Problem(str(file), message=message)])
+        raise ConfigError([Problem(str(file), "", message=message)])
     return content
 
 
