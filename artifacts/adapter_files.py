@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifacts.adapter_checks import TENSOR_NAME, AdapterError, check_config, check_header, check_tensors
-from artifacts.durable import flush, folder_in_one_step
+from artifacts.durable import flush, folder_in_one_step, named
 from artifacts.manifest import (
     MANIFEST,
     DamagedError,
@@ -189,7 +189,7 @@ def write_adapter_with(folder: Path, config: Mapping[str, Any], fill: Callable[[
             + ", ".join(key for key in MANIFEST_KEYS if key not in ("format", "files"))
         )
     check_config(config, place)
-    with folder_in_one_step(folder) as aside:
+    with named(folder), folder_in_one_step(folder) as aside:
         (aside / CONFIG).write_text(dump(config), encoding="utf-8")
         hashes = {CONFIG: None, WEIGHTS: fill(aside / WEIGHTS)}
         for name in hashes:

@@ -24,6 +24,17 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as that of a write, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step, making its folder if need be; on failure the old file, or none, is left.
 
@@ -33,7 +44,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with named(path):
+            aside.write_text(text, encoding="utf-8")
         flush(aside)
         os.replace(aside, path)
     finally:

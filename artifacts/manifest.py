@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from artifacts.durable import flush, write_text
+from artifacts.durable import flush, named, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = "files/1"
@@ -230,7 +230,8 @@ def put_text(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     content = text.encode()
     try:
-        aside.write_bytes(content)
+        with named(path):
+            aside.write_bytes(content)
         flush(aside)
         put(aside, path, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
     finally:

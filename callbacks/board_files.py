@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from artifacts.durable import flush
+from artifacts.durable import flush, named
 from artifacts.interrupts import deferred
 from artifacts.manifest import entry_of, read_manifest, standing, write_manifest
 
@@ -60,7 +60,7 @@ def board(folder: Path, made_from: str) -> Iterator[SummaryWriter]:
     aside = folder / f".board.{os.getpid()}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        with deferred():
+        with named(folder), deferred():
             with SummaryWriter(str(aside)) as writer:
                 yield writer
             (written,) = aside.glob(EVENTS)

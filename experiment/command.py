@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 import warnings
 
 import torch
@@ -57,6 +58,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     stop_alike()
     keep_freed_memory()
     same_numbers()
+    threading.excepthook = unless_told_again
     try:
         context = assemble(loaded)
         if dry_run:
@@ -80,6 +82,12 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     if is_first():
         where(context)
     return 0
+
+
+def unless_told_again(arguments: threading.ExceptHookArgs) -> None:
+    """Show what a thread died of, unless it writes curves: that is raised again where the next one is drawn."""
+    if not (isinstance(arguments.exc_value, OSError) and type(arguments.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(arguments)
 
 
 def in_a_line(error: Exception) -> str:

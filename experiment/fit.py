@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.tensorboard.summary import hparams
 
 from artifacts.checkpoints import Checkpoints
-from artifacts.durable import write_text
+from artifacts.durable import named, write_text
 from artifacts.folders import locked, write_failure
 from artifacts.interrupts import Waiting, deferred
 from artifacts.ranks import is_first, wait_for_first
@@ -56,7 +56,8 @@ def train(context: ExperimentContext, specialty: str) -> None:
         started = time.monotonic()
         run.set_status("running")
         try:
-            _fit(context, specialty)
+            with named(run.path):  # curves are written by a thread that does not say where
+                _fit(context, specialty)
             if context.provides == "base":
                 context.live.clear()  # its weights are those of the run now
         except BaseException as error:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import random
+import resource
 import shutil
 
 import pytest
@@ -273,3 +274,22 @@ def test_another_tokenizer_than_a_run_was_begun_with_is_refused(lineage, tmp_pat
     (other.runs / "dsa/alpha/provenance.json").write_text(json.dumps(facts | {"tokenizer_sha256": "0" * 64}))
     assert other.run("dsa") == 1
     assert "was its tokenizer.json changed?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kib", [1, 7])
+def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_same_command_goes_on(based, tmp_path, capsys, kib):
+    # The kernel itself refuses every write beyond the limit, as it does on a full disk.
+    other, (soft, hard) = based.copy(tmp_path / "runs"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, hard))
+    try:
+        code = other.run("dsa", ALPHA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err.strip()
+    assert code == 1, error
+    assert str(other.runs) in error, error
+    assert "ulimit -f" in error
+    assert len(error.splitlines()) == 1, error
+    assert not list(other.runs.rglob("*.tmp"))
+    assert other.run("dsa", ALPHA) == 0
+    assert not read_manifest(other.runs / "dsa/alpha/adapter")["extra"]["continuations"]
