@@ -101,11 +101,11 @@ def flip_a_byte(folder):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [(change_the_base, "fingerprint"), (flip_a_byte, "not what the manifest recorded")],
+    ("spoil", "expected", "told_in"),
+    [(change_the_base, "fingerprint", "gba/alpha"), (flip_a_byte, "not what the manifest recorded", "dsa")],
     ids=["of another base", "damaged"],
 )
-def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected):
+def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected, told_in):
     other = lineage.copy(tmp_path / "runs").without("gba")
     spoil(other.runs / "dsa/alpha/adapter")
     assert other.run("gba", "only=[alpha]") == 1
@@ -113,7 +113,7 @@ def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, exp
     assert expected in error
     assert "dsa/alpha/adapter" in error
     assert not is_complete(other.runs / "gba/alpha/adapter")
-    assert json.loads((other.runs / "gba/alpha/status.json").read_text())["state"] == "failed"
+    assert json.loads((other.runs / told_in / "status.json").read_text())["state"] == "failed"
 
 
 def test_a_truncated_expert_is_refused_and_made_anew_once_it_is_deleted(lineage, tmp_path, capsys):
