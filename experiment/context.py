@@ -12,10 +12,12 @@ import torch
 from answering.live_base import LiveBase
 from answering.validation import validation_asker
 from artifacts.adapter_files import base_fingerprint, read_adapter
+from artifacts.base_files import read_base
 from configs.build import build
 from configs.schema import Component
 from datamodules.base import VQADataModule
 from experiment.lineage import Lineage
+from experiment.reading import check_tokenizer
 from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
@@ -50,7 +52,13 @@ class ExperimentContext(Lineage):
         return self.live.of(self.base_key, lambda: self.load(self.base_folder))
 
     def load(self, base: Path | None) -> tuple[Policy, str]:
-        """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint."""
+        """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint.
+
+        Raises:
+            DamagedError: a file of the folder, tokenizer included, is not as it was written.
+        """
+        if base is not None:
+            read_base(base)
         family = build(self.experiment.model, weights=base)
         fingerprint = base_fingerprint(family.named_parameters())  # of the source, whatever it is cast to
         if self.experiment.precision == "bf16":
@@ -69,6 +77,7 @@ class ExperimentContext(Lineage):
         start = self.experts_beneath(specialty)
         for name, folder in start:
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
+            check_tokenizer(folder, adapter.manifest, policy)
             policy.load_adapter(name, adapter.config, adapter.tensors)
         context = self.stage_context(policy, [name for name, _ in start], specialty)
         return build(self.experiment.module, context=context)

@@ -21,11 +21,11 @@ from artifacts.adapter_files import (
     AdapterError,
     StoredAdapter,
     adapter_sha256,
-    file_sha256,
     open_adapter,
     read_json,
 )
 from artifacts.durable import flush, folder_in_one_step
+from artifacts.manifest import file_sha256
 from artifacts.tensor_stream import DTYPES, Planned, planned, write_tensors
 from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, targets_of
 from merge.factors import TaskVector

@@ -107,11 +107,11 @@ def test_a_base_on_rows_of_guidelines_alone_is_refused(based, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [(change_the_base, "fingerprint"), (flip_a_byte, "not what the manifest recorded")],
+    ("spoil", "expected", "told_in"),
+    [(change_the_base, "fingerprint", "gba/alpha"), (flip_a_byte, "not what the manifest recorded", "dsa")],
     ids=["of another base", "damaged"],
 )
-def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected):
+def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected, told_in):
     other = lineage.copy(tmp_path / "runs").without("gba")
     spoil(other.runs / "dsa/alpha/adapter")
     assert other.run("gba", "only=[alpha]") == 1
@@ -119,14 +119,20 @@ def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, exp
     assert expected in error
     assert "dsa/alpha/adapter" in error
     assert not is_complete(other.runs / "gba/alpha/adapter")
-    assert json.loads((other.runs / "gba/alpha/status.json").read_text())["state"] == "failed"
+    assert json.loads((other.runs / told_in / "status.json").read_text())["state"] == "failed"
 
 
-def test_a_truncated_expert_is_trained_again(lineage, tmp_path):
+def test_a_truncated_expert_is_refused_and_made_anew_once_it_is_deleted(lineage, tmp_path, capsys):
     other = lineage.copy(tmp_path / "runs").without("gba")
     weights = other.runs / "dsa/alpha" / WEIGHTS
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
+    assert other.run("dsa") == 1
+    error = capsys.readouterr().err
+    assert f"{weights}: is damaged" in error
+    assert f"delete {weights.parent}" in error
+    assert weights.read_bytes() == whole[:-100]
+    shutil.rmtree(weights.parent)
     assert other.run("dsa") == 0
     assert weights.read_bytes() == whole
 

@@ -10,7 +10,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from artifacts.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
+from artifacts.adapter_files import AdapterError, base_fingerprint, read_adapter
+from artifacts.manifest import file_sha256
 from merge import dense
 from merge.__main__ import main
 from merge.dense import Dense, rounding_loss, write_dense
