@@ -13,7 +13,7 @@ from evaluation.lenient import lenient_choice
 from evaluation.thinking import after_thinking
 
 LETTERS = "ABCDEFGHIJ"
-VERSION = "5"
+VERSION = "6"
 """Changes with what any reading gives and with the meaning of any score, so that old and new ones are told apart."""
 
 Mode = Literal["strict", "lenient"]
