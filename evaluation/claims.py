@@ -70,7 +70,7 @@ def settled(claims: Iterable[Claim], text: str, turn: re.Pattern[str]) -> tuple[
         return None, "conflict" if None in last.options else "several"
     for claim in ordered:
         differs = claim.options & last.options if claim.denied else claim.options != last.options
-        outranked = claim.rank < last.rank and not claim.denied
+        outranked = claim.rank < last.rank and (claim.rank == LEANS or not claim.denied)
         first, second = sorted((claim.place, last.place))
         turned = claim.place < last.place and turn.search(text, first, second)
         if differs and not outranked and not turned:

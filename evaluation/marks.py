@@ -39,6 +39,7 @@ NEXT_TO_I = re.compile(ENDED + r"(?:because|since|is|fits|rather|and|or|not|but|
 """What may follow a letter; behind I, which may be the writer, less may."""
 JOINS = re.compile(rf"{WORD}|-")
 WORDLIKE = re.compile(rf"{WORD}|-\w")
+ARTICLE_FITS = re.compile(r"(?:is|therefore|thus|hence|so|choose|pick|select),? $", re.IGNORECASE)
 CAPITAL = re.compile(r" [A-Z][a-z']")
 HARD_END = re.compile(r"[^\S\n]*(?:$|[\n.,;:!)\"'⟫<。、])")
 SHORT = frozenset("yes no not none true false both neither all either other a i an the is".split())
@@ -123,8 +124,8 @@ def letter_patterns(letters: str) -> tuple[re.Pattern[str], re.Pattern[str]] | t
             rf"[(\[\"'{{]{{0,3}}(?P<letter>[{letters}])(?P<closed>[)\]\"'}}]{{0,3}})(?!{WORD}|[-'.]\w)"
         ),
         re.compile(
-            rf"((?i:\b(?:answer|option|choice|ans)(?:\sis)?\s?[:.]?\s?)\(?|(?<!\w)\(|^)([{letters.lower()}])"
-            r"(?=[).,;!\n]|\s*$)"
+            r"((?i:\b(?:answer|option|choice|ans|therefore|thus|hence|so|choose|pick|select)(?:\sis)?,?\s?[:.]?\s?)\(?"
+            rf"|(?<!\w)\(|^)([{letters.lower()}])(?=[).,;!\n]|\s*$|\s(?:is|fits)\s)"
         ),
     )
 
@@ -175,8 +176,8 @@ def opens_line(match: re.Match[str]) -> bool:
 
 def _raised(match: re.Match[str]) -> str:
     """A small letter as a capital, unless it may be an article before a text that was cut off: "the answer is a"."""
-    cut = match[2] == "a" and match[1].endswith("is ") and match.end() == len(match.string)
-    return match[0] if cut else match[1] + match[2].upper()
+    article = match[2] == "a" and match.end() == len(match.string) and ARTICLE_FITS.search(match[1])
+    return match[0] if article else match[1] + match[2].upper()
 
 
 def _joined(match: re.Match[str]) -> str:

@@ -49,10 +49,8 @@ LEANING = (
     r"\b"
     r"|(?:fits|matches|explains it)\s(?:the \w+ )?best\b)"
 )
-WRONG = (
-    r"(?:(?:is|was|are|would be|seems|can be|could be|must be|looks)\s(?:therefore\s|thus\s|also\s|clearly\s)?)(?:in"
-    r"correct|wrong|false|unlikely|excluded|ruled out|rejected|eliminated|crossed off|out)\b"
-)
+BE = r"(?:is|was|are|would be|seems|can be|could be|must be|looks)\s(?:therefore\s|thus\s|also\s|clearly\s)?"
+WRONG = rf"{BE}(?:incorrect|wrong|false|excluded|ruled out|rejected|eliminated|crossed off|out)\b"
 
 
 def rule(body: str, **how: object) -> Rule:
@@ -82,6 +80,7 @@ RULES = (
     rule(rf"{{S}}{{F}}{{o}}\s?,?\s{LEANING}(?!\s(?:answer|option|choice))", rank=LEANS),
     rule(rf"{{S}}{{F}}{{o}}\s?,?\s{LEANING}\s(?:answer|option|choice)"),
     rule(rf"{{S}}{{F}}{{o}}\s{WRONG}", denies=True),
+    rule(rf"{{S}}{{F}}{{o}}\s{BE}(?:unlikely|less likely)\b", rank=LEANS, denies=True),
     # Chinese, and the sentence of other languages
     rule(r"最终(?:的)?(?:答案|选择)(?:应该|应)?[是为选]?{F}{O}", rank=FINAL),
     rule(r"(?:答案|正确的?(?:选项|一项|诊断)|诊断)】?(?:应该|应当|应|就|可能)?[是为选]?(?P<neg>不是|不可能是)?{F}{O}"),
