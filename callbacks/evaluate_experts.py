@@ -39,6 +39,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
+from evaluation import answers
 from evaluation.baselines import FILE as TRAINING_ANSWERS
 from evaluation.baselines import answer_counts, lines_below
 from evaluation.predictions import Prediction, by_variant
@@ -290,7 +291,7 @@ class EvaluateExperts(ExperimentCallback):
         """A cell's predictions with the hashes of what was asked, which follow from its name; errors of `read_cell`."""
         prompts = self.prompts(cell.specialty, cell.guideline)
         items = read_cell(cell, self.questions(cell), self.config.samples)
-        return [replace(item, prompt_sha256=prompts[item.question_id]) for item in items]
+        return [replace(item, prompt_sha256=prompts[item.question_id], score_version=answers.VERSION) for item in items]
 
     def compute(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells, in worker processes, each on a GPU, if the experiment has several."""
