@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from datamodules.batch import LETTERS, BadExampleError, Example
 from datamodules.modalities import modality_name
-from datamodules.options import chosen, lettered
+from datamodules.options import agreed, chosen, lettered
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
@@ -61,10 +61,9 @@ class R1Json(ReleasedSet):
             question, options = record.text("question"), lettered(record.get("options"))
         else:
             question, options = stem_and_options(record.text("problem"))
-        answer = chosen(letter_of(record.text("solution")), options)
-        stated = record.text("answer", default=answer)
-        if stated not in (answer, *LETTERS):
-            raise BadExampleError(f"the solution's option is {shortened(answer)} but the answer is {shortened(stated)}")
+        letter = letter_of(record.text("solution"))
+        stated = record.text("answer", default="")
+        answer = agreed("answer", stated, chosen(letter, options), options, f"solution {letter!r}")
         return Example(
             patient_id=names[0],
             images=tuple(map(self.file, names)),
