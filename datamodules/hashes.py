@@ -1,4 +1,4 @@
-"""What tells one set of questions, one way of asking and one picture from another, and what is known of its pictures."""
+"""What tells one set of questions, one way of asking and one picture from another; which pictures are bad."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def inside_root(path: Path, root: Path, allowed: Sequence[str | Path] = ()) -> N
         target = os.path.realpath(link)
         folder = target if os.path.isdir(target) else os.path.dirname(target)
         raise BadExampleError(
-            f"{path}: the symbolic link {link} leads out of the root {root}, to {target!r}; to allow it, name the folder: "
+            f"{path}: the symbolic link {link} leads out of the root {root}, to {target!r}; to allow it, name it: "
             f"allowed_roots: [{folder!r}]"
         )
     raise BadExampleError(f"{path}: lies outside the data set's root {root}; absolute paths and '..' are refused")

@@ -92,7 +92,7 @@ class ReleasedSet(RowSet):
 
 
 def split_files(root: Path, names: Iterable[str], folders: Sequence[str] = ("", "data")) -> list[Path]:
-    """The files of a split in the first folder that has any: `test.jsonl`, `.json`, `.csv`, `.tsv`, or shards of Parquet.
+    """The files of a split in the first folder that has any: `test.jsonl`, .json, .csv, .tsv, or shards of Parquet.
 
     Shards that are missing among the others are among them, to be told.
 

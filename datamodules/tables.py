@@ -43,8 +43,8 @@ def table_rows(text: str, name: str, encoding: Encoding = "utf-8", damaged: bool
         below = sum(1 for _ in records(lines, end, delimiter, len(columns)))
         yield Fault(name, 0, f"line {start + 1}: {problem}", below, unread=True)
         return
-    for row, (begin, end, fields) in enumerate(records(lines, end, delimiter, len(columns)), 1):
-        strange = foreign("".join(lines[begin:end]), encoding) if damaged else ""
+    for row, (begin, behind, fields) in enumerate(records(lines, end, delimiter, len(columns)), 1):
+        strange = foreign("".join(lines[begin:behind]), encoding) if damaged else ""
         if strange:
             yield Fault(name, row, f"line {begin + 1}: {strange}")
         elif isinstance(fields, str):

@@ -38,8 +38,8 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     """Check every set, and that no training split holds a question or picture of any set's test split.
 
     Pictures are compared by their pixels, whatever their files are called; those that are drawn or stand in a row, and
-    files beyond `MAX_PICTURES`, by where they come from. `python -m datamodules.check` looks at all of them. Sets with a
-    `memory` are not looked at again, in whatever process, while rows, settings, picture files and code stay the same.
+    files beyond `MAX_PICTURES`, by where they come from. `python -m datamodules.check` looks at all of them. Sets with
+    a `memory` are not looked at again, in whatever process, while rows, settings, picture files and code stay the same.
 
     Args:
         sets: specialty -> set.

@@ -178,7 +178,7 @@ def test_a_link_that_leads_out_of_the_root_is_refused(tmp_path):
     module = read(MedXpertQA, root=str(tmp_path / "elsewhere"))
     (tmp_path / "elsewhere" / "MM").mkdir(parents=True)
     (tmp_path / "elsewhere" / "MM" / "test.jsonl").symlink_to(tmp_path / "set" / "MM" / "test.jsonl")
-    with pytest.raises(BadExampleError, match="the symbolic link .*test.jsonl leads out of the root"):
+    with pytest.raises(BadExampleError, match=r"the symbolic link .*test\.jsonl leads out of the root"):
         module.setup()
 
 
