@@ -144,6 +144,8 @@ def damaged_json(draw: random.Random, form: str, rows: list[dict[str, str]]) -> 
         text = json.dumps(row, ensure_ascii=draw.random() < 0.5, indent=1 if form == "pretty" else None)
         if number in hit:
             kind = draw.choice(OF_JSON)
+            if kind == "no_object" and number - 1 in hit:  # behind a torn entry it cannot be told from its end
+                kind = "twice"
             text = spoilt_object(draw, kind, text)
             damages.append((number, kind))
         texts.append(text)
