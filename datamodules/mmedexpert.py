@@ -33,6 +33,7 @@ from typing_extensions import override
 from datamodules.base import SPLITS
 from datamodules.batch import BadExampleError, Example
 from datamodules.options import chosen, lettered
+from datamodules.places import files_below
 from datamodules.released import ReleasedSet
 from datamodules.row_set import BY_PATIENT
 from datamodules.rows import Fault, Record, shortened
@@ -67,7 +68,7 @@ class MMedExpert(ReleasedSet):
 
     @override
     def files(self) -> Mapping[str, Sequence[Path]]:
-        return {"train": sorted(self.root.rglob("*.jsonl"))}
+        return {"train": files_below(self.root, "**/*.jsonl", self.config.allowed_roots)}
 
     @override
     def records(self) -> Iterator[tuple[str, Record | Fault]]:

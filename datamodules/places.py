@@ -114,11 +114,31 @@ def plain_file(base: str, name: str) -> bool | None:
     return True if stat.S_ISREG(mode) else None
 
 
-def folders_behind_links(root: Path) -> list[Path]:
-    """The links to folders below a root; what searches the root does not go into them."""
+def files_below(root: Path, pattern: str, allowed: Sequence[str | Path] = ()) -> list[Path]:
+    """The files below a root, also in folders that links lead to, which `Path.glob` passes over.
+
+    Args:
+        root: of the data set.
+        pattern: as of `Path.glob`.
+        allowed: as of `inside_root`; of a link to elsewhere the files are listed, to be refused by name.
+    """
+    found, seen, folders = [], set(), [root]
+    while folders:
+        folder = folders.pop()
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        found += folder.glob(pattern)
+        entered = any(Path(real).is_relative_to(os.path.realpath(one)) for one in (root, *allowed))
+        folders += links_to_folders(folder) if entered else []
+    return sorted(set(found))
+
+
+def links_to_folders(folder: Path) -> list[Path]:
+    """The links to folders below a folder."""
     return sorted(
         Path(place) / name
-        for place, folders, _ in os.walk(root)
-        for name in folders
+        for place, names, _ in os.walk(folder)
+        for name in names
         if os.path.islink(os.path.join(place, name))
     )

@@ -13,6 +13,7 @@ from typing_extensions import override
 from datamodules.batch import LETTERS, BadExampleError, Example
 from datamodules.modalities import modality_name
 from datamodules.options import agreed, chosen, lettered
+from datamodules.places import files_below
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
@@ -47,7 +48,7 @@ class R1Json(ReleasedSet):
     @override
     def files(self) -> Mapping[str, Sequence[Path]]:
         found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
-        for path in sorted(self.root.glob(self.config.files)):
+        for path in files_below(self.root, self.config.files, self.config.allowed_roots):
             if path.suffix in (".json", ".jsonl"):
                 found[split_of(path.relative_to(self.root))].append(path)
         return found

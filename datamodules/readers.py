@@ -35,6 +35,7 @@ def read_rows(path: Path, root: Path, encoding: Encoding = "utf-8") -> Iterator[
     try:
         if found := irregular(path):
             raise OSError(f"is {found}, expected a regular file")
+        path.stat()  # a file that is not there is told before a package that is not there
         row = None
         for row in rows_of(path, name, encoding):
             yield row

@@ -1,13 +1,18 @@
 """Reference: folders made here with links, pipes and loops in them. Run: pytest tests/datamodules/test_places.py."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
+from datamodules import embedded
 from datamodules.batch import BadExampleError, PictureError, load_image
 from datamodules.check.__main__ import main
+from datamodules.mmedexpert import MMedExpert
 from datamodules.places import find_picture
 from datamodules.pmc_vqa import PMCVQA
+from datamodules.readers import read_rows
+from datamodules.released import split_files
 from tests.datamodules import released_shapes as made
 
 
@@ -91,3 +96,61 @@ def test_a_device_is_refused_where_it_is_allowed(tmp_path):
         find_picture(tmp_path, ("",), "x.png", ["/dev"])
     with pytest.raises(PictureError, match="is a device"):
         load_image(tmp_path / "x.png")
+
+
+def test_rows_in_a_linked_folder_are_read_or_told_and_never_passed_over(tmp_path):
+    made.mmedexpert(tmp_path / "set")
+    rows = [made.mmedexpert_row(i, images=[]) for i in range(100, 120)]
+    made.write_lines(tmp_path / "elsewhere" / "deep" / "more.jsonl", rows)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "linked").symlink_to(tmp_path / "elsewhere")
+
+    def scan(**options):
+        return MMedExpert(MMedExpert.Config(root=str(tmp_path / "set"), **options), specialty="s").scan
+
+    (fault,) = scan().faults
+    assert (fault.file, fault.unread) == ("linked/deep/more.jsonl", True)
+    assert "the symbolic link" in fault.reason
+    allowed = scan(allowed_roots=(str(tmp_path / "elsewhere"),))
+    assert allowed.all_rows.read == allowed.all_rows.rows == 2 * made.TRIALS + 20
+
+
+def test_parquet_counts_the_rows_of_a_group_that_cannot_be_read(tmp_path, monkeypatch):
+    class Group:
+        def __init__(self, *numbers):
+            self.num_rows, self.numbers = len(numbers), numbers
+
+        def to_pylist(self):
+            return [{"id": number} for number in self.numbers]
+
+    class ParquetFile:  # what the reader asks of the package, which is not needed here
+        groups = (Group(1, 2), Group(3, 4, 5), Group(6))
+        num_row_groups = 3
+        schema_arrow = SimpleNamespace(names=["id"])
+        metadata = SimpleNamespace(row_group=groups.__getitem__, num_rows=6)
+
+        def __init__(self, path):
+            assert path.name == "rows.parquet"
+
+        def read_row_group(self, group):
+            if group == 1:
+                raise OSError("corrupt snappy data")
+            return self.groups[group]
+
+    monkeypatch.setattr(embedded, "parquet_reader", lambda: SimpleNamespace(ParquetFile=ParquetFile))
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    found = list(read_rows(tmp_path / "rows.parquet", tmp_path))
+    assert [row.row for row in found] == [1, 2, 3, 6]
+    assert (found[2].rows, found[2].unread) == (3, True)
+    monkeypatch.setattr(ParquetFile, "schema_arrow", SimpleNamespace(names=["id", "id"]))
+    (fault,) = read_rows(tmp_path / "rows.parquet", tmp_path)
+    assert (fault.rows, fault.unread) == (6, True)
+
+
+def test_a_shard_that_is_missing_is_told(tmp_path):
+    for number in (0, 2):
+        (tmp_path / f"train-0000{number}-of-00003.parquet").write_bytes(b"")
+    assert [path.name for path in split_files(tmp_path, ["train"])][2:] == ["train-00001-of-00003.parquet"]
+    (fault,) = read_rows(split_files(tmp_path, ["train"])[2], tmp_path)
+    assert fault.unread
+    assert "train-00001-of-00003.parquet" in str(fault)
