@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from datamodules.batch import Example
+from datamodules.json_rows import load_json
 from datamodules.prompts import VERSION
-from datamodules.readers import load_json
 
 Fault = Literal[
     "",  # usable

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from datamodules.regular import irregular
+
 LETTERS = "ABCDEFGHIJ"
 
 MAX_PIXELS = 64_000_000
@@ -138,6 +140,10 @@ def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image
     if not isinstance(source, Path):
         return as_rgb(source if isinstance(source, Image.Image) else source(), "picture in memory", max_pixels)
     try:
+        if found := irregular(source):
+            raise PictureError(
+                "broken" if source.exists() else "missing", f"{source}: is {found}, expected a file of a picture"
+            )
         with Image.open(source) as image:
             return as_rgb(image, str(source), max_pixels)
     except FileNotFoundError as error:

@@ -22,6 +22,9 @@ from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
 
+MEMORY = ".checked"
+"""Folder below `runs_dir` that keeps what was found out about the data."""
+
 
 @dataclass
 class ExperimentContext(Lineage):
@@ -39,7 +42,9 @@ class ExperimentContext(Lineage):
         if specialty not in self._data:
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
-            self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
+            data = build(merged, specialty=specialty, seed=self.experiment.seed)
+            data.memory = Path(self.experiment.runs_dir) / MEMORY
+            self._data[specialty] = data
         return self._data[specialty]
 
     def without_data(self) -> ExperimentContext:
