@@ -43,6 +43,7 @@ from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
 from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
+from lightning_modules.parts import GuidelineNames
 from lightning_modules.rewards.guidelines import load_guidelines
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class EvaluateExperts(ExperimentCallback):
         """Limit of an answer in tokens, of two turns of the first; at least 1."""
         answer_tokens: int = 64
         """Limit of the second of two turns in tokens; at least 1."""
-        guidelines: tuple[str, ...] = (NEUTRAL,)
+        guidelines: GuidelineNames = (NEUTRAL,)
         """Names or paths of guidelines: each question is asked under each of them alone; several also vote."""
         samples: int = 1
         """k, answers drawn per question and guideline; at least 1, and above 1 only with a temperature."""

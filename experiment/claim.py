@@ -10,8 +10,7 @@ from typing import Any
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
-from configs.resolve import completed
-from configs.show import both_values, changed_settings
+from configs.show import both_values, changed_settings, completed
 from experiment.continuation import continuation
 from experiment.lineage import Lineage, steps_of, trained_steps
 

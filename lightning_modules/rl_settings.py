@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from configs.schema import Slot
 from datamodules.prompts import NEUTRAL
+from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.engines.engine import Engine
+from lightning_modules.losses.kl import KLPenalty
+from lightning_modules.losses.loss import PolicyLoss
+from lightning_modules.parts import GuidelineNames
+from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.stage import Stage
+from lightning_modules.transfer.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class RLSettings(Stage.Config):
     """Peak of the schedule, above 0."""
     warmup: float = 2.0
     """Linear warm-up: below 1 a share of the steps, else steps."""
-    guidelines: tuple[str, ...] = (NEUTRAL,)
+    guidelines: GuidelineNames = (NEUTRAL,)
     """Guideline names, or paths of guideline files; `neutral` is the prompt without an instruction."""
     rollouts_per_guideline: int = 8
     """g, rollouts of a question under each of `guidelines`; at least 1."""
@@ -60,22 +68,30 @@ class RLSettings(Stage.Config):
     lora_seed: int = 1
     """Seed of the adapter's A."""
 
-    advantage: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"})
+    advantage: Annotated[dict[str, Any], Slot(Advantage)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"}
+    )
     """How good a rollout was beside its siblings: a class of `lightning_modules.advantages`, or your own."""
-    loss: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"})
+    loss: Annotated[dict[str, Any], Slot(PolicyLoss)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"}
+    )
     """Policy loss per token: a class of `lightning_modules.losses`."""
-    kl: dict[str, Any] | None = field(default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"})
+    kl: Annotated[dict[str, Any], Slot(KLPenalty)] | None = field(
+        default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"}
+    )
     """Distance to the reference, in the loss or in the reward; null leaves it and the reference pass out."""
-    rewards: tuple[dict[str, Any], ...] = field(
+    rewards: tuple[Annotated[dict[str, Any], Slot(RewardTerm)], ...] = field(
         default_factory=lambda: (
             {"class_path": "lightning_modules.rewards.correct.Correct"},
             {"class_path": "lightning_modules.rewards.format.Format"},
         )
     )
     """Reward terms, each with a `weight`; a term of your own is one class with one method."""
-    transfer: dict[str, Any] | None = None
+    transfer: Annotated[dict[str, Any], Slot(Transfer)] | None = None
     """What guided rollouts do to the neutral prompt: a class of `lightning_modules.transfer`; null for nothing."""
-    engine: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"})
+    engine: Annotated[dict[str, Any], Slot(Engine)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"}
+    )
     """What writes the rollouts: a class of `lightning_modules.engines`."""
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from datamodules.loading import Feed
 from datamodules.prompts import NEUTRAL
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.imitation import Lesson, validation_loss
+from lightning_modules.parts import GuidelineNames
 from lightning_modules.stage import Stage, StageContext
 
 
@@ -29,7 +30,7 @@ class SFTLoRA(Stage):
     class Config(Stage.Config):
         """Hyper-parameters of DSA."""
 
-        guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
+        guidelines: GuidelineNames = ("differential", "intuitive", "analytical", "bayesian")
         """Guidelines whose traces are learnt; names, or paths of guideline files."""
         lora_rank: int = 16
         """r, at least 1."""

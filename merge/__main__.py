@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the recipe")
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="check the sources and tell what it needs")
         if name == "report":
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "adopt":
             return adopted(options.adapter, options.config, options.out)
-        recipe = load_recipe(options.config)
+        recipe = load_recipe(options.config, options.overrides)
         if options.command == "verify":
             return verify(recipe)
         if options.command == "auto":

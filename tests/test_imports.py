@@ -17,14 +17,14 @@ EVERYWHERE = ("guards",)
 
 ALLOWED = {
     "guards": (),
-    "configs": ("lightning_modules.rewards.guidelines",),
+    "configs": (),
     "datamodules": (),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient",),
     "evaluation/lenient.py": (),
     "artifacts": (),
-    "merge": ("artifacts",),
+    "merge": ("artifacts", "configs"),  # a recipe is read by the one loader
     "lightning_modules": (
         "datamodules.batch",
         "datamodules.loading",
