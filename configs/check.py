@@ -49,6 +49,15 @@ def marked(hint: Any, mark: type) -> Any:
     return next((m for m in getattr(hint, "__metadata__", ()) if isinstance(m, mark)), None)
 
 
+def chosen(choices: Sequence[Any], value: Any) -> Any:
+    """The member of a union that a value is to be checked against; None where it is of none of them."""
+    fitting = [choice for choice in choices if kind_of(choice) is None and fits(value, bare(choice))]
+    alike = [choice for choice in choices if kind_of(choice) is type(value)]
+    slots = [choice for choice in choices if marked(choice, Slot)]  # whose own message says more
+    found = sorted(fitting, key=lambda choice: bare(choice) is not type(value)) or alike or slots
+    return found[0] if found else None
+
+
 def expected(hint: Any) -> str:
     """A type in words.
 
@@ -167,19 +176,19 @@ class Checker:
         if get_origin(hint) is Annotated:
             value = self.value(bare(hint), value, key)
             return BAD if value is BAD or self.marks(hint, value, key) else value
-        choices = members(hint)
-        if len(choices) > 1:
-            fitting = [choice for choice in choices if kind_of(choice) is None and fits(value, bare(choice))]
-            inner = [choice for choice in choices if kind_of(choice) is type(value)]
-            slots = [choice for choice in choices if marked(choice, Slot)]
-            choices = sorted(fitting, key=lambda choice: bare(choice) is not type(value)) or inner or slots
-            return self.value(choices[0], value, key) if choices else self.refuse(hint, value, key)
-        if hint is Any or kind_of(hint) is not type(value):
-            if hint is Any:
-                return self.free(value, key)
-            if kind_of(hint) or not fits(value, hint):
-                return self.refuse(hint, value, key)
-            return float(value) if hint is float else value
+        if len(members(hint)) > 1:
+            choice = chosen(members(hint), value)
+            return self.refuse(hint, value, key) if choice is None else self.value(choice, value, key)
+        if hint is Any:
+            return self.free(value, key)
+        if kind_of(hint) is type(value):
+            return self.entries(hint, value, key)
+        if kind_of(hint) or not fits(value, hint):
+            return self.refuse(hint, value, key)
+        return float(value) if hint is float else value
+
+    def entries(self, hint: Any, value: Any, key: str) -> Any:
+        """Check a mapping or a list, and all that is in it."""
         if dataclasses.is_dataclass(hint):
             return self.fields(hint, value, key)
         inner = [item for item in get_args(hint) if item is not Ellipsis] or [Any]

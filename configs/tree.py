@@ -198,7 +198,7 @@ def merge_trees(below: Tree, above: Tree) -> Tree:
         children.pop("init_args", None)
     for key, child in above.children.items():
         children[key] = merge_trees(children[key], child) if key in children else child
-    return Branch(children, above.place)
+    return Branch(children, below.place if above.place.startswith(COMMAND_LINE) else above.place)
 
 
 def plain(tree: Tree | None) -> Any:
