@@ -1,6 +1,6 @@
 """From a dotted path to what it names: only in this project's packages and in those that a configuration trusts.
 
-Reading a configuration imports nothing else, and decides so before it imports anything. While torch is not loaded yet,
+Reading a configuration imports nothing else, and decides so before it imports anything. While torch and the like are not loaded yet,
 the project's own modules are imported with stand-ins for the libraries that take long, so that their real `Config`
 dataclasses and base classes tell what is wrong within a second; those modules are then put aside.
 """
@@ -29,6 +29,8 @@ LIGHT = ("configs", "guards")
 SLOW = {"torch", "lightning", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors", "torchmetrics"} | {
     *("tensorboard", "matplotlib", "accelerate", "gguf")
 }
+SLOWEST = {"torch", "lightning", "transformers"}
+"""Where these are there already, nothing is won by stand-ins."""
 ASIDE: dict[str, ModuleType] = {}
 """Modules that hold stand-ins, while they are not in use."""
 
@@ -104,10 +106,10 @@ def swap() -> None:
 
 @contextmanager
 def world_of(dotted: str) -> Iterator[None]:
-    """The modules by which a dotted path is looked at: stand-ins for our own code while torch is not loaded."""
+    """The modules by which a dotted path is looked at: stand-ins for our own code while what is slow is not loaded."""
     inside = FINDER in sys.meta_path
     real = ASIDE if inside else sys.modules
-    wanted = dotted.partition(".")[0] in OWN and "torch" not in real
+    wanted = dotted.partition(".")[0] in OWN and not SLOWEST <= set(real)
     if wanted == inside:
         yield
         return

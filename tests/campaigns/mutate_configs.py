@@ -105,6 +105,8 @@ KEYS = (
     ),
 )
 """What stands in place of a key."""
+ADDRESSES = ("=", "a" * 500, "model", "data", "sft_dsa:seed", "\x1b[2J:a", "--seed", "a..b", "é")
+"""What stands in place of an override's key."""
 RAW = (
     "\t",
     "\x00",

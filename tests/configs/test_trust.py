@@ -1,4 +1,7 @@
-"""Reference: Python's own record of what is imported and run (audit events). Run: pytest tests/configs/test_trust.py."""
+"""Reference: Python's record of what is imported and run (audit events).
+
+Run: pytest tests/configs/test_trust.py.
+"""
 
 import importlib
 import json
