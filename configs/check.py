@@ -16,6 +16,7 @@ from configs.classes import RefusedError, named, similar, world_of
 from configs.problems import Report, did_you_mean, unknown_key
 from configs.schema import Checked, Function, Slot
 from guards.printable import printable, shown
+from guards.ranges import rules, rules_of
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 KEYS = ("class_path", "init_args")
@@ -135,7 +136,9 @@ class Checker:
             if name not in known:
                 self.report(below(key, name), value, *unknown_key(name, list(known), owner))
                 continue
-            value = self.value(hints[name], on_default(value, known[name]), below(key, name))
+            inherited = [rule for rule in rules_of(config)[name] if rule not in rules(hints[name])]
+            hint = Annotated[(hints[name], *inherited)] if inherited else hints[name]
+            value = self.value(hint, on_default(value, known[name]), below(key, name))
             if value is not BAD:
                 good[name] = value
         for name in [name for name in required if name not in given]:

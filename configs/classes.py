@@ -1,8 +1,8 @@
 """From a dotted path to what it names: only in this project's packages and in those that a configuration trusts.
 
-Reading a configuration imports nothing else, and decides so before it imports anything. While torch and the like are not loaded yet,
-the project's own modules are imported with stand-ins for the libraries that take long, so that their real `Config`
-dataclasses and base classes tell what is wrong within a second; those modules are then put aside.
+Reading a configuration imports nothing else, and decides so before it imports anything. While torch and the like are
+not loaded yet, the project's own modules are imported with stand-ins for the libraries that take long, so that their
+real `Config` dataclasses and base classes tell what is wrong within a second; those modules are then put aside.
 """
 
 from __future__ import annotations

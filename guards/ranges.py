@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,19 @@ class Matches:
         return f"{name} must be {self.words}, got {written(value)}"
 
 
+@dataclass(frozen=True)
+class OneOf:
+    """A value that a `Literal` lists."""
+
+    choices: tuple[Any, ...]
+
+    def fault(self, name: str, value: Any) -> str:
+        """What is wrong with a value; empty where it is one of them."""
+        if value in self.choices:
+            return ""
+        return f"{name} must be one of {', '.join(map(str, self.choices))}; got {written(repr(value))}"
+
+
 def at_least(low: float, *, finite: bool = True) -> Range:
     """`low` and more."""
     return Range(low, finite=finite)
@@ -103,16 +116,19 @@ def rules(annotation: Any) -> Iterator[Any]:
         inner, *extras = get_args(annotation)
         yield from (extra for extra in extras if hasattr(extra, "fault"))
         yield from rules(inner)
-    elif type(None) in get_args(annotation):
+    elif get_origin(annotation) is Literal:
+        yield OneOf(get_args(annotation))
+    elif type(None) in get_args(annotation) and not any(get_origin(m) is Literal for m in get_args(annotation)):
         for member in get_args(annotation):
             yield from rules(member)
 
 
 @cache
 def rules_of(config: type) -> dict[str, Sequence[Any]]:
-    """Field -> its ranges."""
-    hints = get_type_hints(config, include_extras=True)
-    return {field.name: tuple(rules(hints[field.name])) for field in fields(config)}
+    """Field -> its ranges, those of the classes that it inherits from included: a new default keeps the range."""
+    hints = [get_type_hints(base, include_extras=True) for base in config.__mro__ if is_dataclass(base)]
+    found = {field.name: [rule for some in hints for rule in rules(some.get(field.name))] for field in fields(config)}
+    return {name: tuple(dict.fromkeys(some)) for name, some in found.items()}
 
 
 class Ranged:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 
@@ -21,13 +21,14 @@ class Options(Ranged):
     scale: Annotated[float, FINITE] = 1.0
     cap: Annotated[int, at_least(1)] | None = None
     name: Annotated[str, Matches("[a-z]+", "lower-case letters")] = "a"
+    kind: Literal["k1", "k2"] = "k1"
 
 
 @dataclass(frozen=True)
 class Below(Options):
-    """Inherits ranges, and gives a default anew with the range it has."""
+    """Inherits ranges, and gives a default anew, which keeps the range."""
 
-    rate: Annotated[float, above(0)] = 0.5
+    rate: float = 0.5
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ class Below(Options):
         ({"betas": (0.9, 1.0)}, r"betas must lie in \[0, 1\), got \[0.9, 1.0\]"),
         ({"scale": -math.inf}, "scale must be finite, got -inf"),
         ({"cap": 0}, "cap must be at least 1, got 0"),
+        ({"kind": "k3"}, "kind must be one of k1, k2; got 'k3'"),
         ({"name": "a/b"}, "name must be lower-case letters, got a/b"),
         ({"count": -(10**5000)}, "count must be at least 2, got a number of very many digits"),
         ({"count": 0, "share": 2.0}, r"count must be at least 2, got 0; share must lie in \[0, 1\), got 2.0"),
