@@ -368,9 +368,9 @@ def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> B
         problems: takes what is wrong.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise OSError(f"larger than {MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         problems.append(Problem(spelled(path), "", None, f"cannot be read: {error}"))
         return None

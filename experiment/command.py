@@ -19,6 +19,7 @@ from experiment.dry_run import dry_run_report
 from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
+from guards.printable import printable_lines
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
@@ -54,7 +55,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
         raise
     except EXPECTED as error:
         notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        print(f"{name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        print(printable_lines(f"{name}: {type(error).__name__}: {error}{notes}"), file=sys.stderr)
         leave_the_others()
         return 1
     except BaseException:

@@ -37,6 +37,18 @@ def printable(text: object, limit: int = 200) -> str:
     return f"{line[:head]}…{line[len(line) - (limit - head - 1) :]}"
 
 
+def printable_lines(text: object, limit: int = 800, most: int = 40) -> str:
+    r"""A text of several lines, each of them printable; what lies beyond `most` lines is left out.
+
+    Examples:
+        >>> printable_lines("a\nb\x1b[2J")
+        'a\nb\\x1b[2J'
+    """
+    lines = str(text).split("\n")
+    left_out = [f"and {len(lines) - most} more lines"] if len(lines) > most else []
+    return "\n".join([*(printable(line, limit) for line in lines[:most]), *left_out])
+
+
 def shown(value: Any, limit: int = 80) -> str:
     """A value as it is written in code, short and safe to print.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from artifacts.adoption import adopt
 from artifacts.durable import write_text
+from guards.printable import printable_lines
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
 from merge.live import Live
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
         return report(recipe, options.json) if options.command == "report" else run(recipe, model)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
 
 
