@@ -9,42 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 from configs.build import construct
 from configs.check import Checker, as_plain
+from configs.files import CONFIGS, choices, find, read_file, ring, with_choice
 from configs.problems import ConfigError, Problem, Report, did_you_mean
 from configs.schema import Experiment
 from configs.show import flattened
 from configs.trainer import check_trainer
-from configs.tree import (
-    COMMAND_LINE,
-    MAX_BYTES,
-    Branch,
-    Leaf,
-    TreeReader,
-    interpolated,
-    merge_trees,
-    place_of,
-    plain,
-    read_overrides,
-)
-from guards.printable import shown
+from configs.tree import COMMAND_LINE, Branch, Leaf, interpolated, merge_trees, place_of, plain, read_overrides
 
-CONFIGS = Path(__file__).resolve().parent
 SECTIONS = ("specialties", "data", "callbacks", "trainer", "fit")
 """Keys under which nothing (`callbacks:`) counts as no entries."""
-OWN = ("name", "description")
-"""Keys that a file does not hand down through `extends`."""
-GROUPS = {"model": ("model",), "data": ("specialties", "data")}
-"""Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
-the experiment says there."""
+__all__ = ["CONFIGS", "Loaded", "find", "load", "read", "trusted", "with_data"]
 HANDED_ON = (
     *("seed", "runs_dir", "workers", "threads", "budget", "feature_cache", "trust"),
     *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")),
 )
 """Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
+ENOUGH = 500
+"""Problems that are kept; nobody reads more."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +219,7 @@ def reporter(tree: Branch, problems: list[Problem]) -> Report:
             if origin_of(".".join(parts[:4]), tree) is None and origin_of(".".join(["data", parts[3]]), tree):
                 key, written, message = shared + key[len(written) :], shared, f"{message} (for specialty {parts[1]})"
         problem = Problem(place_of(tree, written), key, value, message, suggestion)
-        if problem not in problems:
+        if len(problems) < ENOUGH and problem not in problems:
             problems.append(problem)
 
     return note
@@ -254,17 +242,11 @@ def origins(whole: Mapping[str, Any], tree: Branch) -> dict[str, str]:
         parts = key.split(".")
         start = 2 if parts[0] in ("specialties", "callbacks") else 1 if parts[0] in ("model", "module") else 0
         inside = start and len(parts) > start
-        owner = at(whole, parts[:start])["class_path"].rpartition(".")[2] if inside else "Experiment"
+        component = reduce(getitem, parts[:start], whole)
+        owner = component["class_path"].rpartition(".")[2] if inside else "Experiment"
         shared = origin_of(".".join(["data", *parts[3:]]), tree) if parts[0] == "specialties" and parts[3:] else None
         found[key] = origin_of(key, tree) or shared or f"default of {owner}"
     return found
-
-
-def at(values: Any, parts: Sequence[str]) -> Any:
-    """The value at a path of keys."""
-    for part in parts:
-        values = values[part]
-    return values
 
 
 def addressee(argument: str) -> str:
@@ -297,44 +279,6 @@ def handed_on(overrides: Sequence[str]) -> list[str]:
     return [given for given in overrides if addressee(given) or given.partition("=")[0].strip() in HANDED_ON]
 
 
-def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The files that overrides choose per group, and the other overrides.
-
-    Examples:
-        >>> choices(["data=real", "data.root=films", "model={class_path: a.B}"])
-        ({'data': 'real'}, ['data.root=films', 'model={class_path: a.B}'])
-    """
-    chosen: dict[str, str] = {}
-    others = []
-    for argument in overrides:
-        key, _, text = argument.partition("=")
-        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in GROUPS else None
-        if isinstance(value, str) and value:
-            chosen[key.strip()] = value
-        else:
-            others.append(argument)
-    return chosen, others
-
-
-def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
-    """An experiment's tree with the sections of a group taken from one file, and from it alone."""
-    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
-    path = next((place.resolve() for place in places if is_file(place)), None)
-    if path is None:
-        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path"
-        problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
-    layer = read_file(path, (), problems) if path else None
-    if layer is None:
-        return below
-    taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
-    if not taken:
-        message = f"{spelled(path)} says nothing about {' or '.join(GROUPS[group])}"
-        problems.append(Problem(COMMAND_LINE, group, name, message))
-    kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
-    return Branch({**kept, **taken}, below.place)
-
-
 def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branch, problems: list[Problem]) -> None:
     """Note required experiments whose weights belong to another kind of model."""
     for parent in required:
@@ -357,85 +301,3 @@ def load_required(
         if isinstance(name, str):
             found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, reading))
     return tuple(loaded for loaded in found if loaded is not None)
-
-
-def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
-    """A file laid over the files that it extends, left to right.
-
-    Args:
-        path: an existing file.
-        chain: the files that extend this one, outermost first.
-        problems: takes what is wrong.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(spelled(path), "", None, f"cannot be read: {error}"))
-        return None
-    tree = TreeReader(spelled(path), problems).read(text)
-    if tree is None:
-        return None
-    if not isinstance(tree, Branch):
-        problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
-        return None
-    below = Branch({}, tree.place)
-    extends = tree.children.get("extends")
-    for name in parents(extends, problems):
-        parent = find(name, path.parent, extends.place, "extends", problems)
-        if parent is not None and parent in (*chain, path):
-            message = f"files extend each other: {ring((*chain, path), parent)}"
-            problems.append(Problem(extends.place, "extends", name, message))
-        elif parent is not None:
-            layer = read_file(parent, (*chain, path), problems) or below
-            below = merge_trees(below, Branch({k: v for k, v in layer.children.items() if k not in OWN}, layer.place))
-    return merge_trees(below, Branch({k: v for k, v in tree.children.items() if k != "extends"}, tree.place))
-
-
-def parents(extends: Leaf | Branch | None, problems: list[Problem]) -> list[str]:
-    """The file names under `extends`: one, or a list."""
-    names = plain(extends)
-    names = [names] if isinstance(names, str) else [] if names is None else names
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        return names
-    message = f"expected a file name or a list of them, got {shown(names)}"
-    problems.append(Problem(extends.place, "extends", names, message))
-    return []
-
-
-def find(name: str, folder: Path, asked_by: str, key: str, problems: list[Problem]) -> Path | None:
-    """A file by name: in a folder, then in `configs/`, with or without `.yaml`."""
-    places = [folder / name, CONFIGS / name]
-    for place in places:
-        for candidate in (place, place.with_name(f"{place.name}.yaml")) if place.name else ():
-            if is_file(candidate):
-                return candidate.resolve()
-    folders = dict.fromkeys(place.parent for place in places)
-    found = [file for parent in folders if parent.is_dir() for file in sorted(parent.glob("*.yaml"))]
-    files = [name for file in found for name in (file.name, file.stem)]
-    looked = ", ".join(spelled(place) for place in dict.fromkeys(places))
-    message = f"no such file: {name!r} (looked for {looked})"
-    problems.append(Problem(asked_by, key, name, message, did_you_mean(Path(name).name, files)))
-    return None
-
-
-def is_file(path: Path) -> bool:
-    """Whether a path leads to a file; one that no file can have leads to none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def spelled(path: Path) -> str:
-    """The path as the user would type it: relative to the working folder where it lies below it."""
-    try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except (ValueError, OSError):
-        return str(path)
-
-
-def ring(chain: tuple[Path, ...], path: Path) -> str:
-    """A cycle of files in words."""
-    return " -> ".join(spelled(file) for file in [*chain[chain.index(path) :], path])
