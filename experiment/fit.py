@@ -8,16 +8,14 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
-from torch.utils.tensorboard.summary import hparams
 
 from artifacts.checkpoints import Checkpoints
 from artifacts.durable import named, write_text
@@ -25,7 +23,6 @@ from artifacts.folders import locked, write_failure
 from artifacts.interrupts import Waiting, deferred
 from artifacts.ranks import is_first, wait_for_first
 from callbacks.best_weights import BestWeights
-from callbacks.board_files import set_aside
 from callbacks.last_validation import LastValidation
 from callbacks.own_signals import OwnSignals
 from callbacks.phase_times import PhaseTimes
@@ -36,6 +33,7 @@ from datamodules.base import VQADataModule
 from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.continuation import continuations
+from experiment.curves import tensorboard
 from experiment.provenance import provenance
 from experiment.question_choice import chosen_questions
 from experiment.reading import TOKENIZER, reading_of
@@ -91,11 +89,11 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
     quiet_lightning()
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    with deferred() as waiting:
+    curves = tensorboard(context, specialty, stage, resumed_step(run.checkpoint, steps))
+    with deferred() as waiting, closing(curves):
         best, last = best_checkpoint(experiment.fit, data, run.checkpoint.parent), LastValidation()
         callbacks = callbacks_of(context, specialty, waiting, [last] if best is None else [last, best])
-        logger = tensorboard(context, specialty, stage, resumed_step(run.checkpoint, steps))
-        trainer = trainer_of(context, logger=logger, callbacks=callbacks)
+        trainer = trainer_of(context, logger=curves, callbacks=callbacks)
         if resume is None:
             trainer.validate(stage, datamodule=data, verbose=False)  # what the run starts from
         trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -231,30 +229,6 @@ def kept_weights(stage: Stage, best: BestWeights | None, metrics: Mapping[str, A
     return Kept("best", found["batches_done"], found["validation"], {})
 
 
-def tensorboard(
-    context: ExperimentContext, specialty: str, stage: L.LightningModule, resumed: int | None
-) -> TensorBoardLogger:
-    """The run's logger; settings and the names of the metrics to compare go into the HParams table.
-
-    Args:
-        context: of the experiment.
-        specialty: the run.
-        stage: knows its metrics.
-        resumed: step from which on the run logs anew; what an interrupted run logged there is withdrawn. None starts
-            afresh.
-    """
-    name, folder = context.experiment.name, context.experiment.runs_dir
-    if resumed is None and is_first():
-        set_aside(context.folder.run(specialty).path)  # of a run that was killed before its first checkpoint
-    # A board that is being looked at forgets what it read of files that are gone only if it is told the step.
-    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, purge_step=resumed or 0)
-    if resumed is None and is_first():
-        names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
-        for summary in hparams(flat(context.resolved), names):
-            logger.experiment.file_writer.add_summary(summary)
-    return logger
-
-
 def progress(name: str) -> L.Callback:
     """A bar for a person, lines for a log."""
     return StepBar(refresh_rate=5) if sys.stderr.isatty() else PlainProgress(name)
@@ -270,10 +244,3 @@ def quiet_lightning() -> None:
         ".*overridden `transfer_batch_to_device`.*",
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys for the HParams table; lists become text."""
-    if isinstance(tree, dict):
-        return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: tree if isinstance(tree, int | float | str | bool) else str(tree)}

@@ -64,7 +64,7 @@ BAD = {
     "no patient": (partial(edit, line=3, column="patient_id", value=""), ["a03-q", "patient_id"]),
     "empty specialty": (keep_no_rows, ["alpha", "split is empty"]),
     "no such folder": (shutil.rmtree, ["questions.csv"]),
-    "a link out of the root": (leave_the_root_by_a_link, ["a03.png", "outside the data set's root"]),
+    "a link out of the root": (leave_the_root_by_a_link, ["a03.png", "leads out of the root", "allowed_roots"]),
     "dots out of the root": (leave_the_root_by_dots, ["outside.png", "outside the data set's root"]),
 }
 

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 import train
+from artifacts.manifest import beside, entry_of, read_manifest
 from datamodules import embedded
 from datamodules.batch import load_image
 from datamodules.hashes import data_sha256
@@ -33,8 +34,8 @@ def test_a_cell_that_was_cut_off_is_refused_and_computed_again_once_it_is_gone(l
         cell.write_text(cut(whole), "utf-8")
         assert made.run("gba") == 1
         said = capsys.readouterr().err
-        assert f"{cell}: holds" in said
-        assert "delete it" in said
+        assert f"{cell}: is damaged" in said
+        assert f"delete {cell}" in said
         assert (made.runs / "gba/evaluation/predictions.jsonl").read_bytes() == answers
     cell.unlink()
     assert made.run("gba") == 0
@@ -48,6 +49,8 @@ def test_tags_are_those_that_the_questions_have_now(lineage, tmp_path):
     for cell in (made.runs / "gba/evaluation/cells").glob("*.jsonl"):
         rows = [json.loads(line) for line in cell.read_text("utf-8").splitlines()]
         cell.write_text("".join(json.dumps(row | {"tags": {"modality": "unknown"}}) + "\n" for row in rows), "utf-8")
+        content = read_manifest(beside(cell))
+        beside(cell).write_text(json.dumps(content | {"files": {cell.name: entry_of(cell)}}))
     (made.runs / "gba/evaluation/predictions.jsonl").unlink()
     assert made.run("gba") == 0
     assert (made.runs / "gba/evaluation/predictions.jsonl").read_bytes() == answers
@@ -67,6 +70,8 @@ def test_pictures_that_stand_in_the_rows_count_by_their_bytes(tmp_path, monkeypa
 
         def __init__(self, path):
             self.rows = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+            self.schema_arrow = SimpleNamespace(names=[*self.rows[0]])
+            self.metadata = SimpleNamespace(row_group=lambda group: SimpleNamespace(num_rows=len(self.rows)))
 
         def read_row_group(self, group, columns=None):
             rows = [row | {"image_1": {"bytes": png(row["image_1"])}} for row in self.rows]
@@ -94,6 +99,7 @@ def examine(machine, name, guideline, *overrides):
     data.write_text(yaml.safe_dump({"specialties": {"beta": content["specialties"]["beta"]}, "data": content["data"]}))
     model = machine.files / "base.yaml"
     arguments = [f"model={model}", f"requires=[{model}]", f"data={data}", f"runs_dir={machine.runs}", "workers=1"]
+    arguments.append("trust=[made_bars]")
     options = ["n=2", "max_new_tokens=4", f"guidelines=[{guideline}]"]
     arguments += [f"name={name}", *(f"callbacks.evaluate.init_args.{option}" for option in options), *overrides]
     assert train.main(["--config", "evaluate.yaml", *arguments]) == 0

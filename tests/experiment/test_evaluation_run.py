@@ -55,6 +55,7 @@ def evaluate(machine, *overrides, data="medxpertqa"):
     """`train.py --config evaluate.yaml` on the machine's small model; returns the exit code."""
     model = machine.files / "base.yaml"
     arguments = [f"model={model}", f"requires=[{model}]", f"data={data}", f"runs_dir={machine.runs}", "workers=1"]
+    arguments.append("trust=[made_bars]")
     return train.main(["--config", "evaluate.yaml", *arguments, *overrides])
 
 
@@ -281,7 +282,7 @@ def test_open_questions_run_through(lineage, tmp_path, capsys):
     assert all(item.options for item in ways["shuffle=1"])
     assert len(ways["wording=1"]) == len(ways["image=blank"]) == 12
     text = (folder / "evaluation/report.md").read_text()
-    assert "| slake | 12 | - | has questions without options |" in text
+    assert "| slake | 12 | - |  |  |  | has questions without options |" in text
     assert "## By answer_type" in text
     assert rescore([str(folder), "--check"]) == 0
 
@@ -317,7 +318,7 @@ def test_only_takes_columns_away_and_they_come_back(lineage, tmp_path):
 def test_a_dry_run_says_what_would_be_examined(lineage, medxpertqa, capsys):
     model = lineage.files / "base.yaml"
     arguments = [f"model={model}", f"requires=[{model}]", "data=medxpertqa", f"data.root={medxpertqa}", "--dry-run"]
-    overrides = [f"runs_dir={lineage.runs}", f"adapters=[{lineage.runs}/gba/alpha]"]
+    overrides = [f"runs_dir={lineage.runs}", f"adapters=[{lineage.runs}/gba/alpha]", "trust=[made_bars]"]
     assert train.main(["--config", "evaluate.yaml", *arguments, *overrides]) == 0
     told = capsys.readouterr().out
     assert "evaluate: examines base, gba/alpha on medxpertqa" in told

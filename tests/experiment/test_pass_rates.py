@@ -39,7 +39,7 @@ def test_rates_are_shares_of_right_samples_and_measured_once(tiny_policy, mixed_
     content = json.loads(file.read_text())
     content["rates"].pop("q0")
     file.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="rates of other questions"):
+    with pytest.raises(ValueError, match="is damaged"):
         pass_rates(held, mixed_examples, decoding, {"base": "b"}, [tmp_path / "a"])
 
 
