@@ -83,6 +83,7 @@ def _live(words: Sequence[str], folder: Path, path: Path, prepare: Callable[[], 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.environ["GIT_DIR"] = os.devnull  # whoever edits the checkout meanwhile shall not change what is compared
     sys.argv = list(words)
     try:
         prepare()
