@@ -18,11 +18,13 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = {"train.py": "train", "merge": "merge.__main__", "curation": "curation.__main__"}
+PROGRAMS = {"train.py": "train", "merge": "merge.__main__", "curation": "curation.__main__",
+            "datamodules.check": "datamodules.check.__main__", "settings": "tests.campaigns.settings_of"}  # fmt: skip
 """What is run -> the module whose `main` takes the arguments."""
 
 PACKAGES = ("answering", "artifacts", "callbacks", "configs", "curation", "datamodules", "evaluation", "experiment",
             "lightning_modules", "merge")  # fmt: skip
+FURTHER = ("train", "matplotlib.backends.backend_agg", "tests.campaigns.nano")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Ended:
     """How a command ended."""
 
     code: int
-    """Its exit code; below 0 the signal that ended it; None is never given."""
+    """Its exit code; below 0 the signal that ended it."""
     output: str
     """Both streams, in the order of writing."""
     seconds: float
@@ -38,11 +40,11 @@ class Ended:
     """It had to be ended, because its time was up."""
 
 
-def preload() -> None:
-    """Import all that the programs import, and start no thread."""
-    for path in sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+def preload(packages: Sequence[str] = PACKAGES, further: Sequence[str] = FURTHER) -> None:
+    """Import what the programs import, and start no thread."""
+    for path in sorted(path.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")):
         import_module(".".join(path.with_suffix("").parts).removesuffix(".__init__"))
-    for name in ("train", "matplotlib.backends.backend_agg", "tests.campaigns.nano"):
+    for name in further:
         import_module(name)
 
 
@@ -104,7 +106,13 @@ def _live(words: Sequence[str], folder: Path, path: Path, prepare: Callable[[], 
 
 
 def finished(
-    child: int, path: Path, *, patience: float, at: float | None = None, number: int = signal.SIGKILL
+    child: int,
+    path: Path,
+    *,
+    patience: float,
+    at: float | None = None,
+    number: int = 9,
+    progress: Callable[[], None] = lambda: None,
 ) -> Ended:
     """Wait for a command.
 
@@ -114,8 +122,9 @@ def finished(
         patience: seconds after which it counts as hung, and is killed with all that it started.
         at: seconds after which it is sent a signal.
         number: of that signal; SIGKILL if not given.
+        progress: called every ten seconds.
     """
-    begun, hung = time.monotonic(), False
+    begun, hung, told = time.monotonic(), False, 0.0
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -127,6 +136,9 @@ def finished(
         if now > patience:
             hung = True
             os.killpg(child, signal.SIGKILL)
+        if now - told > 10:
+            told = now
+            progress()
         time.sleep(0.005)
     code = os.waitstatus_to_exitcode(status)
     return Ended(code, path.read_text("utf-8", errors="replace"), time.monotonic() - begun, hung)

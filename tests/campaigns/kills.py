@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tests.campaigns import forked
 from tests.campaigns.leavings import differences, torn
-from tests.campaigns.scenes import SCENES, Stage
+from tests.campaigns.scenes import FOUNDATION, SCENES, Scenery
 from tests.campaigns.strikes import Strike
-from tests.campaigns.tally import Tally, arguments, numbered
+from tests.campaigns.tally import Tally, arguments, last_line, numbered
 
 SIGNALS = {signal.SIGKILL: 6, signal.SIGTERM: 2, signal.SIGINT: 2}
 MOST_STRIKES = 3
@@ -34,7 +34,7 @@ TRACEBACK = "Traceback (most recent call last)"
 class Case:
     """One scene with its strikes, all drawn from one seed."""
 
-    def __init__(self, stage: Stage, seed: int, scene: str = "") -> None:
+    def __init__(self, stage: Scenery, seed: int, scene: str = "") -> None:
         """Draw the scene, if none is given."""
         self.stage, self.seed, self.draw = stage, seed, random.Random(seed)
         drawn = self.draw.choices(list(SCENES), [one.weight for one in SCENES.values()])[0]
@@ -141,22 +141,17 @@ def environment(pid: int) -> bytes:
         return b""
 
 
-def last_line(output: str) -> str:
-    """The last line that says something."""
-    return next((line.strip()[:300] for line in reversed(output.splitlines()) if line.strip()), "no output")
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run the campaign; 1 if anything was found that must not be."""
     options = arguments(__doc__, 200, words, scene="play this one only")
-    tally = Tally("kills", "kills", f"python -m tests.campaigns.kills --count {options.count} --seed {options.seed}")
     os.environ["OMP_NUM_THREADS"] = "1"
     forked.preload()
     work = Path(tempfile.mkdtemp(prefix="kills-")).resolve()  # no TemporaryDirectory: forked children would clear it
     try:
-        stage = Stage(work)
-        stage.found()
-        for seed in numbered(options.count, options.minutes, options.seed, tally):
+        stage = Scenery(work)
+        stage.found(*FOUNDATION)
+        tally = Tally("kills", "kills", options)
+        for seed in numbered(options, tally):
             case = Case(stage, seed, options.scene)
             found = case.play()
             tally.add(case.name, seed, found, cases=case.strikes)

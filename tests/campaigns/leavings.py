@@ -56,30 +56,34 @@ def points(folder: Path) -> Counter[tuple[str, int, str]]:
     return found
 
 
-def _without(keys: tuple[str, ...], content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _without(keys, value) for key, value in content.items() if key not in keys}
-    return [_without(keys, value) for value in content] if isinstance(content, list) else content
+def _without(keys: tuple[str, ...], path: Path) -> dict[str, str]:
+    found = leaves(json.loads(path.read_text("utf-8")))
+    return {place: value for place, value in found if not set(place.split("/")) & set(keys)}
 
 
 def _shape(text: str) -> Any:
     return sorted(json.loads(text))
 
 
-def _checkpoint(path: Path) -> str:
+def _checkpoint(path: Path) -> dict[str, str]:
     content = torch.load(path, weights_only=True)
     content["loops"].pop("validate_loop", None)  # Lightning counts the process's own validations
-    return repr(told(content))
+    return dict(leaves(content))
 
 
-def told(content: Any) -> Any:
-    """A checkpoint's content with hashes in place of tensors."""
+def leaves(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Place -> value of everything in nested data, with hashes in place of tensors."""
     if isinstance(content, torch.Tensor):
         raw = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-        return str(content.dtype), tuple(content.shape), hashlib.sha256(raw).hexdigest()
-    if isinstance(content, dict):
-        return {key: told(value) for key, value in content.items()}
-    return [told(value) for value in content] if isinstance(content, list | tuple) else content
+        yield place, f"{content.dtype} {tuple(content.shape)} {hashlib.sha256(raw).hexdigest()[:16]}"
+    elif isinstance(content, dict) and content:
+        for key, value in content.items():
+            yield from leaves(value, f"{place}/{key}")
+    elif isinstance(content, list | tuple) and content:
+        for index, value in enumerate(content):
+            yield from leaves(value, f"{place}/{index}")
+    else:
+        yield place, repr(content)
 
 
 def known(checkpoint: Path) -> bool:
@@ -105,7 +109,7 @@ def comparable(name: str) -> Callable[[Path], Any]:
     if last.endswith(".ckpt.json"):
         return lambda path: known(path.with_suffix(""))
     if last in MAY_DIFFER:
-        return lambda path: json.dumps(_without(MAY_DIFFER[last], json.loads(path.read_text("utf-8"))))
+        return lambda path: _without(MAY_DIFFER[last], path)
     return Path.read_bytes
 
 
@@ -125,8 +129,9 @@ def differences(reference: Path, found: Path) -> Iterator[tuple[str, str]]:
     for name in sorted(expected.keys() & there.keys()):
         read = comparable(name)
         try:
-            if read(expected[name]) != read(there[name]):
-                yield "different", f"{name} differs"
+            one, other = read(expected[name]), read(there[name])
+            if one != other:
+                yield "different", f"{name} differs{where(one, other)}"
         except ValueError as error:
             yield "torn", f"{name}: {error}"
     for board in sorted(boards):
@@ -136,6 +141,14 @@ def differences(reference: Path, found: Path) -> Iterator[tuple[str, str]]:
             yield "silent losses", f"{board}: {sum(lost.values())} points are missing, such as {sorted(lost)[0]}"
         if more:
             yield "different", f"{board}: {sum(more.values())} points too many, such as {sorted(more)[0]}"
+
+
+def where(one: Any, other: Any) -> str:
+    """The first places in which two readings differ, if they have places."""
+    if not isinstance(one, dict):
+        return ""
+    places = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return "".join(f"; {key}: {one.get(key)} became {other.get(key)}" for key in places[:3])
 
 
 def torn(folder: Path) -> Iterator[tuple[str, str]]:

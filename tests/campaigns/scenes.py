@@ -57,7 +57,7 @@ SCENES = {
 FOUNDATION = (trained("dsa"), trained("agent"))
 
 
-class Stage:
+class Scenery:
     """Where scenes are played: one folder for all, so that paths which are written down are the same."""
 
     def __init__(self, work: Path) -> None:
@@ -67,15 +67,15 @@ class Stage:
         self.touches: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
 
-    def found(self) -> None:
-        """Lay the foundation.
+    def found(self, *commands: tuple[str, ...]) -> None:
+        """Lay the foundation that further commands build upon.
 
         Raises:
             RuntimeError: a command fails although nobody disturbs it.
         """
         self.here.mkdir(parents=True)
         nano.write(self.here)
-        for words in FOUNDATION:
+        for words in commands:
             self.must(words)
         shutil.copytree(self.runs, self.work / "foundation")
 

@@ -46,14 +46,16 @@ class Tally:
     """Of the campaign: its section, and its line."""
     unit: str
     """What is counted, such as kills."""
-    command: str = ""
-    """That repeats the campaign."""
+    options: argparse.Namespace
+    """As `arguments` gives them."""
     cases: Counter[str] = field(default_factory=Counter)
     bad: Counter[tuple[str, str]] = field(default_factory=Counter)
     seeds: list[int] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Sentences for the page, below the table."""
+    begun: float = field(default_factory=time.monotonic)
+    told: float = 0.0
 
     def add(self, kind: str, seed: int, found: Iterable[tuple[str, str]] = (), *, cases: int = 1) -> None:
         """Count a case.
@@ -73,6 +75,16 @@ class Tally:
             line = f"seed {seed} ({kind}): {column}: {text}"
             self.findings.append(line)
             print(f"\n{line}", file=sys.stderr, flush=True)
+
+    def tell(self, done: int, options: argparse.Namespace, *, last: bool = False) -> None:
+        """One line of progress, at most every ten seconds: over itself on a terminal, below the last one in a log."""
+        seconds = time.monotonic() - self.begun
+        if not done or (seconds - self.told < 10 and not last):
+            return
+        self.told = seconds
+        left = max(0.0, min(seconds / done * (options.count - done), 60 * options.minutes - seconds))
+        line = f"{done} of {options.count}, {len(self.findings)} findings, {seconds:.0f} s, about {left:.0f} s left"
+        print(f"{self.name}: {line}", end="\r" if os.isatty(2) else "\n", file=sys.stderr, flush=True)
 
     @property
     def rows(self) -> list[list[str]]:
@@ -102,7 +114,11 @@ class Tally:
     def section(self) -> str:
         """What the page says of this campaign; no dates, so that the same counts are the same text."""
         seeds = f"seeds {min(self.seeds)} to {max(self.seeds)}" if self.seeds else "no case"
-        parts = [f"`{self.command}`, {seeds}, commit {commit()}.", self.table(), *self.notes]
+        parts = [
+            f"`python -m tests.campaigns.{self.name} --count {self.options.count}`, {seeds}, commit {commit()}.",
+            self.table(),
+            *self.notes,
+        ]
         return "\n\n".join(filter(None, parts))
 
 
@@ -127,23 +143,15 @@ def write_section(page: Path, name: str, text: str) -> None:
     page.write_text(after if found else f"{before.rstrip()}\n\n## {name.capitalize()}\n\n{section}\n", encoding="utf-8")
 
 
-def numbered(count: int, minutes: float, first: int, tally: Tally) -> Iterator[int]:
+def numbered(options: argparse.Namespace, tally: Tally) -> Iterator[int]:
     """Seeds, one per case, with a line that tells how far it is and how long it will take."""
-    begun = told = time.monotonic()
-    for index in range(count):
-        yield first + index
-        now = time.monotonic()
-        if now - begun > 60 * minutes:
+    for index in range(options.count):
+        yield options.seed + index
+        tally.tell(index + 1, options, last=index + 1 == options.count)
+        if time.monotonic() - tally.begun > 60 * options.minutes:
             break
-        if now - told > 10 or index + 1 == count:
-            told = now
-            tell(tally, index + 1, count, now - begun, minutes)
 
 
-def tell(tally: Tally, done: int, count: int, seconds: float, minutes: float) -> None:
-    """One line of progress: over itself on a terminal, below the last one in a log."""
-    left = min(seconds / done * (count - done), 60 * minutes - seconds)
-    line = (
-        f"{tally.name}: {done} of {count}, {len(tally.findings)} bad, {seconds:.0f} s, about {max(0, left):.0f} s left"
-    )
-    print(line, end="\r" if os.isatty(2) else "\n", file=sys.stderr, flush=True)
+def last_line(output: str) -> str:
+    """The last line that says something, shortened."""
+    return next((line.strip()[:300] for line in reversed(output.splitlines()) if line.strip()), "no output")
