@@ -39,9 +39,10 @@ BOUNDS = {"resident, KiB": 8.0, "objects": 0.5, "Python's bytes": 256.0}
 class Watch(L.Callback):
     """Writes a line of measures every few steps."""
 
-    def __init__(self, path: Path) -> None:
-        """Say where to."""
-        self.path, self.steps = path, 0
+    def __init__(self, path: Path, count: int) -> None:
+        """Say where to, and how many steps there will be."""
+        self.path, self.count, self.steps = path, count, 0
+        self.before: tracemalloc.Snapshot | None = None
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
@@ -49,6 +50,11 @@ class Watch(L.Callback):
         if self.steps % EVERY:
             return
         gc.collect()
+        if self.before is None and self.steps >= self.count // 4:
+            self.before = tracemalloc.take_snapshot()
+        elif self.before is not None and self.steps + EVERY > self.count:
+            grown = tracemalloc.take_snapshot().compare_to(self.before, "lineno")[:5]
+            self.path.with_suffix(".sites").write_text("\n".join(map(str, grown)), encoding="utf-8")
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         held = tracemalloc.get_traced_memory()[0]
         values = (pages * os.sysconf("SC_PAGE_SIZE") / 1024, len(gc.get_objects()), held)
@@ -96,14 +102,14 @@ def growths(rows: np.ndarray) -> list[Growth]:
     return found
 
 
-def watched(path: Path) -> None:
+def watched(path: Path, count: int) -> None:
     """Let every fit of this process be measured."""
     from experiment import fit
 
     callbacks_of = fit.callbacks_of
 
     def with_watch(*given: Any) -> list[L.Callback]:
-        return [*callbacks_of(*given), Watch(path)]
+        return [*callbacks_of(*given), Watch(path, count)]
 
     fit.callbacks_of = with_watch
     tracemalloc.start()
@@ -127,10 +133,12 @@ def main(words: Sequence[str] | None = None) -> int:
         run = trained("gba", "name=long", "only=[alpha]", "fit.checkpoint_every_steps=100", *settings)
         path = work / "measured"
         ended = forked.finished(
-            *forked.started(run, scenery.here, lambda: watched(path)),
+            *forked.started(run, scenery.here, lambda: watched(path, options.count)),
             patience=60 * min(options.minutes, 120),
             progress=lambda: tally.tell(counted(path), options),
         )
+        sites = path.with_suffix(".sites")
+        where = sites.read_text("utf-8") if sites.exists() else ""
         rows = (
             np.array([json.loads(line) for line in path.read_text().splitlines()])
             if path.exists()
@@ -147,7 +155,7 @@ def main(words: Sequence[str] | None = None) -> int:
     bad = [("different", f"memory grows: {growth}") for growth in found if growth.grows]
     tally.add("RL", options.seed, bad, cases=int(rows[-1, 0]))
     tally.notes.append("Growth per step: " + "; ".join(map(str, found)) + ".")
-    print(tally.notes[-1])
+    print(f"{tally.notes[-1]}\nWhat grew most among Python's bytes:\n{where}")
     return tally.end(options.write)
 
 
