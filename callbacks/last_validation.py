@@ -23,7 +23,9 @@ class LastValidation(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
-            self.metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+            # Those of an earlier validation are there only if this very process held it.
+            shown = trainer.callback_metrics.items()
+            self.metrics = {key: float(value) for key, value in shown if not key.startswith("val/")}
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from callbacks.last_validation import LastValidation
 from callbacks.resume_point import ResumePoint
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -67,6 +70,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2))
     assert cut.run(name, *settings) == 0
     assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
+    kept, again = (torch.load(r / "checkpoints/last.ckpt", weights_only=True)["callbacks"] for r in (run, other))
+    assert kept == again
     assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
     first, second = curves(run), curves(other)
     assert {tag for tag in first if tag.startswith("time/")} >= {
@@ -78,6 +83,13 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     assert cards(run) == cards(other)
     for points in curves(other).values():
         assert [step for step, _ in points] == sorted({step for step, _ in points})
+
+
+def test_the_last_metrics_do_not_depend_on_which_process_validated_before():
+    last, shown = LastValidation(), {"train/loss": torch.tensor(2.0), "val/loss": torch.tensor(3.0)}
+    for metrics in (shown, {"train/loss": shown["train/loss"]}):  # of one process, and of one that went on
+        last.on_train_batch_end(SimpleNamespace(global_step=3, max_steps=3, callback_metrics=metrics), None)
+        assert last.state_dict() == {"metrics": {"train/loss": 2.0}}
 
 
 @pytest.mark.parametrize("name", ["dsa", "gba"])
