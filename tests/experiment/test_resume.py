@@ -71,7 +71,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     assert cut.run(name, *settings) == 0
     assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     kept, again = (torch.load(r / "checkpoints/last.ckpt", weights_only=True)["callbacks"] for r in (run, other))
-    assert kept == again
+    assert {**kept, "PhaseTimes": None} == {**again, "PhaseTimes": None}  # seconds differ, and cards were drawn again
     assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
     first, second = curves(run), curves(other)
     assert {tag for tag in first if tag.startswith("time/")} >= {
