@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from datamodules.base import VQADataModule
-from datamodules.batch import Example, ImageSource
+from datamodules.batch import Example, ImageSource, file_of
 from datamodules.prompts import VERSION
+from datamodules.shown import READING
 
 _known: dict[bytes, str] = {}
 
@@ -44,10 +44,11 @@ def row_bytes(example: Example) -> bytes:
 
 def stamp(source: ImageSource) -> bytes:
     """What tells within a process that a picture is still the same, without reading it."""
-    if not isinstance(source, Path):
+    file = file_of(source)
+    if file is None:
         return picture_bytes(source)
-    found = source.stat()
-    return repr((str(source.resolve()), found.st_size, found.st_mtime_ns)).encode()
+    found = file.stat()
+    return repr((str(file.resolve()), found.st_size, found.st_mtime_ns, page_of(source))).encode()
 
 
 def prompt_sha256(example: Example, instruction: str) -> str:
@@ -62,5 +63,15 @@ def prompt_sha256(example: Example, instruction: str) -> str:
 
 
 def picture_bytes(source: ImageSource) -> bytes:
-    """What tells a picture from another: its file, or the hash that it carries; nothing where it is made on demand."""
-    return source.read_bytes() if isinstance(source, Path) else getattr(source, "sha256", "").encode()
+    """What tells a picture from another: its file, or the hash that it carries, and how it is read.
+
+    Nothing where it is made on demand.
+    """
+    file = file_of(source)
+    held = file.read_bytes() if file is not None else getattr(source, "sha256", "").encode()
+    return repr((READING, page_of(source))).encode() + held if held else b""
+
+
+def page_of(source: ImageSource) -> str:
+    """Which of several pages is shown."""
+    return getattr(source, "frames", "refuse")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import SPLITS, VQADataModule
-from datamodules.batch import BadExampleError, Example, ImageSource, PictureError, image_key, load_image
+from datamodules.batch import BadExampleError, Example, ImageSource, PictureError, file_of, image_key, load_image
 from datamodules.pictures import difference_hash, inside_root
 from datamodules.prompts import question_text
 from datamodules.released import ReleasedSet
@@ -180,29 +180,30 @@ def bad_rows(data: VQADataModule) -> Counter[str]:
 
 def source_key(source: ImageSource) -> Any:
     """Tells sources apart: a path by its name, what knows its bytes by them, anything else by identity."""
-    return str(source) if isinstance(source, Path) else getattr(source, "sha256", None) or id(source)
+    file = file_of(source)
+    return str(file) if file is not None else getattr(source, "sha256", None) or id(source)
 
 
 def look_at(examples: Sequence[Example], root: Path, limit: int | None, draw: bool, looks: bool) -> dict[Any, Picture]:
     """Every distinct picture of the examples, by `source_key`."""
     sources = {source_key(source): source for example in examples for source in example.images}
-    files = sorted((source, key) for key, source in sources.items() if isinstance(source, Path))
+    files = sorted(key for key, source in sources.items() if file_of(source) is not None)
     opened = len(files) if limit is None else limit
-    found = {key: look(path, root, number < opened, looks) for number, (path, key) in enumerate(files)}
+    found = {key: look(sources[key], root, number < opened, looks) for number, key in enumerate(files)}
     for key, source in sources.items():
-        if not isinstance(source, Path):
+        if key not in found:
             found[key] = look(source, root, draw, looks) if draw else Picture(str(key))
     return found
 
 
 def look(source: ImageSource, root: Path, opened: bool, looks: bool) -> Picture:
     """One picture; where it is not opened, only whether a file is there and lies below the root."""
-    key = str(source_key(source))
+    key, file = str(source_key(source)), file_of(source)
     try:
-        if isinstance(source, Path):
-            inside_root(source, root)
-            if not opened and not source.is_file():
-                raise PictureError("missing", f"{source}: no such image file")
+        if file is not None:
+            inside_root(file, root)
+            if not opened and not file.is_file():
+                raise PictureError("missing", f"{file}: no such image file")
         if not opened:
             return Picture(key)
         image = load_image(source)

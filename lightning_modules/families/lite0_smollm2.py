@@ -15,6 +15,7 @@ from torch.nn.utils import skip_init
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
+from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama
@@ -39,9 +40,25 @@ class PaddedSquare:
 
     def __call__(self, image: Image.Image) -> ImageInput:
         """Pixels are (3, S, S) uint8."""
+        self.tokens(*image.size)
         square = ImageOps.pad(image.convert("RGB"), (self.side, self.side), Image.Resampling.BICUBIC)
         pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.side, self.side, 3)
         return ImageInput(pixels.permute(2, 0, 1).contiguous(), self.n_tokens)
+
+    def tokens(self, width: int, height: int) -> int:
+        """The same of every picture; what would be thinner than a pixel in the square is refused."""
+        if max(width, height) > self.side * min(width, height):
+            raise PictureError(
+                "over_limits",
+                f"{width}x{height} pixels: less than one row of pixels is left of it in the {self.side}x{self.side} "
+                "square that the model takes; cut it, or set it on a background",
+            )
+        return self.n_tokens
+
+    @property
+    def most_tokens(self) -> int:
+        """As every picture."""
+        return self.n_tokens
 
 
 class Lite0SmolLM2(ChatMLFamily):

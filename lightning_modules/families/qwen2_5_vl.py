@@ -11,13 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from typing_extensions import override
 
+from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.packing import ATTENTION, Attention
 
 CONTROL_TOKENS = (START, END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+MOST_ASPECT = 200
+"""Longer side over shorter side, above which the released image processor refuses a picture."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,43 @@ class QwenPictures:
     """Patches of a picture that was resized to whole patches; see `VisionLanguageFamily.to_input`."""
 
     image_processor: Qwen2VLImageProcessorPil
-    merge: int
-    """Patches that become one token of the language model."""
 
     def __call__(self, image: Image.Image) -> ImageInput:
         """Pixels are (patches, values of one), and the grid is given."""
+        n_tokens = self.tokens(*image.size)
         out = self.image_processor(images=[image], return_tensors="pt")
-        grid = tuple(out["image_grid_thw"][0].tolist())
-        return ImageInput(out["pixel_values"], grid[0] * grid[1] * grid[2] // self.merge, grid)
+        return ImageInput(out["pixel_values"], n_tokens, tuple(out["image_grid_thw"][0].tolist()))
+
+    def tokens(self, width: int, height: int) -> int:
+        """One per square of `merge_size` x `merge_size` patches, after resizing."""
+        aspect = max(width, height) / min(width, height)
+        if aspect > MOST_ASPECT:
+            raise PictureError(
+                "over_limits",
+                f"{width}x{height} pixels: one side is {aspect:.0f} times the other, and the model's image processor "
+                f"takes at most {MOST_ASPECT}; cut it, or set it on a background",
+            )
+        resized = smart_resize(height, width, self._cell, *self._pixels)
+        return resized[0] * resized[1] // self._cell**2
+
+    @property
+    def most_tokens(self) -> int:
+        """Bound of `tokens`: of a strip one cell high at the largest area, or of a small picture that is enlarged."""
+        cell, (smallest, largest) = self._cell, self._pixels
+        strip = cell * (largest * MOST_ASPECT) ** 0.5
+        enlarged = (smallest * MOST_ASPECT) ** 0.5 + smallest**0.5 + cell
+        return int(max(largest, strip, smallest + cell * enlarged) // cell**2)
+
+    @property
+    def _cell(self) -> int:
+        """Side of what becomes one token, in pixels."""
+        return self.image_processor.patch_size * self.image_processor.merge_size
+
+    @property
+    def _pixels(self) -> tuple[int, int]:
+        """Least and largest area after resizing."""
+        size = self.image_processor.size
+        return size["shortest_edge"], size["longest_edge"]
 
 
 class Qwen2_5_VL(ChatMLFamily):
@@ -67,7 +101,7 @@ class Qwen2_5_VL(ChatMLFamily):
         super().__init__()
         self.config = config if config is not None else self.Config()
         self._build(weights)
-        self.to_input = QwenPictures(self.image_processor, self.model.config.vision_config.spatial_merge_size**2)
+        self.to_input = QwenPictures(self.image_processor)
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids("<|image_pad|>")
         self.vision_start_id, self.vision_end_id = ids("<|vision_start|>"), ids("<|vision_end|>")
