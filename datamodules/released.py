@@ -6,7 +6,7 @@ import sys
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,7 @@ from typing_extensions import override
 from datamodules.base import SPLITS, VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError, Example, ImageSource, load_image
 from datamodules.embedded import EmbeddedPicture, HubPicture, hub_rows
-from datamodules.pictures import find_picture, inside_root
+from datamodules.pictures import Paged, find_picture, inside_root
 from datamodules.readers import SUFFIXES, read_rows
 from datamodules.rows import Fault, Record
 
@@ -71,6 +71,8 @@ class ReleasedSet(VQADataModule):
         on_bad_row: Literal["fail", "skip"] = "fail"
         """Refuse a set with bad rows, or leave them out (also those whose picture is missing or does not open, for
         which every picture is decoded once) and say on stderr how many."""
+        frames: Literal["refuse", "first", "middle"] = "refuse"
+        """Files of several pages or frames: refuse them as bad rows, or show the first or the middle one."""
         shuffle_options: bool = False
         """Draw the order of the options per question; off, so that letters are those of the release."""
 
@@ -109,11 +111,14 @@ class ReleasedSet(VQADataModule):
             BadExampleError: the field is no name, or the name leads out of the root.
         """
         value = record.get(*names)
-        return value if isinstance(value, EmbeddedPicture | HubPicture) else self.file(record.text(*names))
+        if isinstance(value, EmbeddedPicture | HubPicture):
+            return replace(value, frames=self.config.frames)
+        return self.file(record.text(*names))
 
-    def file(self, name: str) -> Path:
+    def file(self, name: str) -> ImageSource:
         """A picture file below the root; errors as of `find_picture`."""
-        return find_picture(self.root, self.IMAGE_FOLDERS, name)
+        path = find_picture(self.root, self.IMAGE_FOLDERS, name)
+        return path if self.config.frames == "refuse" else Paged(path, self.config.frames)
 
     def records(self) -> Iterator[tuple[str, Record | Fault]]:
         """Every row with its split."""
@@ -171,7 +176,7 @@ class ReleasedSet(VQADataModule):
         """
         if isinstance(record, Fault):
             raise BadExampleError(record.reason)
-        example = self.example(record)
+        example = self.with_targets(self.example(record))
         if example.question_id in rows:
             file, row = places[example.question_id]
             raise BadExampleError(f"question_id {example.question_id!r} stands in {file}, row {row} already")
@@ -221,6 +226,18 @@ class ReleasedSet(VQADataModule):
             print(f"specialty {self.specialty!r}: LEFT OUT {len(faults)} of {total} rows:\n  {shown}", file=sys.stderr)
         for split, held in self.scan.examples.items():
             yield from ((split, example) for example in held)
+
+    @override
+    def leave_out(self, unfit: Mapping[str, str]) -> None:
+        faults = [Fault(*self.scan.places[name], reason) for name, reason in unfit.items()]
+        total, shown = len(self.scan.places), "\n  ".join(map(str, faults[:10]))
+        if self.config.on_bad_row == "fail":
+            raise BadExampleError(
+                f"specialty {self.specialty!r} (root={self.config.root!r}): the model cannot take {len(faults)} of "
+                f"{total} rows (on_bad_row: skip leaves them out):\n  {shown}"
+            )
+        left = f"LEFT OUT {len(faults)} of {total} rows that the model cannot take"
+        print(f"specialty {self.specialty!r}: {left}:\n  {shown}", file=sys.stderr)
 
     @override
     def expected_splits(self) -> Collection[str]:

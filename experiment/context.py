@@ -16,6 +16,7 @@ from configs.build import build
 from configs.schema import Component
 from datamodules.base import VQADataModule
 from experiment.lineage import Lineage
+from experiment.seeing import sight_of
 from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
@@ -38,6 +39,7 @@ class ExperimentContext(Lineage):
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
             self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
+            self._data[specialty].sight = sight_of(self)
         return self._data[specialty]
 
     def without_data(self) -> ExperimentContext:

@@ -15,6 +15,8 @@ OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem fo
 ALLOWED = {
     "configs": ("lightning_modules.rewards.guidelines",),
     "datamodules": (),
+    # What is imitated is read by the reader that will score it, and no other.
+    "datamodules/targets.py": ("datamodules", "evaluation"),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient",),
@@ -25,6 +27,7 @@ ALLOWED = {
         "datamodules.batch",
         "datamodules.loading",
         "datamodules.prompts",
+        "datamodules.sight",
         "evaluation.answers",
         "artifacts",
         "configs.build",

@@ -10,7 +10,12 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from typing_extensions import override
 
@@ -91,16 +96,17 @@ class Qwen2_5_VL(ChatMLFamily):
         system: str = "You are a helpful assistant."
         """System prompt; empty leaves the system turn out."""
 
-    def __init__(self, config: Config | None = None, *, weights: Path | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, weights: Path | None = None, outline: bool = False) -> None:
         """Load tokenizer, image processor and model.
 
         Args:
             config: see `Config`.
             weights: folder of a base that this code base trained; its parameters replace the loaded ones.
+            outline: leave the weights out, for who only writes prompts and preprocesses pictures.
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
-        self._build(weights)
+        self._build(weights, outline)
         self.to_input = QwenPictures(self.image_processor)
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids("<|image_pad|>")
@@ -109,16 +115,20 @@ class Qwen2_5_VL(ChatMLFamily):
         self.banned_token_ids = tuple(sorted(special - {self.eos_token_id}))
         self.hidden_size = self.model.config.text_config.hidden_size
         self.model.set_attn_implementation({"text_config": ATTENTION})
-        if weights is not None:
+        if weights is not None and not outline:
             self.load_weights(weights)
 
-    def _build(self, weights: Path | None) -> None:
+    def _build(self, weights: Path | None, outline: bool) -> None:
         """Set `tokenizer`, `image_processor` and `model`."""
         source = {"pretrained_model_name_or_path": self.config.path, "revision": self.config.revision}
         self.tokenizer = AutoTokenizer.from_pretrained(**source)
         self.image_processor = Qwen2VLImageProcessorPil(
             min_pixels=self.config.min_pixels, max_pixels=self.config.max_pixels
         )
+        if outline:
+            with torch.device("meta"):
+                self.model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(**source))
+            return
         self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             **source, dtype=getattr(torch, self.config.dtype), use_safetensors=True
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -57,14 +58,14 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
                 raise ValueError(f"hidden={self.hidden} must be a multiple of 16 * heads={self.heads}")
 
     @override
-    def _build(self, weights: Path | None) -> None:
+    def _build(self, weights: Path | None, outline: bool) -> None:
         config = self.config
         if weights is not None:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(weights)
         else:
-            self.tokenizer = train_tokenizer(corpus_of(config.corpus), config.vocab_size)
+            self.tokenizer = trained_tokenizer(config.corpus, config.vocab_size)
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=config.pixels, max_pixels=config.pixels)
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta" if outline else "cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.init_seed)
             self.model = Qwen2_5_VLForConditionalGeneration(tiny_config(config, self.tokenizer))
 
@@ -73,6 +74,12 @@ def corpus_of(dotted: str) -> Iterator[str]:
     """Call the corpus function at a dotted path."""
     module, _, name = dotted.rpartition(".")
     return getattr(importlib.import_module(module), name)()
+
+
+@lru_cache(maxsize=4)
+def trained_tokenizer(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a corpus function, trained once per process: an outline and its model share it."""
+    return train_tokenizer(corpus_of(corpus), vocab_size)
 
 
 def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
