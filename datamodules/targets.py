@@ -37,8 +37,8 @@ def thinking(example: Example, guideline: str) -> str:
         return text
     if tags == ONLY_THINKING and text.startswith(tags[0]) and text.rstrip().endswith(tags[1]):
         return thinking_of(text).strip()
-    content, fault = strict_block(text)
-    if content is None:
+    block, fault = strict_block(text)
+    if block is None:
         raise BadExampleError(
             f"reasoning.{guideline} holds the tags {' '.join(tags[:6])} ({fault}); expected plain text, or one whole "
             "<think>…</think><answer>…</answer>, of which the thinking is taken"
@@ -46,8 +46,8 @@ def thinking(example: Example, guideline: str) -> str:
     read = read_strictly(example, text)
     if not read.right:
         raise BadExampleError(
-            f"reasoning.{guideline} ends in <answer>{content[:80]}</answer>, read as {read.answered!r} ({read.reason}); the"
-            f" row's answer is {gold(example)}: one of them is wrong"
+            f"reasoning.{guideline} ends in <answer>{block[:80]}</answer>, read as {read.answered!r} ({read.reason}), "
+            f"where the row's answer is {gold(example)}: one of them is wrong"
         )
     return thinking_of(text).strip()
 

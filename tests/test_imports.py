@@ -17,6 +17,7 @@ ALLOWED = {
     "datamodules": (),
     # What is imitated is read by the reader that will score it, and no other.
     "datamodules/targets.py": ("datamodules", "evaluation"),
+    "datamodules/check/report.py": ("datamodules", "evaluation.detectable"),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient",),

@@ -14,11 +14,21 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import SPLITS, VQADataModule
-from datamodules.batch import BadExampleError, Example, ImageSource, PictureError, file_of, image_key, load_image
+from datamodules.batch import (
+    AnswerStyle,
+    BadExampleError,
+    Example,
+    ImageSource,
+    PictureError,
+    file_of,
+    image_key,
+    load_image,
+)
 from datamodules.pictures import difference_hash, inside_root
 from datamodules.prompts import question_text
 from datamodules.released import ReleasedSet
 from datamodules.rows import Fault
+from datamodules.sight import Sight
 
 TROUBLES = ("missing", "broken", "over_limits", "outside")
 MANY_VALUES = 40
@@ -70,6 +80,7 @@ class Audit:
         problems: what cannot be used.
         tolerated: whether the set's own settings leave bad rows out.
         notes: what a table of results should state about the set.
+        answer_with: what the answer block of its training targets holds.
     """
 
     name: str
@@ -78,6 +89,7 @@ class Audit:
     problems: Sequence[Fault]
     tolerated: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)
+    answer_with: AnswerStyle = "letter"
 
     @property
     def usable(self) -> bool:
@@ -105,6 +117,7 @@ def audit(
     as_used: bool = False,
     tokens: Callable[[Example], int] | None = None,
     max_tokens: int = 0,
+    sight: Sight | None = None,
 ) -> Audit:
     """Read a set and look at everything in it; nothing that is wrong with a row or a picture is raised.
 
@@ -116,6 +129,7 @@ def audit(
         as_used: take the splits as a run would get them, and let them raise; without it every bad row is listed.
         tokens: length of an example's prompt and longest trace; None counts no tokens.
         max_tokens: lengths above it are counted as cut off; 0 sets no limit.
+        sight: what the model can take; None asks no model.
     """
     examples, faults, places, notes = used(data) if as_used else read(data)
     pictures = look_at([e for held in examples.values() for e in held], data.root, limit, draw, looks)
@@ -128,11 +142,15 @@ def audit(
             items[split].append(Item(example, file, row, held))
             where = "" if row else f"{example.question_id}: "
             problems += [Fault(file, row, where + picture.reason) for picture in held if picture.trouble]
+    for split, held in examples.items() if sight is not None else ():
+        for name, reason in sight.unfit(split, held, data.config.answer_with).items():
+            file, row = places.get(name, (data.config.root or type(data).__name__, 0))
+            problems.append(Fault(file, row, reason if row else f"{name}: {reason}"))
     splits = {split: counts(held, tokens, max_tokens) for split, held in items.items()}
     for split, number in bad_rows(data).items():
         splits[split]["bad_rows"] = number
     tolerated = getattr(data.config, "on_bad_row", "fail") == "skip"
-    return Audit(data.specialty, items, splits, tuple(problems), tolerated, notes)
+    return Audit(data.specialty, items, splits, tuple(problems), tolerated, notes, data.config.answer_with)
 
 
 Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Mapping[str, tuple[str, int]], dict[str, Any]]

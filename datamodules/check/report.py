@@ -14,6 +14,7 @@ from datamodules.batch import BadExampleError, load_image
 from datamodules.check.audit import Audit, Item
 from datamodules.check.overlap import Overlap
 from datamodules.prompts import question_text
+from evaluation.detectable import DISAGREEMENT, smallest_difference, told
 
 SAMPLES = 6
 """Questions shown per split."""
@@ -96,6 +97,8 @@ def as_lines(audits: Sequence[Audit], found: Sequence[Overlap]) -> Iterable[str]
         for split, counts in one.splits.items():
             if counts["examples"] or counts["bad_rows"]:
                 yield f"  {split:5} {split_line(counts)}"
+                if split == "test":
+                    yield f"        {could_show(counts)}"
         for reason, number in one.notes.get("left_out", {}).items():
             yield f"  left out: {number} {reason}"
         consequence = "left out by on_bad_row: skip" if one.usable else "not usable"
@@ -112,6 +115,16 @@ def statement(notes: Mapping[str, Any]) -> str:
         return ""
     found, released = notes["found"].get("test", 0), notes["released"]
     return f" ({notes['subset']}, {found} of {released} released questions)" if released else f" ({notes['subset']})"
+
+
+def could_show(counts: Mapping[str, Any]) -> str:
+    """What a test split of so many patients can tell apart; questions about one patient count as one."""
+    patients = counts["patients"]
+    least = told(smallest_difference(patients))
+    return (
+        f"{patients} test patients: the smallest difference between two models that McNemar's exact test shows in 80 % "
+        f"of such sets: {least} (where {DISAGREEMENT:.0%} of their answers differ)"
+    )
 
 
 def split_line(counts: Mapping[str, Any]) -> str:
