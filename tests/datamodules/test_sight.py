@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from datamodules.batch import BadExampleError, Example, PictureError
+from datamodules.batch import BadExampleError, Example, PictureError, load_image
 from datamodules.check.__main__ import main as check
 from datamodules.loading import Demand
 from datamodules.mmedexpert import MMedExpert
@@ -153,3 +153,17 @@ def test_the_check_asks_the_model_of_a_configuration(tmp_path, capsys):
     assert "none, not even of 100 points" in told
     page = Image.open(tmp_path / "out" / "sheet.png")
     assert page.width == 1200
+
+
+@pytest.mark.parametrize(("frames", "shade"), [("first", 0), ("middle", 120)])
+def test_of_several_frames_the_setting_chooses(tmp_path, frames, shade):
+    rows(tmp_path, *[PLAIN] * 4)
+    first, *rest = (Image.new("L", (30, 30), 60 * number) for number in range(4))
+    first.save(tmp_path / "cine.tif", save_all=True, append_images=rest)
+    lines = (tmp_path / "rows.jsonl").read_text().replace("0.png", "cine.tif")
+    (tmp_path / "rows.jsonl").write_text(lines)
+    data = MMedExpert(MMedExpert.Config(root=str(tmp_path), val_fraction=0.0, frames=frames, on_bad_row="skip"))
+    assert load_image(data.splits["train"][0].images[0]).getpixel((9, 9)) == (shade,) * 3
+    refusing = MMedExpert(MMedExpert.Config(root=str(tmp_path), val_fraction=0.0, on_bad_row="skip"))
+    assert [fault.row for fault in refusing.scan.faults] == [1, 2, 3, 4]
+    assert all("holds 4 frames or pages" in fault.reason for fault in refusing.scan.faults)
