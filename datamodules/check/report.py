@@ -14,7 +14,7 @@ from datamodules.batch import BadExampleError, load_image
 from datamodules.check.audit import Audit, Item
 from datamodules.check.overlap import Overlap
 from datamodules.prompts import question_text
-from evaluation.detectable import DISAGREEMENT, smallest_difference, told
+from evaluation.detectable import DISAGREEMENT, smallest_told
 
 SAMPLES = 6
 """Questions shown per split."""
@@ -118,13 +118,10 @@ def statement(notes: Mapping[str, Any]) -> str:
 
 
 def could_show(counts: Mapping[str, Any]) -> str:
-    """What a test split of so many patients can tell apart; questions about one patient count as one."""
-    patients = counts["patients"]
-    least = told(smallest_difference(patients))
-    return (
-        f"{patients} test patients: the smallest difference between two models that McNemar's exact test shows in 80 % "
-        f"of such sets: {least} (where {DISAGREEMENT:.0%} of their answers differ)"
-    )
+    """The smallest difference between two models that a test split could show."""
+    points = smallest_told(counts["examples"], counts["patients"])
+    seen = f"smallest visible difference between two models, in points: {points}"
+    return f"{seen} (80 % power at 5 %, if {DISAGREEMENT:.0%} of the questions tell the two apart)"
 
 
 def split_line(counts: Mapping[str, Any]) -> str:
