@@ -14,7 +14,7 @@ from answering.countdown import Countdown
 from answering.decoding import Decoding
 from answering.held_prompts import HeldPrompts
 from answering.live_model import LiveModel
-from artifacts.durable import write_text
+from artifacts.manifest import get_text, put_text
 from datamodules.batch import Example
 from evaluation.predictions import Prediction
 from evaluation.scoring import score
@@ -62,9 +62,10 @@ def read_cell(cell: Cell, questions: Sequence[Example], samples: int) -> list[Pr
         samples: answers to each.
 
     Raises:
+        DamagedError: the file is not as it was written; names it.
         ValueError: a line is malformed, or these are not the answers to these questions; names the file.
     """
-    lines = cell.path.read_text("utf-8").split("\n")[:-1]  # splitlines() would cut at U+2028 too
+    lines = get_text(cell.path).split("\n")[:-1]  # splitlines() would cut at U+2028 too
     found = [Prediction.from_json(line, str(cell.path)) for line in lines]
     tags = {example.question_id: dict(example.tags) for example in questions}
     if Counter(item.question_id for item in found) != Counter(dict.fromkeys(tags, samples)):
@@ -111,7 +112,7 @@ class Examination:
         for done, cell in enumerate(todo, 1):
             with self.model.acting(cell.adapters) as policy:
                 text = "".join(self.pieces(policy, cell, progress))
-            write_text(cell.path, text)
+            put_text(cell.path, text)
             shutil.rmtree(pieces_folder(cell), ignore_errors=True)
             predictions = read_cell(cell, self.questions(cell), self.decoding.samples)
             told = "nothing asked"
@@ -134,9 +135,9 @@ class Examination:
             found = file.exists()
             if not found:
                 predictions = self.answers(policy, cell, part)
-                write_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
+                put_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
             progress.advance(len(part) * self.decoding.samples, found=found)
-            yield file.read_text("utf-8")
+            yield get_text(file)
 
     def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
         """Answers of the policy as it stands; the samples of a question are contiguous."""

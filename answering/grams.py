@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from answering.live_model import LiveModel
-from artifacts.adapter_files import adapter_sha256, open_adapter, read_manifest
+from artifacts.adapter_files import acting_sha256, open_adapter, read_manifest
 from datamodules.batch import BadExampleError, Example
 from datamodules.hashes import data_sha256
 from datamodules.prompts import VERSION
 from lightning_modules.policy import Policy
-from merge.grams import BUDGET_MIB, FILE, metadata_of, write_grams
+from merge.grams import BUDGET_MIB, FILE, made_before, write_grams
 from merge.peft_layout import task_vector_of
 
 ROWS_AT_ONCE = 24
@@ -50,6 +50,7 @@ def grams_file(
 
     Raises:
         BadExampleError: there is no training question.
+        DamagedError: the file that was made from the same things is not as it was written.
 
     Source: RegMean, arXiv:2212.09849.
     """
@@ -58,14 +59,14 @@ def grams_file(
     if not questions:
         raise BadExampleError(f"specialty {specialty!r}: no training question to collect Gram matrices on")
     made_from = {
-        "adapters": json.dumps([adapter_sha256(path) for path in adapters]),
+        "adapters": json.dumps([acting_sha256(path) for path in adapters]),
         "base": read_manifest(adapters[0])["base_fingerprint"],
         "data": data_sha256(data, "train"),
         "rows": str(len(questions)),
         "prompts": VERSION,
         "answer_with": data.config.answer_with,
     }
-    if metadata_of(folder / FILE) != made_from:
+    if not made_before(folder, made_from):
         with model.acting(adapters) as policy:
 
             def collect(names: Sequence[str]) -> dict[str, Tensor]:
@@ -94,6 +95,9 @@ def input_grams(
 
     Returns:
         Module -> (n, n) fp64.
+
+    Raises:
+        ValueError: a module reads nothing: the LM head.
     """
     modules = dict(policy.family.model.named_modules())
     sums: dict[str, Tensor] = {}
@@ -119,6 +123,11 @@ def input_grams(
     finally:
         for hook in hooks:
             hook.remove()
+    if silent := [name for name in names if not tokens[name]]:
+        raise ValueError(
+            f"{silent[0]} reads nothing of prompts and traces where Gram matrices are collected, which is before the "
+            "LM head; merge these experts by a method that needs none"
+        )
     return {name: sums[name].div_(tokens[name]) for name in names}
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from answering.context import AskingContext
-from artifacts.adapter_files import read_adapter, read_manifest, verified
+from artifacts.adapter_files import open_adapter, read_adapter, read_manifest
+from artifacts.adoption import Base, check_shapes
 from lightning_modules.policy import Policy
 
 
@@ -33,15 +34,20 @@ class LiveModel:
         """Of the base."""
         return self.context.policy()[1]
 
+    def base(self) -> Base:
+        """The bare base, for adapters that come from elsewhere."""
+        policy, fingerprint = self.context.policy()
+        return policy.base(fingerprint)
+
     def check(self, adapters: Iterable[Path]) -> None:
         """Refuse adapters that could not be attached, so that it is told before the first question.
 
         Raises:
-            AdapterError: an adapter is damaged, or of another base.
+            AdapterError: an adapter is damaged, of another base, or changes layers that the base has not.
         """
-        fingerprint = self.fingerprint
+        base = self.base()
         for path in dict.fromkeys(adapters):
-            verified(path, fingerprint)
+            check_shapes(open_adapter(path, base_fingerprint=base.fingerprint).shapes, base, str(path))
 
     @contextmanager
     def attached(self, adapters: Sequence[Path]) -> Iterator[Policy]:

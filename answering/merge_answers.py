@@ -17,6 +17,7 @@ from answering.grams import grams_file
 from answering.held_prompts import HeldPrompts
 from answering.live_model import LiveModel
 from artifacts.adapter_files import adapter_sha256
+from artifacts.adoption import Base
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256
 from datamodules.prompts import NEUTRAL, VERSION
@@ -58,6 +59,10 @@ class MergeAnswers:
         self._prompts = HeldPrompts()
         self._replies: dict[tuple, list[Reply]] = {}
         self._kls: dict[tuple, float] = {}
+
+    def base(self) -> Base:
+        """The bare base, for adapters that come from elsewhere."""
+        return self.model.base()
 
     def questions(self, specialty: str, split: str, n: int) -> Sequence[Example]:
         """The first n of a split in hash order; 0 takes all."""

@@ -15,7 +15,7 @@ from typing import Any
 from answering.asking import ask
 from answering.countdown import Countdown
 from answering.decoding import Decoding
-from artifacts.durable import write_text
+from artifacts.manifest import get_text, put_text
 from artifacts.ranks import is_first, wait_for_first
 from datamodules.batch import Example
 from evaluation.scorers import strict
@@ -42,15 +42,17 @@ def pass_rates(
         places: folders where the file may lie; it is written into the first.
 
     Raises:
+        DamagedError: the file is not as it was written.
         ValueError: a file that has the name holds other questions.
     """
-    told = {**made_from, "decoding": vars(decoding), "questions": len(questions)}
+    how = {key: value for key, value in vars(decoding).items() if key != "rows_at_once"}  # which changes no answer
+    told = {**made_from, "decoding": how, "questions": len(questions)}
     name = sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:32] + ".json"
     if not is_first():
         wait_for_first(lambda: any((folder / name).exists() for folder in places))
     found = next((folder / name for folder in places if (folder / name).exists()), None)
     if found is not None:
-        rates = json.loads(found.read_text("utf-8"))["rates"]
+        rates = json.loads(get_text(found))["rates"]
         if set(rates) != {example.question_id for example in questions}:
             raise ValueError(f"{found}: holds rates of other questions than these; delete it to measure them again")
         return rates
@@ -65,7 +67,7 @@ def pass_rates(
                 rates[example.question_id] = sum(strict(a.prediction(example)).right for a in own) / len(own)
             countdown.advance(len(part))
     countdown.close()
-    write_text(places[0] / name, json.dumps({"made_from": told, "rates": rates}, indent=2, default=str) + "\n")
+    put_text(places[0] / name, json.dumps({"made_from": told, "rates": rates}, indent=2, default=str) + "\n")
     return rates
 
 

@@ -38,6 +38,15 @@ REASONS = {
     "target_parameters": "updates of bare parameters have another layout",
 }
 
+FOREIGN = {
+    "lora_embedding_": "an update of the embeddings; train the expert with linear layers alone in target_modules",
+    "lora_magnitude_vector": "a magnitude of DoRA; train the expert with use_dora=False",
+    ".bias": "a trained bias; train the expert with bias='none' and lora_bias=False",
+    "token_adapter": "trained token embeddings; train the expert without trainable_token_indices",
+    "modules_to_save": "a module that was trained whole; train the expert without modules_to_save",
+}
+"""Parts of tensor names -> what the tensor is, and the remedy."""
+
 READING = ("tokenizer_sha256", "chat_template_sha256")
 """What a manifest's `extra` records of how an expert reads text; absent from those that were not trained here."""
 
@@ -148,6 +157,12 @@ def is_finite(tensor: Tensor) -> bool:
     return not tensor.numel() or all(bound.isfinite() for bound in tensor.aminmax())
 
 
+def foreign(name: str) -> str:
+    """What a tensor is that is no factor of a linear layer, and what to do about it, in words."""
+    reason = next((reason for part, reason in FOREIGN.items() if part in name), "no part of a plain LoRA")
+    return f"tensor {name!r} is not of the form base_model.model.<module>.lora_A|B.weight: {reason}"
+
+
 def check_tensors(tensors: Mapping[str, Tensor], place: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Pair the factors and refuse what is no LoRA of linear layers.
 
@@ -165,10 +180,7 @@ def check_tensors(tensors: Mapping[str, Tensor], place: str) -> dict[str, tuple[
     for name, tensor in tensors.items():
         match = TENSOR_NAME.fullmatch(name)
         if not match:
-            raise AdapterError(
-                f"{place}: tensor {name!r} is not of the form base_model.model.<module>.lora_A|B.weight; "
-                "embeddings, biases, magnitudes and adapters saved with their name in the key cannot be merged"
-            )
+            raise AdapterError(f"{place}: {foreign(name)}")
         if tensor.dim() != 2 or tensor.dtype not in DTYPES.values():
             raise AdapterError(
                 f"{place}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected a matrix of "

@@ -2,7 +2,7 @@
 
     adapter/adapter_config.json   adapter/adapter_model.safetensors   adapter/manifest.json
 
-The manifest is written last and lists size and sha256 of the others: a folder without it is not an adapter.
+The manifest is written last and lists the others (see `artifacts.manifest`): a folder without it is not an adapter.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifacts.adapter_checks import TENSOR_NAME, AdapterError, check_config, check_header, check_tensors
-from artifacts.durable import flush, folder_in_one_step
+from artifacts.durable import flush, folder_in_one_step, named
+from artifacts.manifest import (
+    MANIFEST,
+    DamagedError,
+    check_files,
+    entry_of,
+    file_sha256,
+    made_anew,
+    write_manifest,
+)
+from artifacts.manifest import read_manifest as read_any_manifest
 
 __all__ = [
     "Adapter",
     "AdapterError",
     "StoredAdapter",
+    "acting_sha256",
     "adapter_sha256",
-    "adopt",
     "base_fingerprint",
     "is_complete",
     "open_adapter",
@@ -37,12 +48,15 @@ __all__ = [
 ]
 
 FORMAT = "lora-expert/1"
-CONFIG, WEIGHTS, MANIFEST = "adapter_config.json", "adapter_model.safetensors", "manifest.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "pytorch_model.bin")
 MAX_JSON_BYTES = 8 * 2**20
 MANIFEST_KEYS = (
     "format kind base_fingerprint parent specialty experiment config_sha256 data_sha256 git files metrics extra"
 ).split()
+
+SCALE = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
+"""Settings of adapter_config.json that decide what the weights do."""
 
 
 @dataclass(frozen=True)
@@ -174,45 +188,15 @@ def write_adapter_with(folder: Path, config: Mapping[str, Any], fill: Callable[[
             + ", ".join(key for key in MANIFEST_KEYS if key not in ("format", "files"))
         )
     check_config(config, place)
-    with folder_in_one_step(folder) as aside:
+    with named(folder), folder_in_one_step(folder) as aside:
         (aside / CONFIG).write_text(dump(config), encoding="utf-8")
-        hashes = {CONFIG: file_sha256(aside / CONFIG), WEIGHTS: fill(aside / WEIGHTS)}
-        files = {}
-        for name, sha256 in hashes.items():
+        hashes = {CONFIG: None, WEIGHTS: fill(aside / WEIGHTS)}
+        for name in hashes:
             flush(aside / name)
-            files[name] = {"bytes": (aside / name).stat().st_size, "sha256": sha256}
-        filled = dict.fromkeys(MANIFEST_KEYS) | plain(dict(manifest)) | {"format": FORMAT, "files": files}
-        (aside / MANIFEST).write_text(dump(filled), encoding="utf-8")
-        flush(aside / MANIFEST)
-
-
-def adopt(folder: Path, out: Path, *, base_fingerprint: str, specialty: str | None = None) -> Path:
-    """Copy an adapter that PEFT saved, checked, into a folder with a manifest, so that it can be merged and examined.
-
-    Args:
-        folder: with adapter_config.json and adapter_model.safetensors.
-        out: the new adapter folder; replaced if it stands.
-        base_fingerprint: of the base that it was trained on, for which the caller vouches: PEFT's files do not tell.
-        specialty: what it is an expert of.
-
-    Returns:
-        `out`.
-
-    Raises:
-        AdapterError: it is no plain LoRA, damaged, or a pickle.
-        OSError: the disk is full or the folder cannot be written.
-    """
-    check_no_pickle(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise AdapterError(f"{folder}: no {WEIGHTS}; is this an adapter saved by PEFT?")
-    check_header(folder / WEIGHTS)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise AdapterError(f"{folder / WEIGHTS}: not a valid safetensors file: {error}") from error
-    manifest = {"kind": "adopted", "base_fingerprint": base_fingerprint, "specialty": specialty}
-    write_adapter(out, read_json(folder / CONFIG), tensors, manifest)
-    return out
+        files = {name: entry_of(aside / name, sha256) for name, sha256 in hashes.items()}
+        filled = dict.fromkeys(MANIFEST_KEYS) | plain(dict(manifest)) | {"format": FORMAT}
+        del filled["files"]
+        write_manifest(aside / MANIFEST, files, **filled)
 
 
 def read_adapter(folder: Path, *, base_fingerprint: str | None) -> Adapter:
@@ -256,10 +240,8 @@ def verified(folder: Path, base_fingerprint: str | None) -> tuple[dict[str, Any]
             f"{folder}: trained on the base with fingerprint {found}, but asked for {base_fingerprint}; "
             "adapters of one base do not fit another, even where the shapes agree"
         )
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
-            raise AdapterError(f"{path}: missing or not what the manifest recorded; changed after it was written?")
+    with told_as_adapter():
+        check_files(folder, manifest["files"], made_anew(folder / MANIFEST))
     config = read_json(folder / CONFIG)
     check_config(config, str(folder))
     check_header(folder / WEIGHTS)
@@ -280,17 +262,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no {MANIFEST}; the folder is half-written, or was not written by this project "
             "(`python -m merge adopt` takes up what PEFT saved)"
         )
-    manifest = read_json(folder / MANIFEST)
+    with told_as_adapter():
+        manifest = read_any_manifest(folder / MANIFEST)
     if manifest.get("format") != FORMAT or set(manifest) != set(MANIFEST_KEYS):
         raise AdapterError(f"{folder / MANIFEST}: format {manifest.get('format')!r}, expected {FORMAT!r} and its keys")
     files = manifest["files"]
-    if not isinstance(files, dict) or set(files) != {CONFIG, WEIGHTS}:
+    if set(files) != {CONFIG, WEIGHTS}:
         raise AdapterError(f"{folder / MANIFEST}: files must be exactly {CONFIG} and {WEIGHTS}, got {files!r:.200}")
     if not isinstance(manifest["parent"], dict | None):
         raise AdapterError(f"{folder / MANIFEST}: parent must be an object or null, got {manifest['parent']!r:.200}")
-    if not all(isinstance(entry, dict) and {"bytes", "sha256"} <= set(entry) for entry in files.values()):
-        raise AdapterError(f"{folder / MANIFEST}: every file needs bytes and sha256")
     return manifest
+
+
+@contextmanager
+def told_as_adapter() -> Iterator[None]:
+    """Let damage of an adapter's files be told as all other faults of an adapter are."""
+    try:
+        yield
+    except DamagedError as error:
+        raise AdapterError(str(error)) from error
+
+
+def result_of(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an adapter whose files are as they were written; None where none was finished here.
+
+    Raises:
+        AdapterError: one was finished and is damaged; says how to make it anew.
+    """
+    return verified(folder, None)[1] if (folder / MANIFEST).exists() else None
 
 
 def check_no_pickle(folder: Path) -> None:
@@ -323,10 +322,15 @@ def adapter_sha256(folder: Path) -> str:
     return read_manifest(Path(folder))["files"][WEIGHTS]["sha256"]
 
 
-def file_sha256(path: Path) -> str:
-    """Sixty-four hexadecimal digits over a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def acting_sha256(folder: Path) -> str:
+    """Hash of all that an adapter's answers depend on: its weights, and the settings that scale them.
+
+    Raises:
+        AdapterError: there is no valid manifest, or no configuration.
+    """
+    config = read_json(Path(folder) / CONFIG)
+    scale = {key: config[key] for key in SCALE if config.get(key)}
+    return hashlib.sha256((adapter_sha256(folder) + json.dumps(plain(scale), sort_keys=True)).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -24,6 +24,17 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as that of a write, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step, making its folder if need be; on failure the old file, or none, is left.
 
@@ -33,7 +44,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_text(text, encoding="utf-8")
+        with named(path):
+            aside.write_text(text, encoding="utf-8")
         flush(aside)
         os.replace(aside, path)
     finally:
@@ -43,17 +55,41 @@ def write_text(path: Path, text: str) -> None:
 
 def left_behind(folder: Path) -> list[Path]:
     """What processes that were killed left of a folder beside it: theirs is no process that runs."""
-    found = []
-    for path in folder.parent.glob(f".{folder.name}.*"):
-        process = path.suffixes[-2:-1]
-        if path.suffix in (".tmp", ".old") and process and process[0][1:].isdigit():
-            try:
-                os.kill(int(process[0][1:]), 0)
-            except ProcessLookupError:
-                found.append(path)
-            except (PermissionError, OverflowError):
-                continue
-    return found
+    return [path for path in folder.parent.glob(f".{folder.name}.*") if process_of(path) and not runs(process_of(path))]
+
+
+def remove_left_behind(folder: Path, *, below: bool = True) -> None:
+    """Remove temporary files and folders of processes that were killed; called by who alone works in the folder.
+
+    Those of a process with this one's own number were left by another one too: in containers numbers come again.
+
+    Args:
+        folder: where to look.
+        below: also in the folders that it holds.
+    """
+    for path in list(folder.rglob(".*") if below else folder.glob(".*")):
+        number = process_of(path)
+        if number and (number == os.getpid() or not runs(number)):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def process_of(path: Path) -> int:
+    """Number of the process that gave a temporary file its name; 0 of any other file."""
+    parts = path.name.split(".")
+    temporary = len(parts) > 3 and not parts[0] and parts[-1] in ("tmp", "old")
+    return int(parts[-2]) if temporary and parts[-2].isdecimal() and len(parts[-2]) < 19 else 0
+
+
+def runs(number: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 @contextmanager

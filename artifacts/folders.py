@@ -12,6 +12,7 @@ Below runs/<experiment>/ lie:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,10 +22,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from artifacts.durable import write_text
+from artifacts.durable import remove_left_behind, write_text
 from artifacts.ranks import is_first
+
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system says that has no locks."""
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a folder says that is read-only, or another user's."""
 
 
 def write_status(folder: Path, state: str, **fields: Any) -> None:
@@ -110,18 +116,48 @@ class ExperimentFolder:
 
 
 @contextmanager
-def locked(folder: Path, waiting_for: str) -> Iterator[None]:
+def locked(folder: Path, waiting_for: str, *, below: bool = True) -> Iterator[None]:
     """Hold a folder's lock; processes that find it taken wait. The lock dies with its process.
+
+    What killed processes left in the folder is removed. A folder that this process cannot write into is not locked:
+    to read what is finished there takes no lock, and everything else fails by itself.
 
     Args:
         folder: what is locked, by a file `.lock` inside it.
         waiting_for: what to tell the user while waiting.
+        below: whether all that lies below the folder is under its lock.
+
+    Raises:
+        OSError: the folder cannot be made, or its file system has no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    file = lock_file(folder)
+    if file is None:
+        yield
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process works on {waiting_for} ({folder}); waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            message = (
+                f"{error.strerror}: the file system has no locks, without which two processes could write there at "
+                "once; set runs_dir to a folder on another one, or mount it with locks (for NFS: not `nolock`)"
+            )
+            raise OSError(error.errno, message, file.name) from error
+        remove_left_behind(folder, below=below)
         yield
+
+
+def lock_file(folder: Path) -> IO[str] | None:
+    """The file that a folder is locked by; None where the folder stands and cannot be written into."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / ".lock", "w")
+    except OSError as error:
+        if error.errno in NOT_WRITABLE and folder.is_dir():
+            return None
+        raise

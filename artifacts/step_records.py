@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts.durable import write_text
+from artifacts.durable import named, write_text
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -17,7 +17,7 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         OSError: the disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    with named(path), open(path, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(record) + "\n" for record in records)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from artifacts.adapter_files import adopt
+from artifacts.adoption import Base, adopt
 from benchmarks.driver import PINNED, ROOT, check_peer, ours_python
 from benchmarks.merge_inputs import FINGERPRINT, MergeWork, tensor_name, write_base, write_experts
 from benchmarks.merge_work import DENSITY, PEERS, WORKS
@@ -109,12 +109,18 @@ def tensor_in(folder: Path, name: str) -> Tensor:
     raise KeyError(f"{folder}: no {name}")
 
 
+def base_of(work: MergeWork) -> Base:
+    """The base of the work as adapters meet it; its weights are never loaded."""
+    modules = {f"model.layers.{layer}.{name}": shape for layer, name, shape in work.modules()}
+    return Base(FINGERPRINT, modules, {}, {})
+
+
 def compare(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Every work, ours and its peers' in turn, `repeats` times."""
     plain, inputs = folder / "plain", folder / "inputs"
     work = MergeWork(layers=chosen.layers)
     for path in write_experts(work, plain):
-        adopt(path, inputs / path.name, base_fingerprint=FINGERPRINT)
+        adopt(path, inputs / path.name, base=base_of(work))
     shutil.rmtree(plain)
     rows = []
     if any("mergekit_ties" in WORKS[name] for name in chosen.works):

@@ -11,12 +11,15 @@ import hashlib
 import json
 import math
 import shutil
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,17 +29,18 @@ from typing_extensions import override
 from answering.decoding import Decoding, ProtocolName
 from answering.examination import Cell, Examination, read_cell
 from answering.protocols import TEXTS
-from artifacts.adapter_files import adapter_sha256
+from artifacts.adapter_files import acting_sha256
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from artifacts.gpus import own_gpu, take_gpu
-from artifacts.interrupts import deferred
+from artifacts.manifest import MANIFEST, entry_of, standing, write_manifest
 from callbacks.evaluation_board import write_board
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.loading import Demand
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
+from evaluation import answers
 from evaluation.baselines import FILE as TRAINING_ANSWERS
 from evaluation.baselines import answer_counts, lines_below
 from evaluation.predictions import Prediction, by_variant
@@ -163,11 +167,8 @@ class EvaluateExperts(ExperimentCallback):
                 "report.md": report(predictions, self.config.scorers, telling_tags(predictions), training) + "\n",
                 "matrix.csv": matrix_csv(table),
             }
-            if any(not (folder / n).exists() or (folder / n).read_text("utf-8") != text for n, text in texts.items()):
-                with deferred():  # its writer has a thread of its own
-                    write_board(folder, table, predictions, below)
-                for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
-                    write_text(folder / name, text)
+            write_board(folder, table, predictions, below)
+            write_tables(folder, texts)
         print("\n" + matrix_text(table, below) + "\n", flush=True)
         if (counted := MAIN.get(self.config.protocol)) is not None:
             print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
@@ -238,7 +239,7 @@ class EvaluateExperts(ExperimentCallback):
         """A cell and its file: the same cell of any experiment under `runs_dir`, else a new one of this experiment."""
         parts = [
             self.experiment.base_key,
-            *map(adapter_sha256, adapters),
+            *map(acting_sha256, adapters),
             self.data_sha256(specialty),
             str(len(self.asked(specialty, variant))),
             str(self.new_tokens),
@@ -299,7 +300,7 @@ class EvaluateExperts(ExperimentCallback):
         """A cell's predictions with the hashes of what was asked, which follow from its name; errors of `read_cell`."""
         prompts = self.prompts(cell.specialty, cell.guideline)
         items = read_cell(cell, self.questions(cell), self.config.samples)
-        return [replace(item, prompt_sha256=prompts[item.question_id]) for item in items]
+        return [replace(item, prompt_sha256=prompts[item.question_id], score_version=answers.VERSION) for item in items]
 
     def compute(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells, in worker processes, each on a GPU, if the experiment has several."""
@@ -311,8 +312,13 @@ class EvaluateExperts(ExperimentCallback):
                 places.put(own_gpu(worker, experiment.trainer))
             with ProcessPoolExecutor(workers, start, initializer=take_gpu, initargs=(places,)) as pool:
                 parts = [(self.config, self.experiment.without_data(), todo[i::workers]) for i in range(workers)]
-                for finished in [pool.submit(compute_part, *part) for part in parts]:
-                    finished.result()
+                shares = [pool.submit(compute_part, *part) for part in parts]
+                children = active_children()
+                try:
+                    for share in shares:
+                        share.result()
+                except BrokenProcessPool as error:
+                    raise RuntimeError(how_a_worker_ended(children)) from error
         else:
             self.compute_here(todo)
 
@@ -337,6 +343,36 @@ class EvaluateExperts(ExperimentCallback):
             model: {specialty: asdict(score(rows)) for specialty, rows in columns.items()}
             for model, columns in parts_of(predictions).items()
         }
+
+
+def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write an evaluation's files and their manifest, unless they stand there as they would be written.
+
+    Raises:
+        DamagedError: a file that stands there is not as it was written; says how to make it anew.
+    """
+    remedy = f"move it elsewhere or delete it, and the same command writes it again from the cells in {folder}/cells"
+    found = standing(folder / MANIFEST, remedy)
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    if found is not None and {name: entry["sha256"] for name, entry in found["files"].items()} == hashes:
+        return
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
+        write_text(folder / name, text)
+    write_manifest(folder / MANIFEST, {name: entry_of(folder / name) for name in texts})
+
+
+def how_a_worker_ended(children: Sequence[BaseProcess]) -> str:
+    """Names the signal that ended a worker of the evaluation; the others were stopped because of it."""
+    for child in children:
+        child.join(timeout=5)
+    codes = sorted(child.exitcode or 0 for child in children)
+    code = next((code for code in codes if code < 0 and code != -signal.SIGTERM), codes[0] if codes else 0)
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return (
+        f"a worker process of the evaluation was ended by {name}{'; was memory short?' if name == 'SIGKILL' else ''}; "
+        "what was answered is kept, and the same command goes on"
+    )
 
 
 def compute_part(config: EvaluateExperts.Config, experiment: ExperimentContext, todo: Sequence[Cell]) -> None:

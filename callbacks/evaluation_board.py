@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
+from callbacks.board_files import board, board_stands
 from callbacks.merge_board import grid
 from evaluation.ablations import ablation, consistency
 from evaluation.baselines import Line
@@ -22,17 +22,22 @@ REACH = 5.0
 def write_board(
     folder: Path, table: Sequence[Row], predictions: Sequence[Prediction], below: Sequence[Line] = ()
 ) -> None:
-    """Write the figures and scalars of an evaluation as one event file; an earlier one's make room.
+    """Write the figures and scalars of an evaluation as one event file, unless they stand there.
 
     Args:
         folder: of the evaluation.
         table: the matrix.
         predictions: all of them, the main way first.
         below: lines below the matrix, as of `evaluation.baselines.lines_below`.
+
+    Raises:
+        DamagedError: the board that stands there is not as it was written.
     """
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    with SummaryWriter(str(folder)) as writer:
+    drawn = [*(prediction.to_json() for prediction in predictions), *map(repr, below)]
+    made_from = hashlib.sha256("\n".join(drawn).encode()).hexdigest()
+    if board_stands(folder, made_from):
+        return
+    with board(folder, made_from) as writer:
         writer.add_figure("evaluation/matrix", matrix_figure(table, below))
         for row in table:
             for specialty, cell in row.cells.items():

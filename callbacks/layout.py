@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 
 import lightning as L
-from torch.utils.tensorboard import SummaryWriter
 from typing_extensions import override
 
 from artifacts.folders import locked
+from callbacks.board_files import board, board_stands
 from callbacks.experiment_callback import ExperimentCallback
 
 Layout = dict[str, dict[str, list]]
@@ -87,16 +89,18 @@ class ScalarLayout(ExperimentCallback):
             self.write(tuple(getattr(pl_module, "guidelines", ())))
 
     def write(self, guidelines: tuple[str, ...]) -> None:
-        """Write the layout unless it is there.
+        """Write the layout unless it is there whole.
 
         Args:
             guidelines: names that get charts of their own.
         """
         folder = self.experiment.folder.path / "layout"
         with locked(folder, "the layout of TensorBoard's charts"):
-            if not any(folder.glob("events.out.tfevents.*")):
-                with SummaryWriter(str(folder)) as writer:
-                    writer.add_custom_scalars(scalar_layout(guidelines))
+            layout = scalar_layout(guidelines)
+            made_from = hashlib.sha256(json.dumps(layout).encode()).hexdigest()
+            if not board_stands(folder, made_from):
+                with board(folder, made_from) as writer:
+                    writer.add_custom_scalars(layout)
 
 
 def scalar_layout(guidelines: tuple[str, ...]) -> Layout:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from merge.report import mean
+from callbacks.board_files import board, board_stands
+from merge.report import mean, to_json
 from merge.run import REJECTED
 
 if TYPE_CHECKING:
@@ -31,15 +31,19 @@ PER_EXPERT = ("norm", "retention", "interference", "survival")
 
 
 def write_board(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write a report's figures and scalars as one event file; an earlier merge's make room.
+    """Write a report's figures and scalars as one event file, unless they stand there; an earlier merge's make room.
 
     Args:
         folder: of the merged agent.
         report: see `merge.report.conflict_report`.
+
+    Raises:
+        DamagedError: the board that stands there is not as it was written.
     """
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    with SummaryWriter(str(folder)) as writer:
+    made_from = hashlib.sha256(to_json(report).encode()).hexdigest()
+    if board_stands(folder, made_from):
+        return
+    with board(folder, made_from) as writer:
         for key in PER_EXPERT:
             for name in report["names"]:
                 if (value := report["experts"][name][key]) is not None:

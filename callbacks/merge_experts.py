@@ -18,7 +18,6 @@ from typing_extensions import override
 
 from answering.merge_answers import MergeAnswers
 from artifacts.folders import locked
-from artifacts.interrupts import deferred
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_board import write_board
 from configs.build import build
@@ -136,9 +135,7 @@ class MergeExperts(ExperimentCallback):
     def tell(self, name: str, summary: MergeSummary) -> None:
         """Print what was found, and put it on the board, unless that was done before."""
         report = summary.report
-        if not summary.skipped or not any(summary.out.glob("events.out.tfevents.*")):
-            with deferred():  # its writer has a thread of its own
-                write_board(summary.out, report)
+        write_board(summary.out, report)
         if summary.skipped:
             return
         count, gates = len(report["names"]), report["gates"]["verdict"]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from typing_extensions import override
 
+from artifacts.durable import write_text
+
 if TYPE_CHECKING:
+    from lightning_modules.phases import PhaseClock
     from lightning_modules.stage import Stage
 
 
@@ -21,10 +24,12 @@ class PhaseTimes(L.Callback):
 
         Args:
             name: of the run.
-            path: of the JSON file with the sums since the process started.
+            path: of the JSON file with the sums since the run began; what a kill undid does not count.
         """
         self.name, self.path = name, path
         self.batches = self.reported = 0
+        self.clock: PhaseClock | None = None
+        self.restored: dict[str, Any] = {}
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
@@ -39,8 +44,24 @@ class PhaseTimes(L.Callback):
         if not trainer.is_global_zero:
             return
         summary = pl_module.clock.summary()
-        self.path.write_text(json.dumps({"batches": self.batches, **summary}, indent=2) + "\n")
+        write_text(self.path, json.dumps({"batches": self.batches, **summary}, indent=2) + "\n")
         print(f"{self.name}  {described(self.batches, summary)}", flush=True)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"batches": self.batches} | (self.clock.sums() if self.clock else {})
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = state_dict
+
+    @override
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Stage) -> None:
+        self.clock = pl_module.clock
+        if self.restored:
+            self.batches = self.reported = self.restored["batches"]
+            self.clock.go_on_from(self.restored)
+            self.restored = {}
 
 
 def described(batches: int, summary: dict[str, float]) -> str:

@@ -113,10 +113,20 @@ class ResumePoint(Checkpoint):
         self.saved_at, self.saved_time, self.due = self.step, time.monotonic(), False
 
 
-def resumed_step(path: Path) -> int | None:
-    """Batches done, and so the step that is logged next, at a checkpoint; None without one.
+def resumed_step(path: Path, max_steps: int) -> int | None:
+    """The step from which on a run that goes on from a checkpoint logs anew; None without one.
+
+    That of the checkpoint, whose validation and cards are shown once more when training starts; where no step is left
+    to take, training does not start, and all that was logged stays.
+
+    Args:
+        path: of the checkpoint.
+        max_steps: optimiser steps that the run shall have.
 
     Raises:
-        CheckpointError: the file is damaged.
+        DamagedError: the file is damaged.
     """
-    return int(Checkpoints().load_checkpoint(path)["batches_done"]) if path.exists() else None
+    if not path.exists():
+        return None
+    held = Checkpoints().load_checkpoint(path)
+    return int(held["batches_done"]) + int(held["global_step"] >= max_steps)

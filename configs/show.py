@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from configs.load import Loaded
 
 FREE_TO_CHANGE = (
-    *("only", "workers", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters"),
+    *("only", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters"),
+    *("trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes"),
 )
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
 which is kept by content and made anew where it differs. None of them changes an expert, but for the rounding of
-sums that several devices add up."""
+sums that several threads or devices add up."""
 
 
 def flow(value: Any) -> str:

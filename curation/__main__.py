@@ -19,8 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, audit or report.
 
     Returns:
-        0; 1 if it failed or a finished set is damaged; 2 for a wrong command or configuration; 3 if replies are missing
-        and the same command goes on; 130 when it was interrupted, likewise.
+        0; 1 if it failed, kept no question, or a finished set is damaged; 2 for a wrong command or configuration; 3 if
+        replies are missing and the same command goes on; 130 when it was interrupted, likewise.
     """
     parser = argparse.ArgumentParser(prog="python -m curation", description=__doc__)
     parser.add_argument(
@@ -54,7 +54,7 @@ def execute(settings: Settings, *, dry_run: bool) -> int:
     """Make the set, or count what that would ask; exit codes as of `main`."""
     from artifacts.interrupts import stop_alike
     from curation.asking import UnfinishedError
-    from curation.run import curate, most
+    from curation.run import NothingKeptError, curate, most
     from curation.teachers import TeacherError
 
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -71,6 +71,10 @@ def execute(settings: Settings, *, dry_run: bool) -> int:
     except UnfinishedError as error:
         print(f"unfinished: {error}", file=sys.stderr)
         return UNFINISHED
+    except NothingKeptError as error:
+        print("\n".join(summary({"gates": error.ledger.gates, "traces": error.ledger.traces, "kept": {}})))
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     except ConfigError:
         raise
     except (TeacherError, ValueError, OSError, RuntimeError) as error:

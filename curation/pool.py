@@ -12,7 +12,7 @@ from curation.specialties import UNASSIGNED, Assigned, Rule, assign
 from datamodules.base import VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError
 from datamodules.check.audit import Audit, Item, audit
-from datamodules.released import ReleasedSet
+from datamodules.row_set import RowSet
 from datamodules.rows import Fault
 
 
@@ -92,7 +92,7 @@ def read_pools(pools: Mapping[str, Pool], rules: Sequence[Rule], tag_points: int
 
 def bad_rows(data: VQADataModule, found: Audit) -> list[Fault]:
     """The rows of a set's training files that are no question; those with a bad picture are candidates all the same."""
-    if not isinstance(data, ReleasedSet):
+    if not isinstance(data, RowSet):
         return []
     files = data.scan.files.get("train", ())
     held = {(item.file, item.row) for items in found.items.values() for item in items}

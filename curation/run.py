@@ -10,6 +10,7 @@ from typing import Any
 from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
+from curation.ledger import Ledger
 from curation.output import COUNTS, FORMAT, write_result
 from curation.replies import Replies
 from curation.settings import Settings, built, resolved
@@ -17,6 +18,15 @@ from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
 from lightning_modules.rewards.guidelines import load_guidelines
+
+
+class NothingKeptError(ValueError):
+    """A run of which nothing would be left; it carries the book that says why."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Say so, and keep the book."""
+        super().__init__("no question passed every gate, so nothing is written; every reply is kept")
+        self.ledger = ledger
 
 
 def prepare(settings: Settings) -> Curation:
@@ -72,6 +82,7 @@ def curate(settings: Settings) -> dict[str, Any]:
 
     Raises:
         UnfinishedError: replies are missing; the same settings go on.
+        NothingKeptError: no question passed every gate; nothing is written.
         ConfigError: as `prepare`.
         BadExampleError: a pool or a test set cannot be read.
         OSError: the disk is full, or a folder cannot be written.
@@ -83,8 +94,11 @@ def curate(settings: Settings) -> dict[str, Any]:
         rows = run.assigned(rows)
         rows, rates = run.within_pass_rate(rows)
         rows, traces = run.taught(rows)
+        kept = run.kept(rows, rates, traces)
+        if not kept:
+            raise NothingKeptError(run.ledger)
         claim(settings)  # again, since hours may have passed
-        return write_result(settings, run.kept(rows, rates, traces), run.ledger, run.agreement, audit)
+        return write_result(settings, kept, run.ledger, run.agreement, audit)
 
 
 def most(settings: Settings) -> list[tuple[str, int, int, int]]:

@@ -131,7 +131,8 @@ def classification(row: str, example: Example, pictures: tuple[str, ...], rules:
 
 def classified(text: str, rules: Sequence[Rule]) -> str:
     """The specialty that a classifier's reply names; "unassigned" where none can be read."""
-    letter = extract(text, [rule.describes for rule in rules], "lenient").letter
+    said = text.rpartition("</think>")[2]  # a reasoning weighs specialties before it names one
+    letter = extract(said, [rule.describes for rule in rules], "lenient").letter
     return rules["ABCDEFGHIJ".index(letter)].specialty if letter else UNASSIGNED
 
 

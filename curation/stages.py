@@ -146,7 +146,7 @@ class Curation:
         """Why a reply is no trace; empty if it is one. Counted."""
         if reply.fault:
             self.ledger.note_trace(guideline.name, reply.fault, "unknown")
-            return f"unknown:{reply.fault}"
+            return f"unknown:{reply.fault}" + (f" ({reply.model!r})" if reply.fault == "wrong_model" else "")
         limits = {
             "min_adherence": self.settings.min_adherence,
             "max_characters": self.settings.max_trace_characters,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from datamodules.batch import Example
+from datamodules.json_rows import load_json
 from datamodules.prompts import VERSION
-from datamodules.readers import load_json
 
 Fault = Literal[
     "",  # usable
@@ -55,7 +55,7 @@ class Reply:
     """What can be read of a reply.
 
     Attributes:
-        text: the completion; empty behind a fault.
+        text: the completion, reasoning that came apart included; empty behind a fault.
         fault: why it says nothing about the question; an unusable reply is unknown, never wrong.
         model: as the teacher calls itself; empty where it does not say.
         tokens: of prompt and answer as the teacher counts them; 0 where it does not say.
@@ -133,6 +133,17 @@ class Teacher(ABC):
         content = [self.identity, VERSION, self.prompt(request), list(request.pictures), request.draw]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def trouble_with(self, heard: Heard) -> str:
+        """What is wrong with a reply that may be an outage, in words."""
+        body = heard.body or b""
+        reply = self.read(heard.status, body)
+        if reply.fault == "wrong_model":
+            return (
+                f"the server answers as model {reply.model!r:.200}, asked was {' or '.join(map(repr, self.names))}; if "
+                f"they are the same, say served_as: [{reply.model!r:.200}], else put right `model` or the server"
+            )
+        return f"HTTP {heard.status} {beginning(body)!r}"
+
     def read(self, status: int, body: bytes) -> Reply:
         """A reply of this teacher, read."""
         return read_reply(status, body, self.names)
@@ -155,7 +166,8 @@ def read_reply(status: int, body: bytes, names: Sequence[str] = ()) -> Reply:
     try:
         content = load_json(body)
         choice = content["choices"][0]
-        text, finish = choice["message"]["content"], choice.get("finish_reason")
+        message, finish = choice["message"], choice.get("finish_reason")
+        text, reasoning = message["content"], reasoning_of(message)
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return unusable("malformed")
     model = content.get("model")
@@ -171,11 +183,32 @@ def read_reply(status: int, body: bytes, names: Sequence[str] = ()) -> Reply:
         return unusable("malformed", model, tokens)
     if finish == "length":
         return unusable("truncated", model, tokens)
+    text = with_reasoning(text, reasoning)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return unusable("not_text", model, tokens)
     return Reply(text, "", model, tokens, hashlib.sha256(body).hexdigest())
+
+
+def reasoning_of(message: Mapping[str, Any]) -> str:
+    """The reasoning that a server took out of a completion; empty where there is none.
+
+    Source: `reasoning_content` of DeepSeek, vLLM and SGLang; `reasoning` of newer vLLM, OpenRouter and Ollama.
+    """
+    found = (message.get(name) for name in ("reasoning_content", "reasoning"))
+    return next((text.strip() for text in found if isinstance(text, str) and text.strip()), "")
+
+
+def with_reasoning(text: str, reasoning: str) -> str:
+    """A completion with its reasoning in front, as the model wrote it before a server took it apart.
+
+    Choice: a completion that holds a thinking block of its own is whole; what was hidden besides is no part of it.
+    """
+    if not reasoning or "<think>" in text:
+        return text
+    inner = reasoning.removeprefix("<think>").removesuffix("</think>").strip()
+    return f"<think>{inner}</think>{text.removeprefix('</think>').strip()}"
 
 
 def beginning(body: bytes) -> str:

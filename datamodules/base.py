@@ -48,6 +48,8 @@ class VQADataModule(L.LightningDataModule):
 
     TEST_ONLY: ClassVar[str] = ""
     """Why the set is for examination only; a set that gives a reason is refused as training data."""
+    memory: Path | None = None
+    """Folder that keeps what was found out about files between processes; None looks every time."""
 
     @dataclass(frozen=True)
     class Config:
@@ -70,6 +72,8 @@ class VQADataModule(L.LightningDataModule):
         num_workers: int = 0
         """Processes that decode and preprocess pictures ahead of training, on each device; at least 0. None: pictures
         are read when they are needed. No result depends on it. They hand pictures over in shared memory (/dev/shm)."""
+        allowed_roots: tuple[str, ...] = ()
+        """Further folders into which symbolic links below `root` may lead, such as the `blobs` of a hub's cache."""
         val_questions: int = 32
         """Questions of the validation split that are asked while training; at least 0, and 0 asks all."""
 

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from PIL import Image
 
+from datamodules.regular import irregular
 from datamodules.shown import FORMATS, Frames, NotShownError, as_shown, choose_page, shown_size
 
 LETTERS = "ABCDEFGHIJ"
@@ -213,6 +214,10 @@ def looked_at(file: Path | BinaryIO, name: str, look: Look[Seen]) -> Seen:
         PictureError: as of `load_image`.
         FileNotFoundError: there is no such file.
     """
+    if isinstance(file, Path) and (found := irregular(file)):
+        raise PictureError(
+            "broken" if file.exists() else "missing", f"{file}: is {found}, expected a file of a picture"
+        )
     try:
         # Never by its path: Pillow 13 maps an uncompressed TIFF into memory then, and skews one that lies on its side.
         with (

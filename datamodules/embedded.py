@@ -89,17 +89,29 @@ def parquet_reader() -> ModuleType:
 
 
 def parquet_rows(path: Path, name: str) -> Iterator[Record | Fault]:
-    """Rows of every row group; picture cells become `EmbeddedPicture`s."""
+    """Rows of every row group; picture cells become `EmbeddedPicture`s. A group that cannot be read is unread."""
     try:
         source = parquet_reader().ParquetFile(path)
     except ValueError as error:
         if isinstance(error, BadExampleError):
             raise
-        yield Fault(name, 0, f"is not Parquet ({error}); was it downloaded whole?")
+        yield Fault(name, 0, f"is not Parquet ({error}); was it downloaded whole?", 0, unread=True)
+        return
+    columns = source.schema_arrow.names
+    if repeated := sorted({column for column in columns if columns.count(column) > 1}):
+        reason = f"names {', '.join(map(repr, repeated))} twice, and only one of them can be meant"
+        yield Fault(name, 0, reason, source.metadata.num_rows, unread=True)
         return
     row = 0
     for group in range(source.num_row_groups):
-        for index, fields in enumerate(source.read_row_group(group).to_pylist()):
+        held = source.metadata.row_group(group).num_rows
+        try:
+            rows = source.read_row_group(group).to_pylist()
+        except (OSError, ValueError) as error:
+            yield Fault(name, row + 1, f"row group {group + 1} cannot be read ({error})", held, unread=True)
+            row += held
+            continue
+        for index, fields in enumerate(rows):
             row += 1
             yield Record(name, row, {key: cell(path, group, index, key, value) for key, value in fields.items()})
 

@@ -1,54 +1,111 @@
-"""What tells one set of questions, one way of asking and one picture from another."""
+"""What tells one set of questions, one way of asking and one picture from another; which pictures are bad."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from datamodules.base import VQADataModule
-from datamodules.batch import Example, ImageSource, file_of
+from datamodules.batch import BadExampleError, Example, ImageSource, file_of, load_image
+from datamodules.memory import key_of, recall, remember, stamp
 from datamodules.prompts import VERSION
 from datamodules.shown import READING
 
-_known: dict[bytes, str] = {}
+_known: dict[str, str] = {}
 
 
 def data_sha256(data: VQADataModule, split: str) -> str:
     """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
 
     Pictures that stand in a row count by the hash of their bytes, those that are drawn or cut when looked at by
-    question id. Within a process files are read once for the same rows, as long as path, size and time stay.
+    question id. Files are read once for the same rows, as long as path, size and times stay: within a process, and
+    between processes where the set has a `memory`.
 
     Raises:
         OSError: a picture file is not there.
     """
-    seen = hashlib.sha256()
-    for example in data.splits[split]:
-        seen.update(row_bytes(example))
+    key, changed = contents_key(("data_sha256",), data.splits[split])
+    if key not in _known:
+        found = recall(data.memory, key)
+        _known[key] = found or read_sha256(data.splits[split])
+        if not found:
+            remember(data.memory, key, _known[key], changed)
+    return _known[key]
+
+
+def read_sha256(examples: Iterable[Example]) -> str:
+    """As `data_sha256`, every file read."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(row_bytes(example))
         for source in example.images:
-            seen.update(stamp(source))
-    if seen.digest() not in _known:
-        digest = hashlib.sha256()
-        for example in data.splits[split]:
-            digest.update(row_bytes(example))
-            for source in example.images:
-                digest.update(picture_bytes(source))
-        _known[seen.digest()] = digest.hexdigest()
-    return _known[seen.digest()]
+            digest.update(picture_bytes(source))
+    return digest.hexdigest()
+
+
+def contents_key(about: Iterable[str], examples: Iterable[Example], missing: bool = False) -> tuple[str, float]:
+    """A key of `memory` for what follows from examples and their pictures, and when the last file was written.
+
+    Args:
+        about: what the finding is about, and further things that it follows from.
+        examples: in their order.
+        missing: pictures that are not there are a part of the key.
+
+    Raises:
+        OSError: a picture file is not there, and `missing` is off.
+    """
+    stamps: dict[Path, bytes] = {}
+    changed = 0.0
+    parts = [text.encode("utf-8", "backslashreplace") for text in about]
+    for example in examples:
+        parts.append(row_bytes(example))
+        for source in example.images:
+            file = file_of(source)
+            if file is None:
+                parts.append(picture_bytes(source))
+                continue
+            if file not in stamps:
+                try:
+                    stamps[file], written = stamp(file)
+                    changed = max(changed, written)
+                except (OSError, ValueError) as error:
+                    if not missing:
+                        raise
+                    stamps[file] = str(error).encode("utf-8", "backslashreplace")
+            parts.append(stamps[file] + page_of(source).encode())
+    return key_of(parts), changed
+
+
+def bad_pictures(examples: Mapping[str, Example], memory: Path | None) -> dict[str, str]:
+    """Why a picture of an example cannot be used, by the example's key; every picture is decoded once, and remembered.
+
+    Args:
+        examples: by any keys.
+        memory: as of `VQADataModule.memory`.
+    """
+    key, changed = contents_key(("bad_pictures",), examples.values(), missing=True) if memory else ("", 0.0)
+    found = recall(memory, key)
+    if found is None:
+        found = {name: reason for name, example in examples.items() if (reason := trouble(example))}
+        remember(memory, key, found, changed)
+    return found
+
+
+def trouble(example: Example) -> str:
+    """Why the first of an example's bad pictures cannot be used; empty where all can."""
+    try:
+        for source in example.images:
+            load_image(source)
+    except BadExampleError as error:
+        return str(error)
+    return ""
 
 
 def row_bytes(example: Example) -> bytes:
     """Everything in a row but its pictures."""
     row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
     return repr((*row, sorted(example.reasoning.items()))).encode()
-
-
-def stamp(source: ImageSource) -> bytes:
-    """What tells within a process that a picture is still the same, without reading it."""
-    file = file_of(source)
-    if file is None:
-        return picture_bytes(source)
-    found = file.stat()
-    return repr((str(file.resolve()), found.st_size, found.st_mtime_ns, page_of(source))).encode()
 
 
 def prompt_sha256(example: Example, instruction: str) -> str:

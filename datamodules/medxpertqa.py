@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from datamodules.batch import BadExampleError, Example
 from datamodules.options import chosen, lettered
+from datamodules.regular import present
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
@@ -58,11 +59,11 @@ class MedXpertQA(ReleasedSet):
         name = f"medxpertqa_{part.lower()}_input.jsonl"
         known = (f"{part}/test.jsonl", "test.jsonl", name, f"input/{name}", f"eval/data/medxpertqa/input/{name}")
         wanted = (self.config.file,) if self.config.file else known
-        test = [self.root / name for name in wanted if (self.root / name).is_file()][:1]
+        test = [self.root / name for name in wanted if present(self.root / name)][:1]
         if not test and not self.config.file:
             alone = sorted(path for path in self.root.glob("*.jsonl") if path.name != "dev.jsonl")
             test = alone if len(alone) == 1 else []
-        dev = [path for path in (self.root / part / "dev.jsonl", self.root / "dev.jsonl") if path.is_file()][:1]
+        dev = [path for path in (self.root / part / "dev.jsonl", self.root / "dev.jsonl") if present(path)][:1]
         return {"val": dev if not self.config.file else [], "test": test}
 
     @override

@@ -23,7 +23,7 @@ A file may hold rows of one split only and be named for it (train.jsonl); a row'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -33,7 +33,9 @@ from typing_extensions import override
 from datamodules.base import SPLITS
 from datamodules.batch import BadExampleError, Example
 from datamodules.options import chosen, lettered
+from datamodules.places import files_below
 from datamodules.released import ReleasedSet
+from datamodules.row_set import BY_PATIENT
 from datamodules.rows import Fault, Record, shortened
 
 SPECIALTIES = ("adult_medicine", "pediatrics", "brain_senses", "oncology_surgery")
@@ -66,18 +68,18 @@ class MMedExpert(ReleasedSet):
 
     @override
     def files(self) -> Mapping[str, Sequence[Path]]:
-        return {"train": sorted(self.root.rglob("*.jsonl"))}
+        return {"train": files_below(self.root, "**/*.jsonl", self.config.allowed_roots)}
 
     @override
     def records(self) -> Iterator[tuple[str, Record | Fault]]:
         for _, record in super().records():
+            asked = record.get("split") if isinstance(record, Record) else None
             named = Path(record.file).stem
-            split = named if named in SPLITS else "train"
-            if isinstance(record, Record):
-                asked, patient = record.get("split"), record.get("patient_id")
-                by_patient = self.split_of(str(patient)) if named not in SPLITS else split
-                split = asked if asked in SPLITS else by_patient
-            yield split, record
+            yield asked if asked in SPLITS else named if named in SPLITS else BY_PATIENT, record
+
+    @override
+    def expected_splits(self) -> Collection[str]:
+        return [name for name in SPLITS if name in self.scan.files]  # few patients may all be in one split
 
     @override
     def example(self, record: Record) -> Example:

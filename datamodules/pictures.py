@@ -1,17 +1,14 @@
-"""Files of pictures: where they may lie, what is wrong with them, and which look alike."""
+"""Which pictures look alike, and which page of a file is one."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datamodules.batch import BadExampleError, Look, PictureError, Seen, load_image, looked_at
+from datamodules.batch import Look, PictureError, Seen, load_image, looked_at
 from datamodules.shown import Frames
 
 GRID = 16
@@ -37,44 +34,6 @@ class Paged:
             return looked_at(self.file, str(self.file), look)
         except FileNotFoundError as error:
             raise PictureError("missing", f"{self.file}: no such image file") from error
-
-
-def inside_root(path: Path, root: Path) -> None:
-    """Refuse a picture outside the data set's folder, symbolic links resolved.
-
-    Raises:
-        BadExampleError: names the path and the root.
-    """
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BadExampleError(f"{path}: lies outside the data set's root {root}; absolute paths and '..' are refused")
-
-
-def find_picture(root: Path, folders: Sequence[str], name: str) -> Path:
-    """The file that a row names, in the first of the folders that holds it.
-
-    Args:
-        root: of the data set.
-        folders: below the root; "" is the root itself.
-        name: as the row has it; composed and decomposed accents are the same name.
-
-    Returns:
-        The path, in the first folder where no folder holds the file: it will be counted as missing.
-
-    Raises:
-        BadExampleError: the name is empty, absolute, a URL, or leads out of the root, symbolic links resolved.
-    """
-    if not name or "\0" in name or "://" in name:
-        raise BadExampleError(f"picture {name!r}: expected the name of a file below the root {root}")
-    parts = PureWindowsPath(name)  # knows both separators, drives and shares
-    if parts.is_absolute() or parts.drive or PurePosixPath(name).is_absolute() or ".." in parts.parts:
-        raise BadExampleError(f"picture {name!r}: lies outside the root {root}; absolute paths and '..' are refused")
-    for folder in folders:
-        for spelling in dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))):
-            path = root / folder / spelling
-            if os.path.exists(path):
-                inside_root(path, root)
-                return path
-    return root / folders[0] / name
 
 
 def difference_hash(image: Image.Image) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import ClassVar, Literal
 from typing_extensions import override
 
 from datamodules.batch import BadExampleError, Example
-from datamodules.options import chosen, named
+from datamodules.options import agreed, chosen, mark_of, named
+from datamodules.regular import present
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
@@ -21,7 +21,7 @@ FILES = {
     ("v2", "clean"): ("train_2.csv", "test_2.csv"),
     ("v2", "full"): ("train_2.csv", "test_2.csv"),
 }
-PREFIX = re.compile(r"\s*([A-D])\s*[:.)]\s*")
+LETTERS = "ABCD"
 
 
 class PMCVQA(ReleasedSet):
@@ -32,7 +32,8 @@ class PMCVQA(ReleasedSet):
 
     Columns: Figure_path, Question, Choice A to Choice D (" A:Diffuse uptake", the letter is cut off), and the right
     letter under Answer_label (version 1) or Answer (version 2; the text of a choice is understood as well). Rows whose
-    choices carry another letter, or repeat, are bad: a few of the release are, so set on_bad_row: skip.
+    choices carry another letter, or repeat, or whose Answer is another choice than Answer_label, are bad: a few of the
+    release are, so set on_bad_row: skip.
 
     Source: Zhang et al., arXiv:2305.10415, hub id RadGenome/PMC-VQA. MedEvalKit's test is version 2 with 33 430
         questions; MedVLThinker, HuatuoGPT and OctoMed use the 2000 of version 1's test_clean.csv.
@@ -58,11 +59,11 @@ class PMCVQA(ReleasedSet):
     @override
     def files(self) -> Mapping[str, Sequence[Path]]:
         names = dict(zip(("train", "test"), FILES[self.config.version, self.config.test], strict=True))
-        return {split: [self.root / name] if (self.root / name).is_file() else [] for split, name in names.items()}
+        return {split: [self.root / name] if present(self.root / name) else [] for split, name in names.items()}
 
     @override
     def example(self, record: Record) -> Example:
-        options = {letter: choice(record.text(f"Choice {letter}"), letter) for letter in "ABCD"}
+        options = choices({letter: record.text(f"Choice {letter}") for letter in LETTERS})
         figure = record.text("Figure_path")
         return Example(
             patient_id=figure,
@@ -75,25 +76,47 @@ class PMCVQA(ReleasedSet):
         )
 
 
-def choice(text: str, letter: str) -> str:
-    """A choice without its letter.
+def choices(texts: Mapping[str, str]) -> dict[str, str]:
+    """The choices without the letters that they repeat.
+
+    A colon or a bracket behind a letter marks it; a dot does where all four carry their own, or all but one of them,
+    which is then wrong. "B. fragilis" beside "E. coli" is a name.
 
     Raises:
-        BadExampleError: it carries another letter, or nothing else.
+        BadExampleError: a choice carries another letter, or nothing else.
     """
-    match = PREFIX.match(text)
-    if match and match.group(1) != letter:
-        raise BadExampleError(f"Choice {letter} is {shortened(text)}, which carries the letter {match.group(1)}")
-    rest = text[match.end() :].strip() if match else text
-    if not rest:
-        raise BadExampleError(f"Choice {letter} is {shortened(text)}: no text")
-    return rest
+    marks = {letter: mark_of(text) for letter, text in texts.items()}
+    dotted = [mark[0] for mark in marks.values() if mark[1] == "."]
+    own = sum(mark[:2] == (letter, ".") for letter, mark in marks.items())
+    dots_count = own == len(texts) or (
+        own == len(texts) - 1 and set(dotted) <= set(texts) and len(dotted) == len(texts)
+    )
+    found = {}
+    for letter, text in texts.items():
+        carried, style, behind = marks[letter]
+        marked = bool(carried) and (style != "." or dots_count)
+        if marked and carried != letter:
+            raise BadExampleError(f"Choice {letter} is {shortened(text)}, which carries the letter {carried}")
+        found[letter] = behind if marked else text.strip()
+        if not found[letter]:
+            raise BadExampleError(f"Choice {letter} is {shortened(text)}: no text")
+    return found
 
 
 def right_choice(record: Record, options: Mapping[str, str]) -> str:
-    """The right choice by its letter, else by its text; errors as of `chosen` and `named`."""
-    label = record.text("Answer_label", "Answer")
-    if len(label) == 1:
-        return chosen(label, options)
-    match = PREFIX.match(label)
-    return named(label[match.end() :] if match else label, list(options.values()))
+    """The right choice by its letter, else by its text.
+
+    Raises:
+        BadExampleError: no choice has it, or the two columns disagree.
+    """
+    label, stated = record.text("Answer_label", default=""), record.text("Answer", default="")
+    label, column, stated = (label, "Answer_label", stated) if label else (record.text("Answer"), "Answer", "")
+    answer = (
+        chosen(label, options) if len(label) == 1 else named(without_letter(label, options), list(options.values()))
+    )
+    return agreed("Answer", stated, answer, options, f"{column} {label!r}")
+
+
+def without_letter(text: str, options: Mapping[str, str]) -> str:
+    """A choice's text, its mark cut off unless the text is a choice as it stands."""
+    return text if text in options.values() else mark_of(text)[2]

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from datamodules.batch import LETTERS, BadExampleError, Example
 from datamodules.modalities import modality_name
-from datamodules.options import chosen, lettered
+from datamodules.options import agreed, chosen, lettered
+from datamodules.places import files_below
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
@@ -47,7 +48,7 @@ class R1Json(ReleasedSet):
     @override
     def files(self) -> Mapping[str, Sequence[Path]]:
         found: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
-        for path in sorted(self.root.glob(self.config.files)):
+        for path in files_below(self.root, self.config.files, self.config.allowed_roots):
             if path.suffix in (".json", ".jsonl"):
                 found[split_of(path.relative_to(self.root))].append(path)
         return found
@@ -61,10 +62,9 @@ class R1Json(ReleasedSet):
             question, options = record.text("question"), lettered(record.get("options"))
         else:
             question, options = stem_and_options(record.text("problem"))
-        answer = chosen(letter_of(record.text("solution")), options)
-        stated = record.text("answer", default=answer)
-        if stated not in (answer, *LETTERS):
-            raise BadExampleError(f"the solution's option is {shortened(answer)} but the answer is {shortened(stated)}")
+        letter = letter_of(record.text("solution"))
+        stated = record.text("answer", default="")
+        answer = agreed("answer", stated, chosen(letter, options), options, f"solution {letter!r}")
         return Example(
             patient_id=names[0],
             images=tuple(map(self.file, names)),

@@ -1,105 +1,64 @@
-"""Rows out of files: JSON lines, a JSON list, CSV, Parquet; what cannot be read becomes a fault of its row."""
+"""Rows out of files: JSON lines, a JSON list, CSV, TSV, Parquet; what cannot be read is a fault, and is counted.
+
+The rows of a file are the records that can be read, the faults (each stands for `Fault.rows` of them), and nothing
+else. `tables.py` and `json_rows.py` say what a row is where a file is damaged.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from datamodules.decoding import Encoding, EncodingError, decoded
 from datamodules.embedded import parquet_rows
-from datamodules.rows import Fault, Record, shortened
+from datamodules.json_rows import json_lines, json_list
+from datamodules.regular import irregular, open_regular
+from datamodules.rows import Fault, Record
+from datamodules.tables import table_rows
 
-SUFFIXES = (".jsonl", ".json", ".csv")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 """Of files whose name is exactly that of a split; Parquet comes in shards, `train-00000-of-00001-….parquet`."""
 
 
-def read_rows(path: Path, root: Path) -> Iterator[Record | Fault]:
+def read_rows(path: Path, root: Path, encoding: Encoding = "utf-8") -> Iterator[Record | Fault]:
     """Every row of a file, and a fault for each that cannot be read; the suffix tells the format.
 
     Args:
-        path: a file.
+        path: a file; a pipe, a device or a folder is refused, and not waited for.
         root: what names in messages are relative to.
+        encoding: of its text, unless a byte order mark says another one.
 
     Raises:
         BadExampleError: Parquet without the package that reads it.
     """
     name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-    reader = {".jsonl": json_lines, ".json": json_list, ".csv": csv_rows, ".parquet": parquet_rows}.get(path.suffix)
-    if reader is None:
-        yield Fault(name, 0, f"cannot be read: the suffix {path.suffix!r} is none of .jsonl, .json, .csv, .parquet")
-        return
     try:
-        yield from reader(path, name)
-    except OSError as error:
-        yield Fault(name, 0, f"cannot be read: {error}")
+        if found := irregular(path):
+            raise OSError(f"is {found}, expected a regular file")
+        path.stat()  # a file that is not there is told before a package that is not there
+        row = None
+        for row in rows_of(path, name, encoding):
+            yield row
+        if row is None:
+            yield Fault(name, 0, "holds no row; was it written, or downloaded, whole?", 0, unread=True)
+    except (OSError, EncodingError) as error:
+        yield Fault(name, 0, f"cannot be read: {error}", 0, unread=True)
 
 
-def json_lines(path: Path, name: str) -> Iterator[Record | Fault]:
-    """One object per line; empty lines are passed over."""
-    with open(path, "rb") as file:
-        for row, line in enumerate(file, 1):
-            if line.strip():
-                yield parsed(line, name, row)
-
-
-def parsed(line: bytes, name: str, row: int) -> Record | Fault:
-    """One line as a row."""
-    try:
-        return row_of(load_json(line), name, row)
-    except (ValueError, RecursionError) as error:
-        return Fault(name, row, f"is not JSON ({error}); is the line whole?")
-
-
-def json_list(path: Path, name: str) -> Iterator[Record | Fault]:
-    """One list of objects."""
-    try:
-        content = load_json(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        yield Fault(name, 0, f"is not JSON ({error}); was the file cut off?")
-        return
-    if not isinstance(content, list):
-        yield Fault(name, 0, f"holds {type(content).__name__}, expected a list of objects")
-        return
-    for row, entry in enumerate(content, 1):
-        yield row_of(entry, name, row)
-
-
-def load_json(content: bytes) -> Any:
-    """JSON without repeated keys, of which the last would silently win.
+def rows_of(path: Path, name: str, encoding: Encoding) -> Iterator[Record | Fault]:
+    """The rows of a regular file; errors as of `read_rows`.
 
     Raises:
-        ValueError: it is none, or is not UTF-8.
-        RecursionError: it is nested too deeply.
+        OSError: it cannot be read.
+        EncodingError: it is in another encoding.
     """
-
-    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            raise ValueError(f"a key is given twice among {names}")
-        return dict(pairs)
-
-    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique)
-
-
-def row_of(entry: Any, name: str, row: int) -> Record | Fault:
-    """A parsed entry as a row."""
-    return (
-        Record(name, row, entry) if isinstance(entry, dict) else Fault(name, row, f"is {shortened(entry)}, no object")
-    )
-
-
-def csv_rows(path: Path, name: str) -> Iterator[Record | Fault]:
-    """Records under a header; fields may hold line breaks."""
-    row = 0
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row, fields in enumerate(reader, 1):
-                if None in fields or None in fields.values():
-                    yield Fault(name, row, f"has not the {len(reader.fieldnames or ())} fields of the header")
-                else:
-                    yield Record(name, row, fields)
-        except (csv.Error, UnicodeDecodeError) as error:
-            yield Fault(name, row + 1, f"is not CSV in UTF-8 ({error}); nothing below it was read")
+    if path.suffix == ".parquet":
+        yield from parquet_rows(path, name)
+        return
+    if path.suffix not in SUFFIXES:
+        yield Fault(name, 0, f"has the suffix {path.suffix!r}, none of {', '.join(SUFFIXES)}, .parquet", 0, unread=True)
+        return
+    with open_regular(path) as file:
+        text, damaged = decoded(file.read(), encoding)
+    reader = {".jsonl": json_lines, ".json": json_list}.get(path.suffix, table_rows)
+    yield from reader(text, name, encoding, damaged)

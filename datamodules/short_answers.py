@@ -14,15 +14,20 @@ from datamodules.batch import Example, ImageSource
 from datamodules.embedded import EmbeddedPicture, HubPicture
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record
+from datamodules.spelling import yes_or_no
 
 YES_NO = ("yes", "no")
+CLOSED_OTHER = "questions marked CLOSED whose answer is neither yes nor no"
 
 
 class ShortAnswerSet(ReleasedSet):
     """Free answers; a yes or a no becomes a question with two options, everything else an open one.
 
+    Case, width, an end mark and invisible characters do not make a yes another answer.
+
     Choice: an answer that the release calls CLOSED but that is neither yes nor no ("left", "CT") has no options in the
-        release. It is open here and keeps the tag `answer_type`, rather than being given options of our making.
+        release. It is open here and keeps the tag `answer_type`, rather than being given options of our making; where
+        open questions are left out, it is counted under a name of its own.
     """
 
     @dataclass(frozen=True)
@@ -52,17 +57,18 @@ class ShortAnswerSet(ReleasedSet):
     @override
     def example(self, record: Record) -> Example:
         answer = record.text("answer")
-        options = YES_NO if answer.lower() in YES_NO else ()
-        kind = "yes_no" if options else "open"
+        said = yes_or_no(answer)
+        options, kind = (YES_NO, "yes_no") if said else ((), "open")
         if self.config.questions not in (kind, "all"):
-            raise self.not_asked(f"{kind} questions")
+            closed = not said and record.text("answer_type", default="").upper() == "CLOSED"
+            raise self.not_asked(CLOSED_OTHER if closed else f"{kind} questions")
         source = self.picture(record, "image", "img_name")
         return Example(
             patient_id=self.patient(record, source),
             images=(source,),
             question=record.text("question"),
             options=options,
-            answer=answer.lower() if options else answer,
+            answer=said or answer,
             question_id=self.question_id(record),
             tags={"question_type": kind, **self.tags(record)},
         )

@@ -44,7 +44,7 @@ class Sight:
     """Made when it is first needed."""
     demands: Mapping[str, Demand]
     """Split -> what is asked of it; a split that is not named is asked plainly."""
-    _around: dict[int, int] = field(default_factory=dict)
+    _around: dict[int, int] = field(default_factory=dict, init=False, repr=False)
 
     def unfit(self, split: str, examples: Sequence[Example], answer_with: AnswerStyle) -> dict[str, str]:
         """Question id -> why the model cannot take it, for those that it cannot.

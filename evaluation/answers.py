@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from evaluation.lenient import REGION, lenient_letter
+from evaluation.lenient import lenient_choice
+from evaluation.thinking import after_thinking
 
 LETTERS = "ABCDEFGHIJ"
+VERSION = "6"
+"""Changes with what any reading gives and with the meaning of any score, so that old and new ones are told apart."""
 
 Mode = Literal["strict", "lenient"]
 
 StrictReason = Literal[
-    "letter",  # read: the block holds a letter
-    "letter_and_text",  # read: "B. text" or "B) text", and text is that option
+    "letter",  # read: the block holds a letter, perhaps dressed: "B.", "(B)", "**B**", "\\boxed{B}"
+    "letter_and_text",  # read: "B. text", "B) text" or "B: text", and text is that option
     "option_text",  # read: the block holds exactly one option's text
     "no_think",  # no thinking tags at all
     "several_thinks",  # more than one thinking block, or one inside another
@@ -36,7 +39,8 @@ StrictReason = Literal[
 TAG = re.compile(r"<[\s/]{0,8}(think|answer)\b[^<>]{0,64}>?", re.IGNORECASE)
 SPELLING = ("<think>", "</think>", "<answer>", "</answer>")
 MAX_TAGS = 1000  # more than four are wrong anyway; enough to say in which way
-LETTER_AND_TEXT = re.compile(r"([A-Ja-j])[.)] {1,8}(\S.*)", re.DOTALL)
+DRESS = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|mathrm|mathbf)[ ]?(?=\{)|\\[()\[\]]|[*_`$]")
+LETTER_AND_TEXT = re.compile(r"(?P<letter>[A-Ja-j])[.):]{1,2} {1,8}(?P<text>\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,15 @@ class Extraction:
 
 
 def extract(text: str, options: Sequence[str], mode: Mode = "strict") -> Extraction:
-    """Read the chosen option from a completion; never at random, never by similarity, in linear time.
+    r"""Read the chosen option from a completion; never at random, never by similarity, in linear time.
 
-    Strict: `<think>…</think>`, white space, `<answer>…</answer>`, white space, and in the block a letter, "letter.
-    text" or "letter) text" where text is that option, or exactly one option's text. A lone letter is a letter even
+    Strict: `<think>…</think>`, white space, `<answer>…</answer>`, white space, and in the block a letter, a letter and
+    its option's text, or exactly one option's text. Stops, brackets, quotes, Markdown and LaTeX's box around a letter,
+    or a letter and text, change nothing: `B.`, `(B)`, `**B**`, `\boxed{B}`, `B: text`. A lone letter is a letter even
     where another option's text is that letter (blood groups), since the protocol asks for letters.
 
-    Lenient: what strict reads; otherwise ordered rules over the part after the last end of thinking (its last
-    20 000 characters), which give up where two readings disagree (`evaluation.lenient`).
+    Lenient: what strict reads; otherwise the claims of the part after the last end of thinking (its last 20 000
+    characters), which come to nothing where they disagree (`evaluation.lenient`).
 
     Args:
         text: the completion as generated, without the prompt.
@@ -74,7 +79,9 @@ def extract(text: str, options: Sequence[str], mode: Mode = "strict") -> Extract
         ValueError: the options are too few, too many or repeat, or the mode is unknown.
 
     Choice: lower-case letters are read, since inside the block they cannot be an article. Whether the thinking is
-        empty is not asked here but by `lightning_modules.rewards.gates`.
+        empty is not asked here but by `lightning_modules.rewards.gates`. Dress is allowed around a letter because
+        published checkpoints write it, and refusing it measured form; other words are refused, a text alone must be the
+        option's to the character, and a text beside a letter may differ from its option in case and dress.
     """
     if not 2 <= len(options) <= len(LETTERS) or len(set(options)) != len(options):
         raise ValueError(f"options must be 2 to {len(LETTERS)} distinct texts, got {tuple(options)!r}")
@@ -87,7 +94,8 @@ def extract(text: str, options: Sequence[str], mode: Mode = "strict") -> Extract
     region = after_thinking(text)
     if region is None:
         return Extraction(None, "unclosed_think")
-    return Extraction(*lenient_letter(region, options, LETTERS[: len(options)]))
+    index, reason = lenient_choice(region, options)
+    return Extraction(None if index is None else LETTERS[index], reason)
 
 
 def thinking_of(text: str) -> str:
@@ -112,19 +120,6 @@ def strict_block(text: str) -> tuple[str | None, StrictReason | None]:
     return text[answer.end() : end.start()].strip(), None
 
 
-def after_thinking(text: str) -> str | None:
-    """What a completion says after its thinking, at most its last 20 000 characters; None if the thinking never ends.
-
-    A region that had to be cut begins with an ellipsis, so that its first words are not taken for a whole answer.
-    """
-    thinks = [tag for tag in TAG.finditer(text) if tag.group(1).lower() == "think"]
-    ends = [tag.end() for tag in thinks if "/" in tag.group()]
-    if thinks and not ends:
-        return None
-    region = text[ends[-1] if ends else 0 :]
-    return region if len(region) <= REGION else "… " + region[-REGION:].partition(" ")[2]
-
-
 def _tag_fault(tags: Sequence[str]) -> StrictReason:
     """Name what is wrong with a sequence of tags, as spelled in the completion, that is not the required one."""
     names = [("/" if "/" in tag else "") + ("think" if "think" in tag.lower() else "answer") for tag in tags]
@@ -147,18 +142,33 @@ def _tag_fault(tags: Sequence[str]) -> StrictReason:
 def _read(content: str, options: Sequence[str]) -> Extraction:
     """Read the content of an answer block."""
     letters = LETTERS[: len(options)]
-    if len(content) == 1 and content.isascii() and content.upper() in letters:  # "ı" has the upper case "I"
-        return Extraction(content.upper(), "letter")
     by_text = letters[options.index(content)] if content in options else None
-    match = LETTER_AND_TEXT.fullmatch(content)
-    letter, rest = (match.group(1).upper(), match.group(2)) if match else ("", "")
-    if letter and letter in letters and options[letters.index(letter)] == rest:
+    bare = undressed(content)
+    if len(bare) == 1 and bare.isascii() and bare.upper() in letters:  # "ı" has the upper case "I"
+        agree = bare == content or by_text in (None, bare.upper())
+        return Extraction(bare.upper(), "letter") if agree else Extraction(None, "letter_text_conflict")
+    match = LETTER_AND_TEXT.fullmatch(content) or LETTER_AND_TEXT.fullmatch(bare)
+    named = _named(match["text"], options) if match else set()
+    if match and (letter := match["letter"].upper()) in named:
         agree = by_text in (None, letter)
         return Extraction(letter, "letter_and_text") if agree else Extraction(None, "letter_text_conflict")
     if by_text:
         return Extraction(by_text, "option_text")
-    if rest in options:
+    if named:
         return Extraction(None, "letter_text_conflict")
-    if len(content) == 1 and content.isascii() and content.isalpha():
+    if len(bare) == 1 and bare.isascii() and bare.isalpha():
         return Extraction(None, "letter_out_of_range")
     return Extraction(None, "not_an_option")
+
+
+def undressed(content: str) -> str:
+    """A block's content without Markdown, LaTeX's box and face, brackets, quotes and stops around it."""
+    return DRESS.sub("", content).strip(" \n\t()[]{}\"'.,:;!")
+
+
+def _named(text: str, options: Sequence[str]) -> set[str]:
+    """Letters of the options with exactly this text; where there is none, of those that differ in case and dress."""
+    exact = {letter for letter, option in zip(LETTERS, options, strict=False) if option == text}
+    folded = undressed(text).casefold().split()
+    alike = (undressed(option).casefold().split() for option in options)
+    return exact or {letter for letter, option in zip(LETTERS, alike, strict=False) if option == folded}

@@ -8,8 +8,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.answers import Mode, after_thinking, strict_block
-from evaluation.lenient import BLOCK, BOXED, REFUSAL, lenient_letter, plain
+from evaluation.answers import Mode, strict_block
+from evaluation.lenient import BLOCK, lenient_choice
+from evaluation.marks import BOX, plain
+from evaluation.rules import REFUSAL
+from evaluation.thinking import after_thinking
 
 YES_NO = ("yes", "no")
 LONGEST = 12
@@ -62,8 +65,8 @@ def extract_yes_no(text: str, mode: Mode = "strict") -> ShortAnswer:
     region = after_thinking(text)
     if region is None:
         return ShortAnswer(None, "unclosed_think")
-    letter, reason = lenient_letter(region, YES_NO, "YN")  # letters that no reader takes for one
-    return ShortAnswer({"Y": "yes", "N": "no"}.get(letter or ""), reason)
+    index, reason = lenient_choice(region, YES_NO, lettered=False)
+    return ShortAnswer(None if index is None else YES_NO[index], reason)
 
 
 def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
@@ -89,8 +92,8 @@ def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
     marks = [*MARKED.finditer(region)]
     ends = [*(mark.start() for mark in marks[1:]), len(region)]
     for reason, answers in (
-        ("answer_tag", [match.group(1) for match in BLOCK.finditer(region)]),
-        ("boxed", [match.group(1) for match in BOXED.finditer(region)]),
+        ("answer_tag", [match["content"] for match in BLOCK.finditer(region)]),
+        ("boxed", [match.group(1) for match in BOX.finditer(region)]),
         (
             "statement",
             [SENTENCE.split(region[m.end() : end], maxsplit=1)[0] for m, end in zip(marks, ends, strict=False)],
@@ -103,7 +106,7 @@ def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
             return ShortAnswer(found[0], reason)
     if REFUSAL.search(region):
         return ShortAnswer(None, "refusal")
-    if region and not re.search(r"[\n?]|</?answer|\\boxed", region) and len(region.split()) <= LONGEST:
+    if region and not re.search(r"[\n?⟪]|</?answer|\\boxed", region) and len(region.split()) <= LONGEST:
         return ShortAnswer(region.rstrip(".").strip() or None, "whole")
     return ShortAnswer(None, "nothing")
 

@@ -39,6 +39,7 @@ class Prediction:
             losses: a loss was not finite.
         prompt_sha256: hash of what was asked besides the options, before any variant of it: the prompt's version, stem,
             instruction, pictures; empty where it is unknown.
+        score_version: `evaluation.answers.VERSION` of the scores that stand beside it; empty before 6.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Prediction:
     option_losses: tuple[float, ...] = ()
     option_tokens: tuple[int, ...] = ()
     prompt_sha256: str = ""
+    score_version: str = ""
 
     def __post_init__(self) -> None:
         where = f"prediction for question {self.question_id!r}"
@@ -143,7 +145,7 @@ def by_variant(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]
 
 VARIED = ("image", "shuffle", "wording")
 """Keys of a protocol that say how a question was put: the attributes of `evaluation.variants.Variant`."""
-SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "option_tokens", "prompt_sha256")
+SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "option_tokens", "prompt_sha256", "score_version")
 KINDS: dict[str, tuple[type, type | None]] = {
     **{item.name: (str, None) for item in fields(Prediction)},
     "options": (list, str),

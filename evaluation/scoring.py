@@ -20,9 +20,6 @@ from evaluation.statistics import wilson
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERSION = "5"
-"""Changes with the meaning of any number here, so that old and new scores are not compared by accident."""
-
 
 @dataclass(frozen=True)
 class Score:

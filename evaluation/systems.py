@@ -178,6 +178,13 @@ def protocol_differences(first: System, second: System, vary: Collection[str] = 
                 f"prompt, as question {key} was put with another stem, instruction or picture (was the data set or the "
                 "guideline of this name changed between them?)",
             )
+        if item.score_version != other.score_version:
+            versions = (side.score_version or "before 6" for side in (item, other))
+            found.setdefault(
+                "score_version",
+                f"score_version {' and '.join(versions)}, so that the numbers beside them were not read alike (repeat "
+                "the evaluation of the older: its answers are kept and scored anew)",
+            )
     return {name: found[name] for name in sorted(found) if name not in vary}
 
 

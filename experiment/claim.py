@@ -31,12 +31,14 @@ def claim_folder(context: Lineage) -> None:
         ConfigError: other settings differ; names each differing key with both values.
     """
     file = context.folder.settings
-    with locked(context.folder.path, f"the settings of {context.experiment.name}"):
+    if file.exists() and not faults(context) and not longer(settings_in(file), remembered(context)):
+        return  # nothing to write, so that no lock is needed
+    with locked(context.folder.path, f"the settings of {context.experiment.name}", below=False):
         if problems := faults(context):
             raise ConfigError(problems)
         content = remembered(context)
         if file.exists():
-            before = json.loads(file.read_text())
+            before = settings_in(file)
             if not longer(before, content):
                 return
             step = continuation(steps_of(before), context.steps, Path(context.experiment.runs_dir))
@@ -61,7 +63,7 @@ def clear_overwritten(lineage: Lineage) -> None:
     """Empty the folders of the experiments that are to start afresh."""
     for member in lineage.lineage:
         if member.experiment.overwrite and member.folder.settings.exists():
-            with locked(member.folder.path, f"the settings of {member.experiment.name}"):
+            with locked(member.folder.path, f"the settings of {member.experiment.name}", below=False):
                 member.folder.clear()
 
 
@@ -69,6 +71,33 @@ def remembered(context: Lineage) -> dict[str, Any]:
     """What experiment.json holds, as JSON gives it back."""
     beneath = {member.called: member.resolved for member in context.lineage[:-1]}
     return json.loads(json.dumps(context.resolved | {"required": beneath}))
+
+
+def settings_in(file: Path) -> dict[str, Any]:
+    """What an experiment.json holds.
+
+    Raises:
+        ConfigError: it is not what this program writes there.
+    """
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        whole = (
+            all(isinstance(content[key], dict) for key in ("model", "specialties"))
+            and all(isinstance(content.get(key) or {}, dict) for key in ("callbacks", "fit", "trainer"))
+            and isinstance((content.get("trainer") or {}).get("max_steps", 1), int)
+            and all(isinstance(one, dict) for one in (content.get("required") or {}).values())
+            and isinstance(content.get("continuations", []), list)
+        )
+        reason = "" if whole else "its keys are not those of an experiment"
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    if reason:
+        message = (
+            f"is damaged, so that nobody knows with what settings this folder was made ({reason}). Put it back: "
+            f"{file.parent}/<specialty>/config.resolved.json of a run holds the same settings; or {REMEDY}"
+        )
+        raise ConfigError([Problem(str(file), "", message=message)])
+    return content
 
 
 def longer(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -82,7 +111,7 @@ def faults(context: Lineage) -> list[Problem]:
     file = context.folder.settings
     if not file.exists():
         return []
-    before, now = json.loads(file.read_text()), remembered(context)
+    before, now = settings_in(file), remembered(context)
     changed = changed_settings(completed(own(before)), own(now)) | changed_beneath(before.get("required"), now)
     if longer(before, now):
         changed.pop(STEPS, None)

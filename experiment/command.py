@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import threading
 import warnings
 
 import torch
@@ -23,6 +25,23 @@ from experiment.run import assemble, run_lineage
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
 
+GO_ON = "and the same command goes on"
+NO_SPACE = f"free space there, {GO_ON}"
+READ_ONLY = "is it read-only, or another user's? Choose another runs_dir"
+REMEDIES = {
+    errno.ENOSPC: NO_SPACE,
+    errno.EDQUOT: NO_SPACE,
+    errno.EFBIG: f"raise the limit on the size of files (ulimit -f), {GO_ON}",
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: READ_ONLY,
+    errno.EPERM: READ_ONLY,
+    errno.ENOENT: "was it removed or moved? Put it back, or run the same command to make anew what it makes",
+    errno.ESTALE: f"was the file system taken away? Mount it, {GO_ON}",
+    errno.EIO: f"the disk fails, or was taken away; {GO_ON} on another copy",
+    errno.EMFILE: f"raise the limit on open files (ulimit -n), {GO_ON}",
+}
+"""Error of the system -> what to do about it."""
+
 
 def execute(loaded: Loaded, *, dry_run: bool) -> int:
     """Run the experiment, or report what running it would mean.
@@ -39,6 +58,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     stop_alike()
     keep_freed_memory()
     same_numbers()
+    threading.excepthook = unless_told_again
     try:
         context = assemble(loaded)
         if dry_run:
@@ -53,8 +73,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     except ConfigError:
         raise
     except EXPECTED as error:
-        notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
-        print(f"{name}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
+        print(f"{name}: {in_a_line(error)}", file=sys.stderr)
         leave_the_others()
         return 1
     except BaseException:
@@ -63,6 +82,26 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     if is_first():
         where(context)
     return 0
+
+
+def unless_told_again(arguments: threading.ExceptHookArgs) -> None:
+    """Show what a thread died of, unless it writes curves: that is raised again where the next one is drawn."""
+    if not (isinstance(arguments.exc_value, OSError) and type(arguments.thread).__name__ == "_AsyncWriterThread"):
+        threading.__excepthook__(arguments)
+
+
+def in_a_line(error: Exception) -> str:
+    r"""What went wrong, and for an error of the system what to do about it.
+
+    Examples:
+        >>> in_a_line(OSError(28, "No space left on device", "runs/x"))
+        "OSError: [Errno 28] No space left on device: 'runs/x'; free space there, and the same command goes on"
+        >>> in_a_line(RuntimeError("two\n  lines"))
+        'RuntimeError: two lines'
+    """
+    remedy = REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    parts = [f"{type(error).__name__}: {error}", remedy, *getattr(error, "__notes__", ())]
+    return " ".join("; ".join(part for part in parts if part).split())
 
 
 def leave_the_others() -> None:

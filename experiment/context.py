@@ -12,14 +12,19 @@ import torch
 from answering.live_base import LiveBase
 from answering.validation import validation_asker
 from artifacts.adapter_files import base_fingerprint, read_adapter
+from artifacts.base_files import read_base
 from configs.build import build
 from configs.schema import Component
 from datamodules.base import VQADataModule
 from experiment.lineage import Lineage
+from experiment.reading import check_tokenizer
 from experiment.seeing import sight_of
 from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
+
+MEMORY = ".checked"
+"""Folder below `runs_dir` that keeps what was found out about the data."""
 
 
 @dataclass
@@ -28,9 +33,11 @@ class ExperimentContext(Lineage):
 
     Attributes:
         live: the base in memory; shared with the experiments that this one requires.
+        remembers: whether what is found out about the data is kept for other processes; a dry run leaves no file.
     """
 
     live: LiveBase = field(default_factory=LiveBase)
+    remembers: bool = True
     _data: dict[str, VQADataModule] = field(default_factory=dict)
 
     def data(self, specialty: str) -> VQADataModule:
@@ -38,8 +45,10 @@ class ExperimentContext(Lineage):
         if specialty not in self._data:
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
-            self._data[specialty] = build(merged, specialty=specialty, seed=self.experiment.seed)
-            self._data[specialty].sight = sight_of(self)
+            data = build(merged, specialty=specialty, seed=self.experiment.seed)
+            data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
+            data.sight = sight_of(self, data.memory)
+            self._data[specialty] = data
         return self._data[specialty]
 
     def without_data(self) -> ExperimentContext:
@@ -52,7 +61,13 @@ class ExperimentContext(Lineage):
         return self.live.of(self.base_key, lambda: self.load(self.base_folder))
 
     def load(self, base: Path | None) -> tuple[Policy, str]:
-        """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint."""
+        """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint.
+
+        Raises:
+            DamagedError: a file of the folder, tokenizer included, is not as it was written.
+        """
+        if base is not None:
+            read_base(base)
         family = build(self.experiment.model, weights=base)
         fingerprint = base_fingerprint(family.named_parameters())  # of the source, whatever it is cast to
         if self.experiment.precision == "bf16":
@@ -71,6 +86,7 @@ class ExperimentContext(Lineage):
         start = self.experts_beneath(specialty)
         for name, folder in start:
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
+            check_tokenizer(folder, adapter.manifest, policy)
             policy.load_adapter(name, adapter.config, adapter.tensors)
         context = self.stage_context(policy, [name for name, _ in start], specialty)
         return build(self.experiment.module, context=context)

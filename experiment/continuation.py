@@ -52,6 +52,6 @@ def checkpoint_step(path: Path) -> int:
     """Optimiser steps done at a checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged.
+        DamagedError: the file is damaged.
     """
     return int(Checkpoints().load_checkpoint(path)["global_step"])

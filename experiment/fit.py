@@ -20,11 +20,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.tensorboard.summary import hparams
 
 from artifacts.checkpoints import Checkpoints
-from artifacts.durable import write_text
+from artifacts.durable import named, write_text
 from artifacts.folders import locked, write_failure
 from artifacts.interrupts import Waiting, deferred
 from artifacts.ranks import is_first, wait_for_first
 from callbacks.best_weights import BestWeights
+from callbacks.board_files import set_aside
 from callbacks.last_validation import LastValidation
 from callbacks.own_signals import OwnSignals
 from callbacks.phase_times import PhaseTimes
@@ -37,6 +38,7 @@ from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.provenance import provenance
 from experiment.question_choice import chosen_questions
+from experiment.reading import TOKENIZER, reading_of
 from experiment.result import Kept, save_result
 from experiment.standing import BASE, PARENT, ROWS, check_base, parent_sha256, read_provenance
 from lightning_modules.stage import Stage
@@ -54,7 +56,8 @@ def train(context: ExperimentContext, specialty: str) -> None:
         started = time.monotonic()
         run.set_status("running")
         try:
-            _fit(context, specialty)
+            with named(run.path):  # curves are written by a thread that does not say where
+                _fit(context, specialty)
             if context.provides == "base":
                 context.live.clear()  # its weights are those of the run now
         except BaseException as error:
@@ -73,9 +76,15 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     stage = context.stage(specialty, policy, fingerprint)
     stage.questions = questions
     before, steps = read_provenance(run), context.steps
-    check_base(run, before, fingerprint)
+    tokenizer = reading_of(policy)[TOKENIZER]
+    check_base(run, before, fingerprint, tokenizer)
     facts = provenance(Path(experiment.runs_dir))
-    facts |= {BASE: fingerprint, ROWS: data_sha256(data, "train"), PARENT: parent_sha256(context, specialty)}
+    facts |= {
+        BASE: fingerprint,
+        TOKENIZER: tokenizer,
+        ROWS: data_sha256(data, "train"),
+        PARENT: parent_sha256(context, specialty),
+    }
     facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():
         write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
@@ -85,7 +94,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     with deferred() as waiting:
         best, last = best_checkpoint(experiment.fit, data, run.checkpoint.parent), LastValidation()
         callbacks = callbacks_of(context, specialty, waiting, [last] if best is None else [last, best])
-        logger = tensorboard(context, specialty, stage, resumed_step(run.checkpoint))
+        logger = tensorboard(context, specialty, stage, resumed_step(run.checkpoint, steps))
         trainer = trainer_of(context, logger=logger, callbacks=callbacks)
         if resume is None:
             trainer.validate(stage, datamodule=data, verbose=False)  # what the run starts from
@@ -231,15 +240,15 @@ def tensorboard(
         context: of the experiment.
         specialty: the run.
         stage: knows its metrics.
-        resumed: step that is logged next if the run goes on; what an interrupted run logged later is withdrawn. None
-            starts anew.
+        resumed: step from which on the run logs anew; what an interrupted run logged there is withdrawn. None starts
+            afresh.
     """
     name, folder = context.experiment.name, context.experiment.runs_dir
-    purge = {} if resumed is None else {"purge_step": resumed}
-    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, **purge)
     if resumed is None and is_first():
-        for leftover in Path(logger.log_dir).glob("events.out.tfevents.*"):
-            leftover.unlink()  # of a run that was killed before its first checkpoint
+        set_aside(context.folder.run(specialty).path)  # of a run that was killed before its first checkpoint
+    # A board that is being looked at forgets what it read of files that are gone only if it is told the step.
+    logger = TensorBoardLogger(folder, name=name, version=specialty, default_hp_metric=False, purge_step=resumed or 0)
+    if resumed is None and is_first():
         names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
         for summary in hparams(flat(context.resolved), names):
             logger.experiment.file_writer.add_summary(summary)

@@ -10,13 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from artifacts.adapter_files import is_complete
-from artifacts.base_files import is_base_complete
+from artifacts.adapter_files import result_of
+from artifacts.base_files import is_base_complete, read_base
 from artifacts.folders import ExperimentFolder
+from artifacts.manifest import MANIFEST, file_sha256, read_manifest
 from configs.build import import_class
 from configs.schema import Experiment
 from experiment.adapters import named_chains
 from lightning_modules.stage import Stage
+
+PLACES = ("path", "root")
+"""Settings of models that may name a file or a folder without a separator in it."""
 
 
 @dataclass
@@ -80,20 +84,17 @@ class Lineage:
 
     @property
     def base_key(self) -> str:
-        """Identifies the base in memory without reading its weights: trained weights' manifest, model, precision."""
-        base = self.base_folder
-        manifest = (base / "manifest.json").read_text() if base else ""
-        model = json.dumps(self.resolved["model"], sort_keys=True)
-        precision = "" if self.experiment.precision == "float32" else self.experiment.precision
-        parts = (manifest, model, "" if base else self._published(), precision)
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        """Identifies the base by content: its files' hashes wherever they lie, the model's settings, the precision.
 
-    def _published(self) -> str:
-        """Names, sizes and times of the files of a model that is used as published, where its settings name folders."""
-        named = [value for value in self.resolved["model"]["init_args"].values() if isinstance(value, str)]
-        files = [file for value in named if value and Path(value).is_dir() for file in sorted(Path(value).iterdir())]
-        stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-        return json.dumps(stamps) if stamps else ""
+        A trained base counts by its manifest, which is compared with its files when they are read.
+        """
+        base = self.base_folder
+        files = read_manifest(base / MANIFEST)["files"] if base else {}
+        hashes = sorted((name, entry["sha256"]) for name, entry in files.items())
+        model = self.resolved["model"]
+        settings = {key: contents(key, value) for key, value in model["init_args"].items()}
+        told = [hashes, model["class_path"], settings, self.experiment.precision]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
         """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
@@ -108,10 +109,16 @@ class Lineage:
         return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
 
     def result(self, specialty: str) -> dict[str, Any] | None:
-        """The manifest of what a specialty's run has left; None where nothing stands there whole."""
+        """The manifest of what a specialty's run has left, every file verified; None where it left nothing yet.
+
+        Raises:
+            DamagedError: a base is not as it was written.
+            AdapterError: an expert is not.
+        """
         run = self.folder.run(specialty)
-        folder, whole = (run.base, is_base_complete) if self.provides == "base" else (run.adapter, is_complete)
-        return json.loads((folder / "manifest.json").read_text()) if whole(folder) else None
+        if self.provides == "base":
+            return read_base(run.base) if is_base_complete(run.base) else None
+        return result_of(run.adapter)
 
     def is_run_complete(self, specialty: str) -> bool:
         """Whether a specialty's run has left its result, of all its steps; where nothing is trained none is awaited."""
@@ -142,6 +149,24 @@ class Lineage:
             for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result
                 rows[f"{context.experiment.name}/merged/{merged.parents[1].name}.rejected"] = [merged]
         return rows | named_chains(self.experiment.adapters, rows, Path(self.experiment.runs_dir))
+
+
+def contents(key: str, value: Any) -> Any:
+    """A setting of a model; where it names a file or a folder, what that holds, so that the same weights are the same.
+
+    Args:
+        key: of the setting.
+        value: of the setting.
+    """
+    if not isinstance(value, str) or not value or ("/" not in value and key not in PLACES):
+        return value
+    place = Path(value)
+    if place.is_file():
+        return file_sha256(place)
+    if not place.is_dir():
+        return value  # a name on a hub
+    files = (file for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith("."))
+    return {file.name: file_sha256(file) for file in files}
 
 
 def steps_of(settings: Mapping[str, Any]) -> int:

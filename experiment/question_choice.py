@@ -7,7 +7,7 @@ from pathlib import Path
 from answering.decoding import Decoding
 from answering.live_model import LiveModel
 from answering.pass_rates import by_pass_rate, pass_rates
-from artifacts.adapter_files import adapter_sha256
+from artifacts.adapter_files import acting_sha256
 from artifacts.ranks import is_first
 from datamodules.batch import BadExampleError
 from datamodules.hashes import data_sha256
@@ -39,7 +39,7 @@ def chosen_questions(context: ExperimentContext, specialty: str) -> tuple[str, .
     beneath = [path for _, path in context.experts_beneath(specialty)]
     made_from = {
         "base": context.base_key,
-        "adapters": [adapter_sha256(path) for path in beneath],
+        "adapters": [acting_sha256(path) for path in beneath],
         "data": data_sha256(data, "train"),
         "prompts": VERSION,
     }

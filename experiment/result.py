@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from artifacts.adapter_checks import reading
 from artifacts.adapter_files import adapter_sha256, write_adapter
 from artifacts.base_files import write_base
-from artifacts.checkpoints import before, record_file
+from artifacts.checkpoints import before
+from artifacts.manifest import beside
 from experiment.context import ExperimentContext
+from experiment.reading import reading_of
 from lightning_modules.stage import Stage
 
 
@@ -74,8 +75,8 @@ def save_result(
         "data_sha256": provenance["data_sha256"],
         "git": provenance["git"],
         "metrics": kept.metrics | kept.validation.get("metrics", {}),
-        "extra": reading(family.tokenizer.backend_tokenizer.to_str(), family.prompt_ids("Is this normal?", [1]))
-        | {"checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
+        "extra": reading_of(stage.policy)
+        | {"base": family.origin, "checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
         | {"steps": provenance["steps"], "continuations": provenance["continuations"]},
     }
     if stage.provides == "expert":
@@ -84,5 +85,5 @@ def save_result(
     else:
         write_base(run.base, family, manifest)
     former = before(run.checkpoint)
-    for file in (former, record_file(former)):  # from the last one, and the best, a longer run goes on
+    for file in (former, beside(former)):  # from the last one, and the best, a longer run goes on
         file.unlink(missing_ok=True)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from artifacts.base_files import is_base_complete
 from callbacks.experiment_callback import ExperimentCallback
 from configs.build import build, config_of, import_class
+from datamodules.batch import AnswerStyle, Example
+from datamodules.hashes import contents_key
 from datamodules.loading import Demand
+from datamodules.memory import recall, remember
 from datamodules.sight import Sight
 from lightning_modules.families.base import VisionLanguageFamily
 
@@ -21,9 +30,34 @@ _outlines: dict[str, VisionLanguageFamily] = {}
 """The newest outline by its model's settings; experiments of a lineage share it."""
 
 
-def sight_of(context: ExperimentContext) -> Sight:
-    """The experiment's model, and how the questions of each split are put to it."""
-    return Sight(partial(outline, context), demands(context))
+@dataclass(kw_only=True)
+class KeptSight(Sight):
+    """A sight that does not look again, in whatever process, while model, rows, pictures and code stay the same."""
+
+    memory: Path | None
+    """As of `VQADataModule.memory`."""
+    named: str
+    """Tells the model from others: its settings, and the code that reads them."""
+
+    @override
+    def unfit(self, split: str, examples: Sequence[Example], answer_with: AnswerStyle) -> dict[str, str]:
+        demand = self.demands.get(split, Demand())
+        traces = None if demand.traces is None else sorted(demand.traces)
+        about = (self.named, repr((demand.instructions, demand.new_tokens, traces, answer_with)))
+        key, changed = contents_key(("sight", *about), examples, missing=True)
+        found = recall(self.memory, key)
+        if found is None:
+            found = super().unfit(split, examples, answer_with)
+            remember(self.memory, key, found, changed)
+        return found
+
+
+def sight_of(context: ExperimentContext, memory: Path | None) -> Sight:
+    """The experiment's model, and how the questions of each split are put to it; `memory` as of `KeptSight`."""
+    model = context.experiment.model
+    code = hashlib.sha256(Path(inspect.getfile(import_class(model.class_path))).read_bytes()).hexdigest()
+    named = f"{code} {json.dumps(context.resolved['model'], sort_keys=True)} {context.base_folder}"
+    return KeptSight(partial(outline, context), demands(context), memory=memory, named=named)
 
 
 def outline(context: ExperimentContext) -> VisionLanguageFamily:

@@ -6,13 +6,17 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from artifacts.folders import read_state
 from artifacts.gpus import own_gpu
 from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
+
+LOOK_SECONDS = 0.2
+"""Time between two looks at the workers."""
 
 
 def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
@@ -35,7 +39,7 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
         # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
         running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=environment)
     try:
-        codes = {share: process.wait() for share, process in running.items()}
+        codes = ended(context, running)
     except BaseException:
         for process in running.values():
             process.terminate()  # not SIGINT, which a job in a shell's background is started deaf to
@@ -43,15 +47,25 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
             process.wait()
         raise
     failed = {share: code for share, code in codes.items() if code != 0}
-    for share, code in failed.items():
-        if code < 0:
-            record_death(context, share.split(), code)
     if failed:
         raise RuntimeError(
             "training failed in "
             + "; ".join(f"[{share}]: {end_of(code)}" for share, code in failed.items())
             + "; each run's status.json says more"
         )
+
+
+def ended(context: ExperimentContext, running: Mapping[str, subprocess.Popen]) -> dict[str, int]:
+    """Wait for all workers: specialties of each -> exit code. What a signal ended is recorded at once."""
+    codes: dict[str, int] = {}
+    while len(codes) < len(running):
+        time.sleep(LOOK_SECONDS)
+        for share, process in running.items():
+            if share not in codes and (code := process.poll()) is not None:
+                codes[share] = code
+                if code < 0:
+                    record_death(context, share.split(), code)
+    return codes
 
 
 def end_of(code: int) -> str:

@@ -9,19 +9,36 @@ from typing import Any
 
 from artifacts.adapter_files import AdapterError, adapter_sha256
 from artifacts.folders import RunFolder
+from artifacts.manifest import DamagedError
 from configs.problems import ConfigError, Problem
 from datamodules.hashes import data_sha256
 from experiment.claim import REMEDY
 from experiment.context import ExperimentContext
+from experiment.reading import TOKENIZER
 
 ROWS, BASE, PARENT = "data_sha256", "base_fingerprint", "parent_sha256"
 """Keys of provenance.json."""
 
 
 def read_provenance(run: RunFolder) -> dict[str, Any]:
-    """What an earlier start of a run recorded; empty where there is none."""
+    """What an earlier start of a run recorded; empty where there is none.
+
+    Raises:
+        DamagedError: the file is no JSON object.
+    """
     file = run.path / "provenance.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    if not file.exists():
+        return {}
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        content = error
+    if not isinstance(content, dict):
+        raise DamagedError(
+            f"{file}: is damaged ({content!r:.200}), so that nobody knows on what this run was begun; delete "
+            f"{run.path} to train it anew"
+        )
+    return content
 
 
 def parent_sha256(context: ExperimentContext, specialty: str) -> str | None:
@@ -95,12 +112,23 @@ def check_rows(context: ExperimentContext, specialties: Sequence[str]) -> None:
         raise ConfigError(problems)
 
 
-def check_base(run: RunFolder, before: Mapping[str, Any], fingerprint: str) -> None:
-    """Refuse to go on with a run that was begun on another base.
+def check_base(run: RunFolder, before: Mapping[str, Any], fingerprint: str, tokenizer: str) -> None:
+    """Refuse to go on with a run that was begun on another base, or with a base that reads text otherwise.
+
+    Args:
+        run: its folder.
+        before: its provenance so far.
+        fingerprint: of the base now.
+        tokenizer: hash of what it reads text by now.
 
     Raises:
-        AdapterError: names both fingerprints.
+        AdapterError: names both fingerprints, or both hashes.
     """
+    if run.checkpoint.exists() and before.get(TOKENIZER) not in (None, tokenizer):
+        raise AdapterError(
+            f"{run.path / 'provenance.json'}: begun with a tokenizer of sha256 {before[TOKENIZER]}, and the base's has "
+            f"{tokenizer} now; was its tokenizer.json changed? {REMEDY}"
+        )
     recorded = before.get(BASE)
     if run.checkpoint.exists() and recorded not in (None, fingerprint):
         raise AdapterError(

@@ -8,10 +8,13 @@ pinned version to what is expected of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -20,6 +23,10 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from artifacts.adapter_checks import check_tensors
+from artifacts.adoption import Base
+from artifacts.base_origin import base_name
+from artifacts.lora_config import alpha_of, exact_config
 from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.functional.lora import lora_linear
 
@@ -75,15 +82,22 @@ class AdaptedModel(nn.Module):
 
         Args:
             name: a new name.
-            config: PEFT's adapter_config.
+            config: PEFT's adapter_config; it gives rank and alpha, the tensors' names say where they act.
             tensors: PEFT-layout tensors.
 
         Raises:
-            ValueError: the tensors are not exactly this model's adapter tensors.
+            ValueError: a tensor is of no layer of the language model, or of another shape.
         """
-        keep = {"r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern", "task_type"}
-        fields = {key: value for key, value in config.items() if key in keep and value is not None}
-        self._attach(name, LoraConfig(**fields))
+        pairs = check_tensors(tensors, f"adapter {name!r}")
+        own = self.linears(pictures=False)
+        strange = [module for module, (A, B) in pairs.items() if own.get(module) != (B.shape[0], A.shape[1])]
+        if strange:
+            raise ValueError(
+                f"adapter {name!r} does not fit the model: {len(strange)} of {len(pairs)} layers, such as "
+                f"{strange[0]}, are not there, read pictures or have another shape; `python -m merge adopt` translates "
+                "older names"
+            )
+        self._attach(name, config_of(config, pairs, f"adapter {name!r}"))
         result = set_peft_model_state_dict(self._peft[0], tensors, adapter_name=name)
         missing = [key for key in result.missing_keys if f".{name}." in key]
         if missing or result.unexpected_keys:
@@ -130,10 +144,12 @@ class AdaptedModel(nn.Module):
         self.family.model.activation_checkpointing_disable()
 
     def adapter_state(self, name: str) -> tuple[dict, dict[str, Tensor]]:
-        """The adapter's PEFT configuration and tensors (fp32, on the CPU)."""
+        """The adapter's PEFT configuration, which names the base, and tensors (fp32, on the CPU)."""
         config = self._peft[0].peft_config[name].to_dict()
         config = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-        state = get_peft_model_state_dict(self._peft[0], adapter_name=name)
+        config["base_model_name_or_path"] = base_name(self.family.origin)
+        # PEFT would look the base up on the hub, to see whether its vocabulary was resized.
+        state = get_peft_model_state_dict(self._peft[0], adapter_name=name, save_embedding_layers=False)
         return config, {key: value.detach().float().cpu().contiguous().clone() for key, value in state.items()}
 
     def activate(self, names: Sequence[str], trainable: str | None = None) -> None:
@@ -173,13 +189,16 @@ class AdaptedModel(nn.Module):
 
         The weights are put back from a copy, not by subtraction, so that nothing drifts: all adapted weights are held
         twice meanwhile. Weights of less than float32 are left alone, with the adapters acting: small updates would be
-        lost in their rounding.
+        lost in their rounding. So are weights that another layer has too: the head's, where it is the embedding's.
         """
         active = self.active
         layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
         if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
             yield
             return
+        uses = Counter(id(weight) for _, weight in self.family.model.named_parameters(remove_duplicate=False))
+        shared = [layer for layer in layers if uses[id(layer.get_base_layer().weight)] > 1]
+        layers = [layer for layer in layers if layer not in shared]
         kept = []
         try:
             for layer in layers:
@@ -190,12 +209,31 @@ class AdaptedModel(nn.Module):
                         if name in layer.lora_A:
                             weight += layer.get_delta_weight(name)
             self._switch(())
+            for layer in shared:
+                layer._disable_adapters, layer._active_adapter = False, list(active)
             yield
         finally:
             for weight, original in kept:
                 with torch.no_grad():
                     weight.copy_(original)
             self._switch(active)
+
+    def linears(self, *, pictures: bool) -> dict[str, tuple[int, int]]:
+        """Name -> (m, n) of the model's linear layers: those that read pictures, or all others."""
+        towers = (*self.family.vision_parameters(), *self.family.projector_parameters())
+        held = {id(parameter) for parameter in towers}
+        return {
+            bare_name(name).removesuffix(".weight"): tuple(module.weight.shape)
+            for prefix, module in self.family.model.named_modules()
+            if isinstance(module, nn.Linear) and ".lora_" not in (name := f"{prefix}.weight")
+            if (id(module.weight) in held) == pictures
+        }
+
+    def base(self, fingerprint: str) -> Base:
+        """What an adapter that comes from elsewhere is held against."""
+        tensors = self.family.model.state_dict(keep_vars=True)
+        own = {bare_name(name): tensor for name, tensor in tensors.items() if ".lora_" not in name}
+        return Base(fingerprint, self.linears(pictures=False), self.linears(pictures=True), own, self.family.origin)
 
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
@@ -206,6 +244,22 @@ class AdaptedModel(nn.Module):
         for layer in self.family.model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
                 layer.training = True  # its own flag alone, which transformers asks for; what is within stays in eval
+
+
+def config_of(config: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]], place: str) -> LoraConfig:
+    """The LoRA that acts on exactly the layers that have factors, whatever the configuration calls them."""
+    ranks = {module: A.shape[0] for module, (A, _) in pairs.items()}
+    alphas = {module: alpha_of(config, [module], rank, place) for module, rank in ranks.items()}
+    exact = exact_config(ranks, alphas, {"use_rslora": bool(config.get("use_rslora")), "task_type": "CAUSAL_LM"})
+    fields = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "task_type")
+    # As an expression it matches whole names; in a list also layers whose name ends alike.
+    targets = "|".join(map(re.escape, exact["target_modules"]))
+    return LoraConfig(target_modules=targets, **{key: exact[key] for key in fields})
+
+
+def bare_name(name: str) -> str:
+    """A tensor's name as it is without PEFT."""
+    return name.replace(".base_layer.", ".")
 
 
 def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class BaseTraining(Stage):
 
     @override
     def feed(self) -> Feed:
-        return Feed("rows", read_picture=self.policy.read_picture)
+        return Feed("rows", guidelines=frozenset({NEUTRAL}), read_picture=self.policy.read_picture)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -74,6 +74,15 @@ class PhaseClock:
         metrics |= speeds(self.wall, self.counts) | {"memory/peak_mib": peak_mib()}
         self.wall, self.cpu, self.counts = Counter(), Counter(), Counter()
         return metrics
+
+    def sums(self) -> dict[str, dict[str, float]]:
+        """Times and counts since the start, to go on from."""
+        return {"seconds": dict(self.total), "counts": dict(self.total_counts)}
+
+    def go_on_from(self, sums: Mapping[str, Mapping[str, float]]) -> None:
+        """Take up the sums of a run that was interrupted."""
+        self.total.update(sums["seconds"])
+        self.total_counts.update(sums["counts"])
 
     def summary(self) -> dict[str, float]:
         """As `take`, for everything since the start."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from artifacts.adapter_files import adopt
+from artifacts.adoption import adopt
 from artifacts.durable import write_text
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
@@ -113,8 +113,14 @@ def auto(recipe: Recipe) -> int:
 
 def adopted(adapter: Path, config: str, out: Path) -> int:
     """Take up an adapter that PEFT saved, for the base of an experiment."""
-    fingerprint = Live(config).model().model.fingerprint
-    print(f"written: {adopt(adapter, out, base_fingerprint=fingerprint)}, of the base with fingerprint {fingerprint}")
+    base = Live(config).model().base()
+    found = adopt(adapter, out, base=base)
+    print(f"written: {found.folder}, {found.layers} layers of the base with fingerprint {base.fingerprint}")
+    print(f"the adapter calls its base {found.called!r}; that it is this one is for you to know")
+    if found.translated:
+        print(f"{found.translated} layers have older names in the file, and were written under the base's own")
+    for name in found.dropped:
+        print(f"left out: {name}, which equals the base's")
     return 0
 
 
@@ -123,7 +129,7 @@ def run(recipe: Recipe, model: Any = None) -> int:
     asks = model is not None and recipe.live is not None and recipe.live.gate_n
     examination = model.examination(by_specialty(recipe, model), recipe.live.gate_n) if asks else None
     stood = any((folder / ADAPTER).is_dir() for folder in (recipe.out, recipe.out / REJECTED))
-    summary = run_recipe(recipe, examination=examination)
+    summary = run_recipe(recipe, examination=examination, base=model.base() if model is not None else None)
     print(to_markdown(summary.report))
     if stood and not summary.skipped:
         print(f"replaced: the agent in {recipe.out} was made by another recipe, version or examination")

@@ -14,6 +14,7 @@ from typing import Any
 
 from artifacts.adapter_files import adapter_sha256
 from artifacts.durable import write_text
+from artifacts.manifest import MANIFEST, get_text, put_text
 from merge.gates import Answers, bootstrap_interval, gates_on_answers, share, summary
 from merge.methods.interface import MergeMethod
 from merge.recipe import Recipe, build_method, method_settings
@@ -131,9 +132,10 @@ def auto_merge(
     found = examined_before(recipe.out, asked)
     if found is None:
         found = search(summaries, methods, experts, examine, say) | {"asked": asked}
-        write_text(recipe.out / AUTO_JSON, to_json(found))
         write_text(recipe.out / AUTO_MD, to_markdown(found))
+        put_text(recipe.out / AUTO_JSON, to_json(found))
     if not found["accepted"]:
+        (recipe.out / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(recipe.out / ADAPTER, ignore_errors=True)  # an earlier winner, of other experts
         say(f"auto: no candidate passes; {recipe.out / AUTO_MD} tells why")
         return None
@@ -144,13 +146,15 @@ def auto_merge(
 
 
 def examined_before(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The outcome of an earlier search over the same candidates, or None."""
-    try:
-        found = json.loads((out / AUTO_JSON).read_text(encoding="utf-8"))
-        return found if found["asked"] == asked else None
-    except (OSError, ValueError, KeyError, TypeError):
-        # Whatever is wrong with an earlier outcome, searching anew sets it right.
+    """The outcome of an earlier search over the same candidates, or None.
+
+    Raises:
+        DamagedError: an earlier search's outcome is not as it was written.
+    """
+    if not (out / AUTO_JSON).is_file():
         return None
+    found = json.loads(get_text(out / AUTO_JSON))
+    return found if found["asked"] == asked else None
 
 
 def search(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from artifacts.adapter_files import PICKLES, AdapterError
+from artifacts.layer_names import core
 from artifacts.tensor_stream import DTYPES
 
 MANIFEST, INDEX = "merge_manifest.json", "model.safetensors.index.json"
@@ -52,22 +54,32 @@ def base_weights(base: Path) -> list[Weight]:
     return found
 
 
-def weight_of(module: str, shape: tuple[int, int], weights: list[Weight]) -> Weight:
-    """The base's weight of a module: the one whose name ends with the module's, or with most of it.
+def targets_of(shapes: Mapping[str, tuple[int, int]], weights: Sequence[Weight]) -> dict[Weight, str]:
+    """The base's weights that an adapter changes, each with its module; files may have older names, see `core`.
+
+    Args:
+        shapes: module -> (m, n).
+        weights: of the base.
 
     Raises:
-        AdapterError: there is none of this shape, or there are several.
+        AdapterError: a module has no weight of its shape of its own, or several.
     """
-    ends = (f"{module}.weight", f"{module.removeprefix('model.')}.weight")
-    for end in ends:
-        found = [w for w in weights if w.name == end or w.name.endswith(f".{end}")]
-        if len(found) == 1 and found[0].shape == shape and found[0].dtype in DTYPES:
-            return found[0]
-    have = [f"{w.name} {w.shape} {w.dtype}" for w in weights if w.name.endswith(f".{module.rpartition('.')[2]}.weight")]
-    raise AdapterError(
-        f"{module} of shape {shape} has no weight of its own in the base, or several: {have[:3]}; "
-        "is this the base that the experts were trained on? Quantised weights cannot be added to"
-    )
+    named: dict[str, list[Weight]] = {}
+    for weight in weights:
+        named.setdefault(core(weight.name), []).append(weight)
+    targets = {}
+    for module, shape in shapes.items():
+        found = named.get(core(f"{module}.weight"), [])
+        if len(found) != 1 or found[0].shape != shape or found[0].dtype not in DTYPES or found[0] in targets:
+            last = f".{module.rpartition('.')[2]}.weight"
+            have = [f"{w.name} {w.shape} {w.dtype}" for w in found or weights if w in found or w.name.endswith(last)]
+            raise AdapterError(
+                f"{module} of shape {shape} has no weight of its own in the base, or several: {have[:3]}; is this the "
+                "base that the experts were trained on? Quantised weights cannot be added to, nor a head that shares "
+                "the embeddings' (there keep the LoRA)"
+            )
+        targets[found[0]] = module
+    return targets
 
 
 def metadata_of(shard: Path) -> dict[str, str]:

@@ -21,17 +21,17 @@ from artifacts.adapter_files import (
     AdapterError,
     StoredAdapter,
     adapter_sha256,
-    base_fingerprint,
-    file_sha256,
     open_adapter,
     read_json,
 )
 from artifacts.durable import flush, folder_in_one_step
+from artifacts.manifest import file_sha256
 from artifacts.tensor_stream import DTYPES, Planned, planned, write_tensors
-from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, weight_of
+from merge.base_weights import INDEX, MANIFEST, Weight, base_weights, beside, metadata_of, targets_of
 from merge.factors import TaskVector
 from merge.parts import PREFIX, folder_of, keep, whole
 from merge.peft_layout import task_vector_of
+from merge.reload import CONFIG, check_reloaded, fingerprints, written_config
 from merge.report import to_json
 
 MAX_LOSS = 0.05
@@ -85,6 +85,12 @@ class Work:
                 found[module] = rounding_loss(w.read(), self.vector.delta(module), stored_dtype(w, self.settings))
         return found
 
+    def expected(self, weight: Weight) -> tuple[Tensor, bool]:
+        """A tensor of the checkpoint, and whether it has an update."""
+        if (module := self.targets.get(weight)) is None:
+            return weight.read(), False
+        return rounded(weight.read(), self.vector.delta(module), stored_dtype(weight, self.settings)), True
+
     def write(self, shard: Path, path: Path) -> str:
         """Write a shard with the updates added, and return its sha256."""
         plan = [changed(w, self.targets.get(w), self.vector, self.settings) for w in self.shards[shard]]
@@ -103,9 +109,7 @@ def opened(adapter: Path, settings: Dense) -> Work:
     vector = task_vector_of(stored, str(adapter))
     weights = base_weights(settings.base)
     check_base(weights, stored, settings)
-    targets = {weight_of(module, vector[module].shape, weights): module for module in vector}
-    if len(targets) != len(vector):
-        raise AdapterError(f"{settings.base}: {len(vector)} modules of the adapter meet {len(targets)} weights there")
+    targets = targets_of({module: vector.shape(module) for module in vector}, weights)
     shards: dict[Path, list[Weight]] = {}
     for weight in weights:
         shards.setdefault(weight.shard, []).append(weight)
@@ -118,7 +122,9 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
         W' = round(fp32(W) + M), once, to the dtype wanted
 
     Everything in the base's folder that is no weight (tokenizer, processor, chat template, generation settings) is
-    copied byte for byte. Shards that were finished before an interruption are verified and taken; a checkpoint that
+    copied byte for byte, but for the precision that config.json declares: it is that of the changed weights, so that
+    loading does not round what was written. Before the folder takes its place it is read again and compared, see
+    `merge.reload`. Shards that were finished before an interruption are verified and taken; a checkpoint that
     stands whole, made of the same things, is left.
 
     Args:
@@ -131,7 +137,8 @@ def write_dense(adapter: Path, settings: Dense, out: Path) -> dict[str, Any]:
         rounding takes, |round(W + M) - W - M| / |M|.
 
     Raises:
-        AdapterError: the adapter is damaged, or a module has no weight of its shape in the base.
+        AdapterError: the adapter is damaged, or a module has no weight of its shape in the base, or the checkpoint is
+            not read as it was written.
         ValueError: rounding takes more than `MAX_LOSS` of an update, and that is not accepted; or `out` is the base.
         OSError: the disk is full.
 
@@ -174,19 +181,28 @@ def assemble(
 
     Returns:
         The manifest as written.
+
+    Raises:
+        AdapterError: read again, it is not the base with the update.
     """
     for place, _ in shards.values():
         flush(place)
     with folder_in_one_step(out) as aside:
         for path in beside(work.settings.base):
             shutil.copyfile(path, aside / path.name)
+        if (aside / CONFIG).is_file():
+            dtypes = {stored_dtype(weight, work.settings) for weight in work.targets}
+            if (text := written_config(aside / CONFIG, dtypes)) is not None:
+                (aside / CONFIG).write_text(text, encoding="utf-8")
         if len(shards) > 1:
             (aside / INDEX).write_text(index(work), encoding="utf-8")
         files = {path.name: file_sha256(path) for path in aside.iterdir()}
         for name, (place, sha256) in shards.items():
             os.replace(place, aside / name)
             files[name] = sha256
-        manifest = dict(manifest) | {"files": files}
+        weights = (weight for held in work.shards.values() for weight in held)
+        read_with = check_reloaded(aside, weights, work.expected)
+        manifest = dict(manifest) | {"files": files, "reloaded_with": read_with}
         (aside / MANIFEST).write_text(to_json(manifest), encoding="utf-8")
         for path in aside.iterdir():
             flush(path)
@@ -225,12 +241,17 @@ def check_base(weights: list[Weight], adapter: StoredAdapter, settings: Dense) -
     Raises:
         AdapterError: the fingerprints differ, and that is not accepted.
     """
-    found, expected = base_fingerprint((w.name, w.read()) for w in weights), adapter.manifest["base_fingerprint"]
-    if found != expected and not settings.accept_other_base:
-        raise AdapterError(
-            f"{settings.base}: its weights have the fingerprint {found}, the adapter is for {expected}. If it is the "
-            "right base, under other names in the file than in memory, set dense.accept_other_base"
-        )
+    if settings.accept_other_base:
+        return
+    expected, tried = adapter.manifest["base_fingerprint"], []
+    for found in fingerprints(settings.base, weights):
+        if found == expected:
+            return
+        tried.append(found)
+    raise AdapterError(
+        f"{settings.base}: its weights have the fingerprint {tried[0]}, the adapter is for {expected}. If it is the "
+        "right base, under other names in the file than in memory, set dense.accept_other_base"
+    )
 
 
 def verify_dense(folder: Path, adapter: Path) -> None:

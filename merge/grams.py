@@ -11,9 +11,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from artifacts.durable import folder_in_one_step
+from artifacts.manifest import MANIFEST, entry_of, read_manifest, standing, verify, write_manifest
 from artifacts.tensor_stream import planned, write_tensors
 
-FILE = "grams.safetensors"
+FILE, FORMAT = "grams.safetensors", "grams/1"
 BUDGET_MIB = 4096
 """Memory for the matrices that are collected together; the widest of a model of 7B, 18944 x 18944, takes 2738."""
 
@@ -78,17 +79,17 @@ def write_grams(
     folder: Path,
     sizes: Mapping[str, int],
     collect: Callable[[Sequence[str]], Mapping[str, Tensor]],
-    metadata: Mapping[str, str],
+    made_from: Mapping[str, str],
     *,
     budget_mib: float = BUDGET_MIB,
 ) -> Path:
     """Collect one expert's Gram matrices, some at a time, and write a file that is either whole or absent.
 
     Args:
-        folder: gets the file `FILE`; replaced if it stands.
+        folder: gets the file `FILE` and its manifest; replaced if it stands.
         sizes: module -> n.
         collect: the matrices (n, n) of some modules, from one pass over the samples.
-        metadata: what they are made from.
+        made_from: all that they depend on; stands in the manifest.
         budget_mib: see `passes`; changes no byte.
 
     Returns:
@@ -107,14 +108,26 @@ def write_grams(
 
     with folder_in_one_step(folder) as aside:
         plan = [planned(name, (n, n), lambda name=name: matrix(name)) for name, n in sizes.items()]
-        write_tensors(aside / FILE, plan, metadata)
+        sha256 = write_tensors(aside / FILE, plan, {})
+        write_manifest(aside / MANIFEST, {FILE: entry_of(aside / FILE, sha256)}, format=FORMAT, made_from=made_from)
     return folder / FILE
 
 
-def metadata_of(path: Path) -> dict[str, str]:
-    """What a file says that it was made from; empty where there is no readable file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
+def check_stored(path: Path) -> None:
+    """Refuse matrices that were collected here and are not as they were written; foreign files are taken as they are.
+
+    Raises:
+        DamagedError: names the file.
+    """
+    if path.name == FILE and (path.parent / MANIFEST).is_file():
+        verify(path.parent / MANIFEST)
+
+
+def made_before(folder: Path, made_from: Mapping[str, str]) -> bool:
+    """Whether a folder holds Gram matrices that were made from these things.
+
+    Raises:
+        DamagedError: it does, and the file is not as it was written.
+    """
+    found = read_manifest(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    return found.get("made_from") == made_from and standing(folder / MANIFEST) is not None

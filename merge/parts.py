@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from artifacts.adapter_files import file_sha256
+from artifacts.manifest import file_sha256
 from artifacts.tensor_stream import Planned, planned, write_tensors
 from merge.factors import Factors
 from merge.peft_layout import tensor_name

@@ -22,15 +22,10 @@ import yaml
 from torch import Tensor
 
 from artifacts.adapter_checks import is_finite
-from artifacts.adapter_files import (
-    AdapterError,
-    adapter_sha256,
-    is_complete,
-    read_manifest,
-    verified,
-    write_adapter_with,
-)
+from artifacts.adapter_files import AdapterError, adapter_sha256, verified, write_adapter_with
+from artifacts.adoption import Base
 from artifacts.durable import write_text
+from artifacts.manifest import MANIFEST, entry_of, read_manifest, verify, write_manifest
 from artifacts.tensor_stream import write_tensors
 from merge.card import model_card
 from merge.conflict import between_experts, with_merged
@@ -52,6 +47,9 @@ ADAPTER, RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD = (
     "README.md",
 )
 DENSE = "dense"
+FORMAT = "merge/1"
+BOARD = ("events.out.tfevents.*", "board.manifest.json")
+"""What others draw of a merged agent beside it."""
 REJECTED = "rejected"
 """Folder below a merged agent's that keeps what the gates rejected."""
 
@@ -123,10 +121,14 @@ def merge_adapters(
 
 
 def run_recipe(
-    recipe: Recipe, *, manifest_extra: Mapping[str, Any] | None = None, examination: Examination | None = None
+    recipe: Recipe,
+    *,
+    manifest_extra: Mapping[str, Any] | None = None,
+    examination: Examination | None = None,
+    base: Base | None = None,
 ) -> MergeSummary:
-    """Carry out a recipe; see `merge_adapters`."""
-    return run_recipes([recipe], manifest_extra=manifest_extra, examination=examination)[0]
+    """Carry out a recipe; see `merge_adapters` and `run_recipes`."""
+    return run_recipes([recipe], manifest_extra=manifest_extra, examination=examination, base=base)[0]
 
 
 def run_recipes(
@@ -134,15 +136,23 @@ def run_recipes(
     *,
     manifest_extra: Mapping[str, Any] | None = None,
     examination: Examination | None = None,
+    base: Base | None = None,
 ) -> list[MergeSummary]:
-    """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`."""
+    """Carry out several recipes on the same sources, going through the modules once; see `merge_adapters`.
+
+    Args:
+        recipes: of the same sources.
+        manifest_extra: see `merge_adapters`.
+        examination: see `merge_adapters`.
+        base: in memory; the sources' layers must be its own.
+    """
     for recipe in recipes:
         parse_rank(recipe.rank)
         same = ("sources", "weights", "grams", "missing", "base_fingerprint")
         if any(getattr(recipe, key) != getattr(recipes[0], key) for key in same):
             raise ValueError("recipes that run together must have the same sources, weights and Gram matrices")
     with one_thread():
-        opened = open_sources(recipes[0])
+        opened = open_sources(recipes[0], base)
         found: dict[int, MergeSummary] = {}
         jobs: dict[int, Job] = {}
         for number, recipe in enumerate(recipes):
@@ -231,7 +241,7 @@ class Job:
     examination: Examination | None = None
 
     def write(self, opened: Opened, given: Mapping[str, Any]) -> MergeSummary:
-        """Write the reports and, last, the adapter; below `rejected/` where the gates say so.
+        """Write the reports, the adapter and, last, what they are; below `rejected/` where the gates say so.
 
         What stood here before was merged from something else, or is let through no longer, and goes first: an agent
         never stands beside the report of another, nor in the place of one that was rejected.
@@ -241,10 +251,12 @@ class Job:
         report |= {"gates": summary(self.gates(opened, facts, report))}
         rejected = report["gates"]["verdict"] == "reject" and self.recipe.gate == "reject"
         unfinished = self.recipe.out.glob(f".{DENSE}{PREFIX}*")
+        (self.recipe.out / MANIFEST).unlink(missing_ok=True)  # from here on nothing here counts as finished
         for stale in (*(self.recipe.out / name for name in (ADAPTER, DENSE, REJECTED)), *unfinished):
             shutil.rmtree(stale, ignore_errors=True)
         of_it = [self.recipe.out / name for name in (CONFLICT_JSON, CONFLICT_MD, CARD)]
-        for path in (*of_it, *self.recipe.out.glob("events.out.tfevents.*")):
+        boards = [path for pattern in BOARD for path in self.recipe.out.glob(pattern)]
+        for path in (*of_it, *boards):
             path.unlink(missing_ok=True)
         out = self.recipe.out / REJECTED if rejected else self.recipe.out
         written = self.written if out == self.recipe.out else moved(self.recipe, out, opened)
@@ -252,13 +264,16 @@ class Job:
             CONFLICT_JSON: to_json(report),
             CONFLICT_MD: to_markdown(report),
             RECIPE: yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
-            CARD: model_card(written, report),
+            CARD: model_card(written, report, opened.origin),
         }
         energy = report["merged"]["retained_energy"]
-        manifest = merged_manifest(given, opened, (self.recipe_sha256, self.identity), texts, report)
+        manifest = merged_manifest(given, opened, (self.recipe_sha256, self.identity), report)
         for name, text in texts.items():
             write_text(out / name, text)
         self.write_adapter(out / ADAPTER, opened, facts, manifest)
+        files = {name: entry_of(out / name) for name in (*texts, f"{ADAPTER}/{MANIFEST}")}
+        told = {"recipe_sha256": self.recipe_sha256, "identity": self.identity}
+        write_manifest(out / MANIFEST, files, format=FORMAT, **told)
         remove_parts(self.recipe.out)
         return MergeSummary(out, adapter_sha256(out / ADAPTER), False, energy, report)
 
@@ -299,22 +314,20 @@ def merged_manifest(
     given: Mapping[str, Any],
     opened: Opened,
     identities: tuple[str, str],
-    texts: Mapping[str, str],
     report: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe and reports.
+    """The manifest of a merged adapter: what the caller knows, and what ties it to its recipe.
 
     Args:
         given: by the caller.
         opened: the sources.
         identities: of the recipe alone, and of recipe and examination.
-        texts: the reports' content.
         report: see `merge.report.conflict_report`.
     """
     recipe_sha256, whole_sha256 = identities
     ours = opened.reading | {
+        "base": opened.origin,
         "recipe_sha256": recipe_sha256,
-        "reports": {name: text_sha256(text) for name, text in texts.items()},
         "gates": report["gates"]["verdict"],
     }
     return dict(given) | {
@@ -327,25 +340,24 @@ def merged_manifest(
 
 
 def finished_before(out: Path, whole_sha256: str, recipe_sha256: str | None = None) -> MergeSummary | None:
-    """The summary of an earlier run of the same recipe whose every file is as it was written, or None.
+    """The summary of an earlier run of the same recipe, or None.
 
     Args:
         out: of the recipe.
         whole_sha256: of recipe and examination.
         recipe_sha256: of the recipe alone, where it does not matter how the earlier agent was examined.
+
+    Raises:
+        DamagedError: there was one, and a file of it is not as it was written; says how to merge anew.
+        AdapterError: as `DamagedError`, of the adapter.
     """
     for folder in (out, out / REJECTED):
-        if not is_complete(folder / ADAPTER):
+        if not (folder / MANIFEST).is_file():
             continue
-        manifest = read_manifest(folder / ADAPTER)
-        extra = manifest["extra"] if isinstance(manifest["extra"], dict) else {}
-        of_recipe = extra.get("recipe_sha256")
-        if manifest["config_sha256"] == whole_sha256 or (recipe_sha256 is not None and of_recipe == recipe_sha256):
-            try:
-                return verify_result(folder)
-            except (AdapterError, OSError, KeyError, TypeError, AttributeError, ValueError):
-                # Whatever is wrong with an earlier result, making it anew from verified sources sets it right.
-                return None
+        manifest = read_manifest(folder / MANIFEST)
+        same = manifest.get("identity") == whole_sha256
+        if same or (recipe_sha256 is not None and manifest.get("recipe_sha256") == recipe_sha256):
+            return verify_result(folder)
     return None
 
 
@@ -353,16 +365,15 @@ def verify_result(folder: Path) -> MergeSummary:
     """Check every file of a merged agent against its manifest.
 
     Raises:
-        AdapterError: a file is missing or changed.
+        DamagedError: a file is missing or changed.
+        AdapterError: the adapter is.
     """
+    listed = verify(folder / MANIFEST)["files"]
+    if absent := {RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD, f"{ADAPTER}/{MANIFEST}"} - set(listed):
+        raise AdapterError(f"{folder / MANIFEST}: does not list {sorted(absent)[0]}; is {folder} a merged agent?")
     _, manifest = verified(folder / ADAPTER, None)
     if manifest["kind"] != "merged":
         raise AdapterError(f"{folder / ADAPTER}: an adapter of kind {manifest['kind']!r}, not a merged one")
-    for name, sha256 in manifest["extra"]["reports"].items():
-        if name not in (RECIPE, CONFLICT_JSON, CONFLICT_MD, CARD) or not (folder / name).is_file():
-            raise AdapterError(f"{folder / name}: missing, or no file of a merged agent")
-        if text_sha256((folder / name).read_text(encoding="utf-8")) != sha256:
-            raise AdapterError(f"{folder / name}: not what the manifest recorded; changed after it was written?")
     report = json.loads((folder / CONFLICT_JSON).read_text(encoding="utf-8"))
     energy = manifest["metrics"]["retained_energy"]
     return MergeSummary(folder, adapter_sha256(folder / ADAPTER), True, energy, report)

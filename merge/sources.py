@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,12 +11,17 @@ from typing import Any
 import torch
 
 from artifacts.adapter_checks import check_reading
-from artifacts.adapter_files import AdapterError, StoredAdapter, file_sha256, open_adapter
+from artifacts.adapter_files import AdapterError, StoredAdapter, open_adapter
+from artifacts.adoption import Base, check_shapes
+from artifacts.manifest import file_sha256
+from merge.base_weights import base_weights, targets_of
 from merge.factors import Factors, LazyVector, TaskVector, add, check_same_modules
-from merge.grams import StoredGrams
+from merge.grams import StoredGrams, check_stored
 from merge.methods.interface import Experts
 from merge.peft_layout import CARRIED, task_vector_of
 from merge.recipe import Recipe, Source, checked_weights
+
+NAME = "base_model_name_or_path"
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,21 @@ class Opened:
     """Hashes of the tokenizer and the chat template that all share, where all record them."""
     unrecorded: list[str]
     """Experts that do not record them."""
+    origin: Any = None
+    """Where their base is from, see `artifacts.base_origin`; None where they do not all say the same."""
 
 
-def open_sources(recipe: Recipe) -> Opened:
+def open_sources(recipe: Recipe, base: Base | None = None) -> Opened:
     """Open all sources, sorted by name, and check that they belong together.
 
+    Args:
+        recipe: names them; where it asks for a dense checkpoint, their layers are looked up in its base's files too.
+        base: in memory, to hold their layers against; None where there is none.
+
     Raises:
-        AdapterError: another base, another content than the recipe names, a child without its parent before it in the
-            chain, another tokenizer or chat template, or settings that cannot be carried into one adapter.
+        AdapterError: another base, or layers that it has not; another content than the recipe names, a child without
+            its parent before it in the chain, another tokenizer or chat template, or settings that cannot be carried
+            into one adapter.
         ValueError: modules or weights do not fit.
     """
     if not recipe.sources or not all(recipe.sources.values()):
@@ -75,26 +87,59 @@ def open_sources(recipe: Recipe) -> Opened:
                 hashes[name][-1]["relative_to_sha256"] = parent.sha256
         vectors[name] = terms[0] if len(terms) == 1 else add(terms, signs)
     check_carried(links)
+    check_layers(recipe, base, [(path, adapter) for _, path, adapter in read])
     reading, silent = check_reading({str(path): adapter.manifest["extra"] for _, path, adapter in read})
     unrecorded = sorted({name for name, path, _ in read if str(path) in silent})
     if recipe.missing == "zero":
         vectors = filled(vectors)
     check_same_modules(list(vectors.values()))
     weights = list(checked_weights(recipe.weights, vectors).values())
-    gram_hashes = {name: file_sha256(path) for name, path in sorted(recipe.grams.items())}
-    for name, found in gram_hashes.items():
-        if recipe.gram_sha256.get(name, found) != found:
-            raise AdapterError(f"{recipe.grams[name]}: has sha256 {found}, the recipe names {recipe.gram_sha256[name]}")
+    gram_hashes = checked_grams(recipe)
     grams = {name: StoredGrams(path) for name, path in sorted(recipe.grams.items())} or None
     return Opened(
         Experts(vectors, weights, grams),
         links[0][1].manifest["base_fingerprint"],
         hashes,
         gram_hashes,
-        links[0][1].config,
+        links[0][1].config | {NAME: shared([adapter.config.get(NAME) for _, adapter in links])},
         {} if unrecorded else reading,
         unrecorded,
+        shared([(adapter.manifest["extra"] or {}).get("base") for _, _, adapter in read]),
     )
+
+
+def check_layers(recipe: Recipe, base: Base | None, read: Sequence[tuple[Path, StoredAdapter]]) -> None:
+    """Hold the adapters' layers against the base in memory, and against the files that a dense checkpoint needs.
+
+    Raises:
+        AdapterError: a layer that the base has not, or has in another shape.
+    """
+    for path, adapter in read if base is not None else ():
+        check_shapes(adapter.shapes, base, str(path))
+    if recipe.dense is not None:
+        layers = {module: shape for _, adapter in read for module, shape in adapter.shapes.items()}
+        targets_of(layers, base_weights(recipe.dense.base))
+
+
+def checked_grams(recipe: Recipe) -> dict[str, str]:
+    """Expert -> sha256 of its Gram matrices' file.
+
+    Raises:
+        AdapterError: a file that is damaged, or is not the one that the recipe names.
+    """
+    for path in recipe.grams.values():
+        check_stored(path)
+    found = {name: file_sha256(path) for name, path in sorted(recipe.grams.items())}
+    for name, sha256 in found.items():
+        if recipe.gram_sha256.get(name, sha256) != sha256:
+            named = recipe.gram_sha256[name]
+            raise AdapterError(f"{recipe.grams[name]}: has sha256 {sha256}, the recipe names {named}")
+    return found
+
+
+def shared(values: Sequence[Any]) -> Any:
+    """What all say, or None."""
+    return values[0] if all(value == values[0] for value in values) else None
 
 
 def filled(vectors: Mapping[str, TaskVector]) -> dict[str, TaskVector]:
@@ -149,7 +194,7 @@ def check_carried(links: list[tuple[Source, StoredAdapter]]) -> None:
     """Refuse settings that differ and cannot both be carried into one adapter."""
 
     def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: config.get(key) or None for key in CARRIED if key != "base_model_name_or_path"}
+        return {key: config.get(key) or None for key in CARRIED if key != NAME}
 
     first = settings(links[0][1].config)
     for source, adapter in links[1:]:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -96,6 +97,26 @@ def test_the_section_s_experiment_is_a_good_configuration(tmp_path):
     shown = run(tmp_path, "train.py", "--config", Path(name).name, "--print-config")
     assert shown.returncode == 0, shown.stderr
     assert yaml.safe_load(shown.stdout)["requires"] == ["tiny_base.yaml"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_the_section_s_class_reads_what_a_spreadsheet_exports(encoding, delimiter, tmp_path, monkeypatch):
+    make_films(tmp_path / "films")
+    path = tmp_path / "films" / "questions.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    with open(path, "w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    module = ModuleType("dental")
+    monkeypatch.setitem(sys.modules, "dental", module)  # where dataclasses look for their names
+    exec(compile(block("python")[1], "dental.py", "exec"), module.__dict__)
+    films = module.DentalFilms(module.DentalFilms.Config(root=str(tmp_path / "films")), specialty="dental")
+    held = [example for split in films.splits.values() for example in split]
+    assert len(held) == 40
+    assert all(example.images[0].is_file() and len(example.reasoning) == 2 for example in held)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert films.__class__(films.config, specialty="dental").scan.all_rows.rows == 40
 
 
 @pytest.mark.parametrize("command", commands())

@@ -20,8 +20,11 @@ ALLOWED = {
     "datamodules/check/report.py": ("datamodules", "evaluation.detectable"),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
-    "evaluation/answers.py": ("evaluation.lenient",),
-    "evaluation/lenient.py": (),
+    "evaluation/answers.py": ("evaluation.lenient", "evaluation.thinking"),
+    "evaluation/lenient.py": tuple(f"evaluation.{name}" for name in ("claims", "marks", "mentions", "rules")),
+    "evaluation/mentions.py": ("evaluation.marks", "evaluation.rules"),
+    "evaluation/rules.py": ("evaluation.claims", "evaluation.marks"),
+    **{f"evaluation/{name}.py": () for name in ("claims", "marks", "thinking")},
     "artifacts": (),
     "merge": ("artifacts",),
     "lightning_modules": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -24,11 +24,13 @@ from datamodules.batch import (
     image_key,
     load_image,
 )
-from datamodules.pictures import difference_hash, inside_root
+from datamodules.pictures import difference_hash
+from datamodules.places import inside_root
 from datamodules.prompts import question_text
-from datamodules.released import ReleasedSet
+from datamodules.row_set import RowSet
 from datamodules.rows import Fault
 from datamodules.sight import Sight
+from datamodules.spelling import plain, spells_nothing
 
 TROUBLES = ("missing", "broken", "over_limits", "outside")
 MANY_VALUES = 40
@@ -78,6 +80,7 @@ class Audit:
         items: split -> its questions.
         splits: split -> counts.
         problems: what cannot be used.
+        doubts: what can be used, and should be looked at.
         tolerated: whether the set's own settings leave bad rows out.
         notes: what a table of results should state about the set.
         answer_with: what the answer block of its training targets holds.
@@ -87,6 +90,7 @@ class Audit:
     items: Mapping[str, Sequence[Item]]
     splits: Mapping[str, dict[str, Any]]
     problems: Sequence[Fault]
+    doubts: Sequence[Fault] = ()
     tolerated: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)
     answer_with: AnswerStyle = "letter"
@@ -94,7 +98,7 @@ class Audit:
     @property
     def usable(self) -> bool:
         """Whether a run may use the set as it is configured."""
-        empty = any(problem.row == 0 for problem in self.problems)
+        empty = any(problem.row == 0 or problem.unread for problem in self.problems)
         return not self.problems or (self.tolerated and not empty)
 
 
@@ -132,7 +136,7 @@ def audit(
         sight: what the model can take; None asks no model.
     """
     examples, faults, places, notes = used(data) if as_used else read(data)
-    pictures = look_at([e for held in examples.values() for e in held], data.root, limit, draw, looks)
+    pictures = look_at([e for held in examples.values() for e in held], data, limit, draw, looks)
     problems, items = list(faults), {}
     for split in SPLITS:
         items[split] = []
@@ -150,7 +154,9 @@ def audit(
     for split, number in bad_rows(data).items():
         splits[split]["bad_rows"] = number
     tolerated = getattr(data.config, "on_bad_row", "fail") == "skip"
-    return Audit(data.specialty, items, splits, tuple(problems), tolerated, notes, data.config.answer_with)
+    doubts = () if as_used else tuple(doubtful([item for held in items.values() for item in held]))
+    answer_with = data.config.answer_with
+    return Audit(data.specialty, items, splits, tuple(problems), doubts, tolerated, notes, answer_with)
 
 
 Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Mapping[str, tuple[str, int]], dict[str, Any]]
@@ -163,23 +169,25 @@ def used(data: VQADataModule) -> Contents:
     Raises:
         BadExampleError: it cannot be used.
     """
-    return data.splits, [], data.scan.places if isinstance(data, ReleasedSet) else {}, {}
+    return data.splits, [], data.scan.places if isinstance(data, RowSet) else {}, {}
 
 
 def read(data: VQADataModule) -> Contents:
     """A set with every bad row listed."""
     whole = f"{data.config.root or type(data).__name__}"
     try:
-        if not isinstance(data, ReleasedSet):
+        if not isinstance(data, RowSet):
             return used(data)
-        lenient = type(data)(replace(data.config, on_bad_row="fail"), specialty=data.specialty, seed=data.seed)
+        lenient = data
+        if data.config.on_bad_row != "fail":
+            lenient = type(data)(replace(data.config, on_bad_row="fail"), specialty=data.specialty, seed=data.seed)
         scan, show = lenient.scan, lenient.shuffled if data.config.shuffle_options else lambda example: example
         examples = {split: tuple(map(show, held)) for split, held in scan.examples.items()}
         faults = list(scan.faults)
         for split in lenient.expected_splits():
             if not examples[split]:
                 faults.append(Fault(", ".join(scan.files.get(split, [whole])), 0, f"the {split} split is empty"))
-        return examples, faults, scan.places, {**lenient.statement, "left_out": dict(scan.left_out)}
+        return examples, faults, scan.places, {**lenient.statement, "left_out": dict(scan.left_out), "rows": scan.rows}
     except (BadExampleError, OSError) as error:
         return {}, [Fault(whole, 0, str(error))], {}, {}
 
@@ -187,13 +195,29 @@ def read(data: VQADataModule) -> Contents:
 def bad_rows(data: VQADataModule) -> Counter[str]:
     """Bad rows by the split of their file; a file that serves several splits counts for the first."""
     try:
-        scan = data.scan if isinstance(data, ReleasedSet) else None
+        scan = data.scan if isinstance(data, RowSet) else None
     except (BadExampleError, OSError):  # no row was read at all, which `read` lists
         scan = None
     if scan is None:
         return Counter()
     split_of = {name: split for split, names in reversed(scan.files.items()) for name in names}
-    return Counter(split_of[fault.file] for fault in scan.faults if fault.row)
+    found: Counter[str] = Counter()
+    for fault in scan.faults:
+        found[split_of[fault.file]] += 0 if fault.unread else fault.rows
+    return found
+
+
+def doubtful(items: Sequence[Item]) -> Iterator[Fault]:
+    """Options that spell a missing value, and options of one question that look the same."""
+    for item in items:
+        options = item.example.options
+        reasons = [f"option {text!r} is how programs write a missing value" for text in options if spells_nothing(text)]
+        looks: dict[str, list[str]] = {}
+        for text in options:
+            looks.setdefault(plain(text), []).append(text)
+        reasons += [f"options {', '.join(map(repr, held))} look the same" for held in looks.values() if len(held) > 1]
+        where = "" if item.row else f"{item.example.question_id}: "
+        yield from (Fault(item.file, item.row, where + reason) for reason in reasons)
 
 
 def source_key(source: ImageSource) -> Any:
@@ -202,24 +226,27 @@ def source_key(source: ImageSource) -> Any:
     return str(file) if file is not None else getattr(source, "sha256", None) or id(source)
 
 
-def look_at(examples: Sequence[Example], root: Path, limit: int | None, draw: bool, looks: bool) -> dict[Any, Picture]:
+def look_at(
+    examples: Sequence[Example], data: VQADataModule, limit: int | None, draw: bool, looks: bool
+) -> dict[Any, Picture]:
     """Every distinct picture of the examples, by `source_key`."""
+    root, allowed = data.root, data.config.allowed_roots
     sources = {source_key(source): source for example in examples for source in example.images}
     files = sorted(key for key, source in sources.items() if file_of(source) is not None)
     opened = len(files) if limit is None else limit
-    found = {key: look(sources[key], root, number < opened, looks) for number, key in enumerate(files)}
+    found = {key: look(sources[key], root, number < opened, looks, allowed) for number, key in enumerate(files)}
     for key, source in sources.items():
         if key not in found:
             found[key] = look(source, root, draw, looks) if draw else Picture(str(key))
     return found
 
 
-def look(source: ImageSource, root: Path, opened: bool, looks: bool) -> Picture:
+def look(source: ImageSource, root: Path, opened: bool, looks: bool, allowed: Sequence[str] = ()) -> Picture:
     """One picture; where it is not opened, only whether a file is there and lies below the root."""
     key, file = str(source_key(source)), file_of(source)
     try:
         if file is not None:
-            inside_root(file, root)
+            inside_root(file, root, allowed)
             if not opened and not file.is_file():
                 raise PictureError("missing", f"{file}: no such image file")
         if not opened:

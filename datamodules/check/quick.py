@@ -10,6 +10,8 @@ from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError
 from datamodules.check.audit import Audit, audit
 from datamodules.check.overlap import overlaps, shared_patients
+from datamodules.hashes import contents_key
+from datamodules.memory import key_of, recall, remember
 
 MAX_PICTURES = 2000
 """Files opened per specialty by the quick check; the rest is opened when it is needed, and compared by name alone."""
@@ -36,7 +38,8 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     """Check every set, and that no training split holds a question or picture of any set's test split.
 
     Pictures are compared by their pixels, whatever their files are called; those that are drawn or stand in a row, and
-    files beyond `MAX_PICTURES`, by where they come from. `python -m datamodules.check` looks at all of them.
+    files beyond `MAX_PICTURES`, by where they come from. `python -m datamodules.check` looks at all of them. Sets with
+    a `memory` are not looked at again, in whatever process, while rows, settings, picture files and code stay the same.
 
     Args:
         sets: specialty -> set.
@@ -45,13 +48,40 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     Raises:
         BadExampleError: as `quick_check`, or there is an overlap; names the first ten.
     """
-    found = [str(o) for o in overlaps([checked(data, training) for data in sets.values()]) if o.forbids]
+    for data in sets.values():
+        if training:
+            data.require_training()
+    found = remembered(sets, training)
     if not training:
         for one in found:
             print(f"OVERLAP: {one}; what was trained on that split has seen them", file=sys.stderr)
     elif found:
         shown = "\n  ".join(found[:10])
         raise BadExampleError(f"what is examined must not be trained on; {len(found)} overlaps:\n  {shown}")
+
+
+def remembered(sets: Mapping[str, VQADataModule], training: bool) -> list[str]:
+    """The overlaps that forbid training, looked for where nothing is remembered; arguments and errors as there."""
+    memory = next((data.memory for data in sets.values()), None)
+    keys = [contents_of(data, training) for data in sets.values()] if memory else []
+    key, changed = key_of(one.encode() for one, _ in keys), max((at for _, at in keys), default=0.0)
+    found = recall(memory, key)
+    if found is None:
+        found = [str(one) for one in overlaps([checked(data, training) for data in sets.values()]) if one.forbids]
+        if found and training:
+            return found
+        remember(memory, key, found, changed)
+        for one, written in keys if not found else ():  # each for itself, as workers come for them
+            remember(memory, key_of([one.encode()]), found, written)
+    return found
+
+
+def contents_of(data: VQADataModule, training: bool) -> tuple[str, float]:
+    """A key of `memory` for a set as it is used, and when the last of its picture files was written."""
+    about = (type(data).__qualname__, data.specialty, repr(data.config), str(training), str(MAX_PICTURES))
+    splits = [f"{name} {len(held)}" for name, held in data.splits.items()]
+    examples = [example for held in data.splits.values() for example in held]
+    return contents_key((*about, *splits), examples, missing=True)
 
 
 def checked(data: VQADataModule, training: bool) -> Audit:

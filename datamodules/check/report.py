@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from PIL import Image
@@ -86,7 +87,12 @@ def as_json(audits: Sequence[Audit], found: Sequence[Overlap]) -> dict[str, Any]
             }
             for one in found
         ],
-        "sets": {one.name: dict(one.notes) for one in audits},
+        "doubts": [
+            {"file": p.file, "row": p.row, "reason": p.reason, **({} if alone else {"specialty": one.name})}
+            for one in audits
+            for p in one.doubts
+        ],
+        "sets": {one.name: {**one.notes, "rows": rows_of(one.notes)} for one in audits},
     }
 
 
@@ -101,12 +107,25 @@ def as_lines(audits: Sequence[Audit], found: Sequence[Overlap]) -> Iterable[str]
                     yield f"        {could_show(counts)}"
         for reason, number in one.notes.get("left_out", {}).items():
             yield f"  left out: {number} {reason}"
+        for file, count in one.notes.get("rows", {}).items():
+            yield f"  {file}: {count}"
         consequence = "left out by on_bad_row: skip" if one.usable else "not usable"
         if one.problems:
             yield f"  {len(one.problems)} PROBLEMS ({consequence}):"
             yield from (f"    {problem}" for problem in one.problems[:10])
+        if one.doubts:
+            yield f"  {len(one.doubts)} TO LOOK AT (used as they are):"
+            yield from (f"    {doubt}" for doubt in one.doubts[:10])
     yield from (f"{'OVERLAP' if one.forbids else 'note'}: {one}" for one in found)
     yield "training may start" if may_start(audits, found) else "training may NOT start"
+
+
+def rows_of(notes: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """File -> what became of its rows."""
+    return {
+        file: {**asdict(count), "left_out": count.left_out, "rows": count.rows}
+        for file, count in notes.get("rows", {}).items()
+    }
 
 
 def statement(notes: Mapping[str, Any]) -> str:
@@ -156,8 +175,13 @@ def as_html(audits: Sequence[Audit], found: Sequence[Overlap]) -> str:
         listed([f"{'' if one.forbids else 'note: '}{one}" for one in found]),
     ]
     for one in audits:
-        parts += [f"<h2>{html.escape(one.name)}</h2>", listed([f"{k}: {v}" for k, v in one.notes.items()])]
+        parts += [
+            f"<h2>{html.escape(one.name)}</h2>",
+            listed([f"{k}: {v}" for k, v in one.notes.items() if k != "rows"]),
+        ]
+        parts += [listed([f"{file}: {count}" for file, count in one.notes.get("rows", {}).items()])]
         parts += [f"<h3>{len(one.problems)} problems</h3>", listed(list(map(str, one.problems[:SHOWN])))]
+        parts += [f"<h3>{len(one.doubts)} to look at</h3>", listed(list(map(str, one.doubts[:SHOWN])))]
         for split, counts in one.splits.items():
             if counts["examples"]:
                 parts += [f"<h3>{split}</h3>", *histograms(counts), *map(card, one.items[split][:SAMPLES])]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from peft.tuners.lora.layer import LoraLayer
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -65,6 +66,8 @@ class VisionLanguageFamily(nn.Module):
         hidden_size: width H of the language model.
         to_input: turns an RGB picture into the vision tower's input. Its class can be imported by name: loaders send
             it to their workers.
+        config: the settings that it was built with.
+        weights: folder of a base that this code base trained, whose parameters it has; else None.
     """
 
     model: PreTrainedModel
@@ -74,6 +77,15 @@ class VisionLanguageFamily(nn.Module):
     banned_token_ids: tuple[int, ...]
     hidden_size: int
     to_input: PictureInput
+    config: Any = None
+    weights: Path | None = None
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where it is from, in JSON's types: class_path, init_args and trained weights; see `artifacts.base_origin`."""
+        settings = asdict(self.config) if is_dataclass(self.config) else {}
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return {"class_path": path, "init_args": settings, "weights": str(self.weights) if self.weights else None}
 
     @property
     def eos_token_id(self) -> int:
@@ -207,6 +219,15 @@ class VisionLanguageFamily(nn.Module):
 
 
 def head_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
-    """LM head without a bias: in the weight's own precision, but for logits in fp32 where that is lower."""
-    low = head.weight.dtype in (torch.bfloat16, torch.float16)
-    return fp32_logits(hidden, head.weight) if low else head(hidden)
+    """LM head without a bias: in the weight's own precision, but for logits in fp32 where that is lower.
+
+    The updates of adapters that act on the head are added, in fp32 as they are held.
+    """
+    if head.weight.dtype not in (torch.bfloat16, torch.float16):
+        return head(hidden)
+    logits = fp32_logits(hidden, head.weight)
+    if isinstance(head, LoraLayer) and not head.disable_adapters:
+        for name in head.active_adapters:
+            if name in head.lora_A:
+                logits = logits + head.lora_B[name](head.lora_A[name](hidden.float())) * head.scaling[name]
+    return logits

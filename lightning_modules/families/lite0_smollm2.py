@@ -111,6 +111,7 @@ class Lite0SmolLM2(ChatMLFamily):
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.weights = weights
         random = self.config.random
         self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if random else self._load(outline)
         self.to_input = PaddedSquare(self.config.image_size, self.config.image_tokens)

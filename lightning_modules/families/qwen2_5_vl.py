@@ -106,6 +106,7 @@ class Qwen2_5_VL(ChatMLFamily):
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
+        self.weights = weights
         self._build(weights, outline)
         self.to_input = QwenPictures(self.image_processor)
         ids = self.tokenizer.convert_tokens_to_ids

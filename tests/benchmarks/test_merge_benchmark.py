@@ -4,9 +4,10 @@ import json
 import pytest
 import torch
 
-from artifacts.adapter_files import adopt, read_adapter
+from artifacts.adapter_files import read_adapter
+from artifacts.adoption import adopt
 from benchmarks import merge_vs_peers, ours_merge
-from benchmarks.merge_inputs import FINGERPRINT, MergeWork, lora_config, tensor_name, write_experts
+from benchmarks.merge_inputs import MergeWork, lora_config, tensor_name, write_experts
 from merge.peft_layout import task_vector_of
 
 SMALL = MergeWork(layers=2, hidden=24, inner=40, heads=4, kv_heads=2, rank=4, experts=3)
@@ -32,7 +33,7 @@ def test_an_update_has_the_size_that_the_work_says():
 def test_our_side_merges_what_the_work_defines(tmp_path):
     for path in write_experts(SMALL, tmp_path / "plain"):
         assert json.loads((path / "adapter_config.json").read_text()) == lora_config(SMALL)
-        adopt(path, tmp_path / "inputs" / path.name, base_fingerprint=FINGERPRINT)
+        adopt(path, tmp_path / "inputs" / path.name, base=merge_vs_peers.base_of(SMALL))
     out = tmp_path / "worker.json"
     for work in ("task_arithmetic", "ties", "five"):
         folder = tmp_path / work

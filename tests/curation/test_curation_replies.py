@@ -56,6 +56,42 @@ def test_faults_by_hand(body, fault):
     assert (reply.fault, reply.text) == (fault, "" if fault else "words")
 
 
+APART = ("reasoning_content", "reasoning")
+
+
+def apart(content, **said):
+    """A reply whose reasoning stands beside the content."""
+    message = {"role": "assistant", "content": content, **said}
+    return json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+
+@pytest.mark.parametrize("name", APART)
+def test_reasoning_that_came_apart_is_put_back_where_the_model_wrote_it(name):
+    whole = "<think>The heart is wide.</think><answer>A</answer>"
+    for content, reasoning in (
+        ("<answer>A</answer>", "The heart is wide."),
+        ("\n\n<answer>A</answer>", "\nThe heart is wide.\n"),
+        ("</think><answer>A</answer>", "<think>The heart is wide."),
+        ("<answer>A</answer>", "<think>The heart is wide.</think>"),
+        (whole, "Let me first think about the form that is asked for."),
+        (whole, None),
+        (whole, {"effort": "high"}),
+    ):
+        assert read_reply(200, apart(content, **{name: reasoning})).text == whole
+    assert read_reply(200, apart("", **{name: "The heart is wide."})).fault == "empty"
+    assert read_reply(200, apart(None, **{name: "The heart is wide."})).fault == "empty"
+    assert read_reply(200, apart("words", **{name: "half \ud800"})).fault == "not_text"
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(APART))
+def test_nothing_of_a_reasoning_or_an_answer_is_lost(reasoning, content, name):
+    reply = read_reply(200, apart(content, **{name: reasoning}))
+    if not reply.fault and "<think>" not in content:
+        inner = reasoning.strip().removeprefix("<think>").removesuffix("</think>").strip()
+        assert inner in reply.text
+        assert content.removeprefix("</think>").strip() in reply.text
+
+
 def test_an_error_status_is_no_answer_whatever_the_body_says():
     assert read_reply(422, completion("words")).fault == "refused"
 
@@ -76,12 +112,10 @@ def test_replies_are_read_one_by_one(tmp_path):
     assert peak < 2_000_000  # all together are 4 MB
 
 
+FIELDS = ["choices", "message", "content", "model", "usage", "finish_reason", *APART]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["choices", "message", "content", "model", "usage", "finish_reason"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
     max_leaves=12,
 )
 

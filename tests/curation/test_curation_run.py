@@ -205,6 +205,63 @@ def test_refusals_without_end_are_an_outage(tmp_path, known, capsys):
     assert not list((tmp_path / "out.replies").rglob("*.json"))
 
 
+def test_a_teacher_whose_reasoning_comes_apart_teaches_as_well(tmp_path, known):
+    def behave(asked, number):
+        example, name = asked_about(asked, known)
+        trace = example.trace(name)
+        thinking = trace.partition("<think>")[2].partition("</think>")[0]
+        message = {"role": "assistant", "content": trace.partition("</think>")[2], "reasoning_content": thinking}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return Says(json.dumps({"model": "fake-1", "choices": [choice]}).encode())
+
+    with serving(behave) as fake:
+        assert run(write(tmp_path, fake.url)) == 0
+    assert len(rows_of(tmp_path)) == len(known)
+    assert all(set(row["reasoning"]) == set(GUIDELINES) for row in rows_of(tmp_path))
+
+
+def test_another_model_is_called_that_after_one_request(tmp_path, known, capsys):
+    def behave(asked, number):
+        return Says(completion(honest(known)(asked, number).body.decode(), model="fake-2-mini"))
+
+    with serving(behave) as fake:
+        assert run(write(tmp_path, fake.url)) == 1
+        assert len(fake.asked) == 2  # once, and its one further attempt
+        said = capsys.readouterr().err
+        assert "answers as model 'fake-2-mini', asked was 'fake-1'" in said
+        assert "served_as: ['fake-2-mini']" in said
+        fake.behave = lambda asked, n: Says(honest(known)(asked, n).body.replace(b'"fake-1"', b'"fake-2-mini"'))
+        config = write(tmp_path, fake.url)
+        assert run(config, "teacher.init_args.served_as=[fake-2-mini]") == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "code"),
+    [(Says(status=401), 1), (Says(status=404), 1), (Says(status=503), UNFINISHED), (Says(reset=True), UNFINISHED)],
+    ids=["key", "address", "503", "reset"],
+)
+def test_one_request_is_tried_before_the_many(tmp_path, known, bad, code):
+    with serving(lambda asked, n: bad) as fake:
+        assert run(write(tmp_path, fake.url)) == code
+    assert len({asked.text for asked in fake.asked}) == 1
+    assert not list((tmp_path / "out.replies").rglob("*.json"))
+
+
+def test_a_run_that_keeps_nothing_fails_and_says_why(tmp_path, known, capsys):
+    with serving(lambda asked, n: Says(completion("I would rather not."))) as fake:
+        config = write(tmp_path, fake.url)
+        assert run(config) == 1
+        asked = len(fake.asked)
+        assert run(config) == 1  # nobody is asked again
+        assert asked == len(fake.asked) == len(known) * len(GUIDELINES)
+    told = capsys.readouterr()
+    assert "no question passed every gate" in told.err
+    assert f"too_few_traces {len(known)}" in told.out
+    assert "traces of bayesian: 0 of" in told.out
+    assert "format:" in told.out
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_came_to_lie_there_meanwhile_is_not_replaced(tmp_path, known, capsys):
     teach = honest(known)
 

@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from datamodules.batch import BadExampleError
 from datamodules.medxpertqa import MedXpertQA
 from datamodules.mmedexpert import MMedExpert
 from datamodules.mmmu_med import MMMUMed
 from datamodules.modalities import modality_name
 from datamodules.omnimedvqa import OmniMedVQA
 from datamodules.options import lettered
-from datamodules.pictures import find_picture
+from datamodules.places import find_picture
 from datamodules.pmc_vqa import PMCVQA
 from datamodules.r1_json import R1Json, stem_and_options
-from datamodules.released import BadExampleError, NotAskedError
+from datamodules.row_set import NotAskedError
 from datamodules.rows import Record
 from datamodules.slake import Slake
 from tests.datamodules import released_shapes as made

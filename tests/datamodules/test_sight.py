@@ -17,6 +17,7 @@ from datamodules.mmedexpert import MMedExpert
 from datamodules.prompts import prompt_text
 from datamodules.sight import Sight
 from evaluation.detectable import smallest_told
+from experiment.seeing import KeptSight
 from tests.datamodules.test_targets import PLAIN, rows
 
 WRAPPING = 5
@@ -100,6 +101,30 @@ def test_two_uses_of_a_split_ask_for_both():
     one, other = Demand(("",), 8, frozenset("a")), Demand(("x", ""), 5, frozenset("b"))
     assert one.joined(other) == Demand(("", "x"), 8, frozenset("ab"))
     assert one.joined(Demand(traces=None)).traces is None
+
+
+def test_what_was_looked_at_is_remembered_for_the_same_model_and_rows(tmp_path):
+    long, short = (Example("p", (), "wide" * n, ("x", "y"), "x", "q", {"a": "c", "b": "d"}) for n in (400, 1))
+    models: list[Halves] = []
+
+    def unfit(example, *, named="model", demand=None):
+        def model():
+            models.append(Halves(120))
+            return models[-1]
+
+        demand = demand or Demand(traces=frozenset("ab"))
+        return KeptSight(model, {"train": demand}, memory=tmp_path, named=named).unfit("train", [example], "letter")
+
+    first = unfit(long)
+    assert first
+    assert not unfit(short)
+    count = len(models)
+    assert unfit(long) == first
+    assert len(models) == count  # not asked again
+    for other in ({"named": "another"}, {"demand": Demand(new_tokens=9)}):
+        assert unfit(long, **other)
+        assert len(models) == count + 1
+        count += 1
 
 
 def seen(root: Path, **options) -> MMedExpert:

@@ -1,15 +1,14 @@
-# Reference: `adversarial.yaml`, read by hand, and properties; run with `pytest tests/evaluation/test_answers.py`.
-from pathlib import Path
-
+# Reference: `evaluation/strings.yaml`, read by hand, and properties; run `pytest tests/evaluation/test_answers.py`.
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.answers import LETTERS, Extraction, after_thinking, extract, thinking_of
-from evaluation.lenient import REGION
+from evaluation.answers import LETTERS, Extraction, extract, thinking_of
+from evaluation.readings import TABLE as TABLE_FILE
+from evaluation.thinking import REGION, after_thinking
 
-GROUPS = yaml.safe_load(Path(__file__).with_name("adversarial.yaml").read_text("utf-8"))
+GROUPS = yaml.safe_load(TABLE_FILE.read_text("utf-8"))
 TABLE = [
     (row[0], tuple(group["options"]), row[1] if len(row) == 3 else "no_think", row[-1])
     for group in GROUPS
@@ -36,14 +35,14 @@ def test_adversarial_table(group):
 
 
 def test_the_table_is_large_and_covers_two_to_ten_options():
-    assert len(TABLE) >= 300
+    assert len(TABLE) >= 700
     assert len({(text, options) for text, options, *_ in TABLE}) == len(TABLE)
     assert {len(options) for _, options, *_ in TABLE} == set(range(2, 11))
     codes = {code for _, _, *both in TABLE for code in both if len(code) > 1}
     assert codes == {
         *("no_think", "several_thinks", "unclosed_think", "answer_in_thinking", "no_answer", "several_answers"),
         *("malformed_tags", "text_outside_tags", "letter_out_of_range", "letter_text_conflict", "not_an_option"),
-        *("conflict", "several", "negated", "refusal", "nothing"),
+        *("conflict", "several", "negated", "refusal", "enumeration", "nothing"),
     }
 
 
@@ -54,7 +53,9 @@ def test_the_table_is_large_and_covers_two_to_ten_options():
         (tagged("B. Sarcoidosis"), "strict", "letter_and_text"),
         (tagged("Sarcoidosis"), "strict", "option_text"),
         (tagged("B"), "lenient", "letter"),
-        (tagged("(B)"), "lenient", "answer_tag"),
+        (tagged("(B)"), "strict", "letter"),
+        (tagged("B: sarcoidosis."), "strict", "letter_and_text"),
+        (tagged("Option B"), "lenient", "answer_tag"),
         ("\\boxed{B}", "lenient", "boxed"),
         ("(B)", "lenient", "whole"),
         ("Some words.\nB", "lenient", "line"),

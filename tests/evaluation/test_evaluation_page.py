@@ -10,7 +10,7 @@ from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.head import HeadCTs
-from evaluation import compare, rescore, summary
+from evaluation import compare, readings, rescore, summary
 from evaluation.answers import extract
 from evaluation.official import medevalkit, medxpertqa
 from evaluation.open_answers import YES_NO, extract_yes_no
@@ -113,11 +113,14 @@ def test_every_command_of_rescoring_runs_on_the_phantoms(command, tmp_path, monk
         assert f"## By {command[command.index('--by') + 1]}" in capsys.readouterr().out
 
 
+PROGRAMS = {"compare": compare, "rescore": rescore, "readings": readings, "summary": summary}
+
+
 def test_every_other_command_exists():
     for line in PAGE.splitlines():
         if line.startswith("python -m evaluation."):
             _, _, module, *arguments = shlex.split(line, comments=True)
-            program = {"compare": compare, "rescore": rescore, "summary": summary}[module.rpartition(".")[2]]
+            program = PROGRAMS[module.rpartition(".")[2]]
             used = {word for word in arguments if word.startswith("--") and word != "--"}
             source = Path(program.__file__).read_text()
             assert all(f'"{word}"' in source for word in used), line

@@ -32,7 +32,7 @@ YES_NO = [
     ("B", "no_think", "nothing"),
     ("Option B", "no_think", "nothing"),
     ("", "no_think", "nothing"),
-    ("yes\nno", "no_think", "conflict"),
+    ("yes\nno", "no_think", "enumeration"),
     ("The answer is not yes but no", "no_think", "nothing"),
     ("<think>yes", "unclosed_think", "unclosed_think"),
     ("<think>yes</think>no", "no_answer", "no"),

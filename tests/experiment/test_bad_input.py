@@ -78,7 +78,7 @@ BAD = {
     ),
     "empty specialty": (keep_no_rows, ["alpha", "split is empty"]),
     "no such folder": (shutil.rmtree, ["questions.csv"]),
-    "a link out of the root": (leave_the_root_by_a_link, ["a03.png", "outside the data set's root"]),
+    "a link out of the root": (leave_the_root_by_a_link, ["a03.png", "leads out of the root"]),
     "dots out of the root": (leave_the_root_by_dots, ["outside.png", "outside the data set's root"]),
 }
 
@@ -114,12 +114,18 @@ def flip_a_byte(folder):
     (folder / "adapter_model.safetensors").write_bytes(weights)
 
 
+def test_a_base_on_rows_of_guidelines_alone_is_refused(based, tmp_path, capsys):
+    names = "specialties.mixed.init_args.names=[differential]"
+    assert based.at(tmp_path / "runs").run("base", names) == 1
+    assert "no training example carries a reasoning trace of ['neutral']" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [(change_the_base, "fingerprint"), (flip_a_byte, "not what the manifest recorded")],
+    ("spoil", "expected", "told_in"),
+    [(change_the_base, "fingerprint", "gba/alpha"), (flip_a_byte, "not what the manifest recorded", "dsa")],
     ids=["of another base", "damaged"],
 )
-def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected):
+def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, expected, told_in):
     other = lineage.copy(tmp_path / "runs").without("gba")
     spoil(other.runs / "dsa/alpha/adapter")
     assert other.run("gba", "only=[alpha]") == 1
@@ -127,14 +133,20 @@ def test_a_wrong_expert_beneath_is_refused(lineage, tmp_path, capsys, spoil, exp
     assert expected in error
     assert "dsa/alpha/adapter" in error
     assert not is_complete(other.runs / "gba/alpha/adapter")
-    assert json.loads((other.runs / "gba/alpha/status.json").read_text())["state"] == "failed"
+    assert json.loads((other.runs / told_in / "status.json").read_text())["state"] == "failed"
 
 
-def test_a_truncated_expert_is_trained_again(lineage, tmp_path):
+def test_a_truncated_expert_is_refused_and_made_anew_once_it_is_deleted(lineage, tmp_path, capsys):
     other = lineage.copy(tmp_path / "runs").without("gba")
     weights = other.runs / "dsa/alpha" / WEIGHTS
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
+    assert other.run("dsa") == 1
+    error = capsys.readouterr().err
+    assert f"{weights}: is damaged" in error
+    assert f"delete {weights.parent}" in error
+    assert weights.read_bytes() == whole[:-100]
+    shutil.rmtree(weights.parent)
     assert other.run("dsa") == 0
     assert weights.read_bytes() == whole
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from artifacts.checkpoints import CheckpointError, Checkpoints, before, record_file
+from artifacts.checkpoints import Checkpoints, before
+from artifacts.manifest import DamagedError, beside
 
 
 def state(seed: int) -> dict:
@@ -33,7 +34,7 @@ def test_what_was_saved_is_loaded_and_the_one_before_is_kept(path):
         Checkpoints().save_checkpoint(state(seed), path)
     assert same(Checkpoints().load_checkpoint(path), state(3))
     assert same(Checkpoints().load_checkpoint(before(path)), state(2))
-    names = {"last.ckpt", "last.ckpt.json", "last.ckpt.before", "last.ckpt.before.json"}
+    names = {"last.ckpt", "last.ckpt.manifest.json", "last.ckpt.before", "last.ckpt.before.manifest.json"}
     assert {file.name for file in path.parent.iterdir()} == names
     Checkpoints().remove_checkpoint(path)
     assert not list(path.parent.iterdir())
@@ -47,20 +48,20 @@ def test_every_flipped_bit_is_refused_by_name(path):
         spoilt, place = bytearray(whole), draw.randrange(len(whole))
         spoilt[place] ^= 1 << draw.randrange(8)
         path.write_bytes(spoilt)
-        with pytest.raises(CheckpointError, match=r"last\.ckpt: is damaged") as refused:
+        with pytest.raises(DamagedError, match=r"last\.ckpt: is damaged") as refused:
             Checkpoints().load_checkpoint(path)
     assert f"mv {before(path)} {path}" in str(refused.value)
     path.write_bytes(whole)
     assert same(Checkpoints().load_checkpoint(path), state(2))
 
 
-@pytest.mark.parametrize("record", ["", "[{", "[]", "{}", '[{"size": 1}]'])
+@pytest.mark.parametrize("record", ["", "[{", "[]", "{}", '{"files": {}}', '{"files": {"last.ckpt": {"bytes": 1}}}'])
 def test_a_checkpoint_without_its_record_is_refused(path, record):
     Checkpoints().save_checkpoint(state(1), path)
-    record_file(path).unlink()
+    beside(path).unlink()
     if record:
-        record_file(path).write_text(record)
-    with pytest.raises(CheckpointError, match=r"last\.ckpt"):
+        beside(path).write_text(record)
+    with pytest.raises(DamagedError, match=r"last\.ckpt"):
         Checkpoints().load_checkpoint(path)
 
 
@@ -68,7 +69,7 @@ def test_the_way_out_that_a_refusal_names_works(path):
     for seed in (1, 2):
         Checkpoints().save_checkpoint(state(seed), path)
     path.write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match="mv ") as refused:
+    with pytest.raises(DamagedError, match="mv ") as refused:
         Checkpoints().load_checkpoint(path)
     assert os.system(str(refused.value).partition("before it: ")[2]) == 0
     assert same(Checkpoints().load_checkpoint(path), state(1))
@@ -79,7 +80,7 @@ def test_a_damaged_checkpoint_is_not_kept_as_a_good_one(path):
         Checkpoints().save_checkpoint(state(seed), path)
     path.write_bytes(path.read_bytes()[:-9])
     Checkpoints().save_checkpoint(state(3), path)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(DamagedError):
         Checkpoints().load_checkpoint(before(path))
 
 
@@ -127,7 +128,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(path, monkeypatch, where):
         with pytest.raises((OSError, RuntimeError), match=r"No space|unexpected pos"):
             Checkpoints().save_checkpoint(state(2), path)
     assert same(Checkpoints().load_checkpoint(path), state(1))
-    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "last.ckpt.json"}
+    assert {file.name for file in path.parent.iterdir()} == {"last.ckpt", "last.ckpt.manifest.json"}
 
 
 def test_a_real_full_disk_is_named(path, monkeypatch):

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from answering import examination
-from artifacts.adapter_files import AdapterError, adapter_sha256
+from artifacts.adapter_files import AdapterError, acting_sha256
+from artifacts.manifest import file_sha256
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from datamodules.hashes import data_sha256
@@ -205,10 +206,13 @@ def test_a_rejected_merge_has_a_row_that_says_so(lineage, tmp_path):
 def test_cells_of_the_default_protocol_keep_their_names(lineage):
     # The recipe of the name, written out: what was computed under it must be found by every later version.
     context = assemble(load(lineage.files / "gba.yaml", [f"runs_dir={lineage.runs}"]))
-    manifest = (lineage.runs / "base/mixed/base/manifest.json").read_text()
-    base = hashlib.sha256((manifest + json.dumps(context.resolved["model"], sort_keys=True)).encode()).hexdigest()
+    files = json.loads((lineage.runs / "base/mixed/base/manifest.json").read_text())["files"]
+    assert {"model.safetensors", "tokenizer.json"} <= set(files)
+    hashes = sorted([name, file_sha256(lineage.runs / "base/mixed/base" / name)] for name in files)
+    told = [hashes, context.resolved["model"]["class_path"], context.resolved["model"]["init_args"], "float32"]
+    base = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     for adapters in ([], ["dsa/beta/adapter"], ["dsa/alpha/adapter", "gba/alpha/adapter"]):
-        hashes = [adapter_sha256(lineage.runs / name) for name in adapters]
+        hashes = [acting_sha256(lineage.runs / name) for name in adapters]
         for specialty in ("alpha", "beta"):
             data = data_sha256(context.data(specialty), "test")
             parts = "\n".join([base, *hashes, data, "4", "20", VERSION])

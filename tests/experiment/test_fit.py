@@ -85,7 +85,7 @@ def test_a_resumed_run_has_each_point_once(runs, based, tmp_path, monkeypatch, s
     with monkeypatch.context() as patch:
         patch.setattr(SFTLoRA, "training_step", step)
         assert runs.run("dsa", *settings) == 130
-    assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt") == stop
+    assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt", 99) == stop
     assert runs.run("dsa", *settings) == 0
     assert (runs.runs / WEIGHTS).read_bytes() == (whole.runs / WEIGHTS).read_bytes()
     for tag in ("val/accuracy/alpha", "val/loss", "train/loss", "train/learning_rate", "train/grad_norm"):
@@ -188,7 +188,7 @@ def test_without_validation_questions_a_run_still_stops_and_leaves_checkpoints(r
     training_step = SFTLoRA.training_step
     monkeypatch.setattr(SFTLoRA, "training_step", step)
     assert runs.run("dsa", *ONE, "fit.val_every=1", "data.val_fraction=0") == 130
-    assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt") == 2
+    assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt", 99) == 2
 
 
 def test_every_setting_has_a_test_that_needs_it():
@@ -260,7 +260,7 @@ def test_a_worker_that_a_signal_killed_is_named(runs, monkeypatch, capsys):
                 (runs.runs / "dsa" / name).mkdir(parents=True)
                 (runs.runs / "dsa" / name / "status.json").write_text('{"state": "running"}')
 
-        def wait(self):
+        def poll(self):
             return -9 if "alpha" in self.share else 0
 
     monkeypatch.setattr(side_by_side.subprocess, "Popen", Dead)

@@ -52,7 +52,7 @@ def test_each_training_worker_is_started_with_a_gpu_of_its_own(monkeypatch, tmp_
         def __init__(self, command, env, **_):
             started.append((command, env))
 
-        def wait(self):
+        def poll(self):
             return 0
 
     monkeypatch.setenv(VISIBLE, "5,7")

@@ -94,7 +94,7 @@ def test_a_signal_waits_for_the_end_of_the_step_and_no_step_is_lost(lineage, tmp
         assert other.run("dsa") == 130
     assert "stopping at the end of this step" in capsys.readouterr().out
     assert status(other.runs / "dsa/alpha")["state"] == "interrupted"
-    assert resumed_step(other.runs / "dsa/alpha/checkpoints/last.ckpt") == 1
+    assert resumed_step(other.runs / "dsa/alpha/checkpoints/last.ckpt", 2) == 1
     assert other.run("dsa") == 0
     weights = "dsa/alpha/adapter/adapter_model.safetensors"
     assert (other.runs / weights).read_bytes() == (lineage.runs / weights).read_bytes()

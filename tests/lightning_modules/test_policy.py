@@ -41,9 +41,17 @@ def test_adapters_survive_the_way_through_their_state(tiny_policy, mixed_example
     tiny_policy.load_adapter("copy", config, tensors)
     tiny_policy.activate(["copy"])
     assert torch.equal(tiny_policy.score(prompts, [[25, 26], [27]]).logps, expected)
-    tensors.pop(next(iter(tensors)))
-    with pytest.raises(ValueError, match="does not fit the model"):
+    first = next(iter(tensors))
+    longer = tensors | {first: torch.ones(4, 63)}
+    elsewhere = {name.replace("layers.0", "layers.7"): tensor for name, tensor in tensors.items()}
+    on_pictures = {name.replace("language_model.layers.0", "visual.blocks.0"): t for name, t in tensors.items()}
+    for strange in (longer, elsewhere, on_pictures):
+        with pytest.raises(ValueError, match="does not fit the model"):
+            tiny_policy.load_adapter("broken", config, strange)
+    tensors.pop(first)
+    with pytest.raises(ValueError, match="but not its partner"):
         tiny_policy.load_adapter("broken", config, tensors)
+    assert tiny_policy.adapters == ("copy",)
 
 
 def test_each_picture_is_encoded_once(tiny_policy, mixed_examples, monkeypatch):

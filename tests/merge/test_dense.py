@@ -10,7 +10,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from artifacts.adapter_files import AdapterError, base_fingerprint, file_sha256, read_adapter
+from artifacts.adapter_files import AdapterError, base_fingerprint, read_adapter
+from artifacts.manifest import file_sha256
 from merge import dense
 from merge.__main__ import main
 from merge.dense import Dense, rounding_loss, write_dense
@@ -69,6 +70,7 @@ def test_a_dense_checkpoint_is_the_base_plus_the_update(expert, tmp_path, dtype,
         for name, shard in index["weight_map"].items():
             with safe_open(tmp_path / "dense" / shard, framework="pt") as file:
                 assert name in file.keys()
+    assert manifest["reloaded_with"] == "safetensors"  # transformers knows no such model
     again = write_dense(adapter, Dense(base), tmp_path / "again")
     assert again == manifest
 
@@ -203,7 +205,9 @@ def test_bases_that_do_not_fit_are_refused(expert, tmp_path):
     save_file({"model.layers.0.q_proj.weight": torch.ones(24, 17)}, base / "model-0.safetensors")
     with pytest.raises(AdapterError, match=r"q_proj of shape \(24, 16\) has no weight"):
         write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
-    save_file(tensors | {"copy.model.layers.0.q_proj.weight": torch.ones(24, 16)}, base / "model-0.safetensors")
+    save_file(
+        tensors | {"model.language_model.layers.0.q_proj.weight": torch.ones(24, 16)}, base / "model-0.safetensors"
+    )
     with pytest.raises(AdapterError, match="or several"):
         write_dense(adapter, Dense(base, accept_other_base=True), tmp_path / "dense")
     with pytest.raises(AdapterError, match="fan_in_fan_out"):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from merge.__main__ import main
-from merge.grams import StoredGrams, metadata_of, passes, write_grams
+from merge.grams import StoredGrams, made_before, passes, write_grams
 from merge.live import Live
 from merge.methods.regmean import RegMean, regmean
 from merge.methods.task_arithmetic import TaskArithmetic
@@ -50,7 +50,8 @@ def test_the_budget_decides_the_passes_and_no_byte(tmp_path, budget):
     for names in few.asked:
         assert len(names) == 1 or sum(8 * SIZES[name] ** 2 for name in names) <= budget * 2**20
     assert sorted(name for names in few.asked for name in names) == sorted(SIZES), "each in one pass"
-    assert metadata_of(found) == {"rows": "60"}
+    assert made_before(found.parent, {"rows": "60"})
+    assert not made_before(found.parent, {"rows": "61"})
     for name, G in StoredGrams(found).items():
         torch.testing.assert_close(G.double(), gram(name), rtol=6e-8, atol=0)  # fp32 keeps 24 bits: 2^-24
 

@@ -4,6 +4,8 @@ import itertools
 import json
 import math
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +16,11 @@ import torch
 import yaml
 
 from artifacts.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, write_adapter
+from artifacts.manifest import entry_of
 from merge.__main__ import main
 from merge.factors import Factors
 from merge.gates import Answers, Examination
-from merge.grams import StoredGrams, metadata_of, write_grams
+from merge.grams import StoredGrams, made_before, write_grams
 from merge.methods.regmean import RegMean, regmean
 from merge.methods.task_arithmetic import TaskArithmetic
 from merge.methods.ties import Ties, ties
@@ -66,6 +69,7 @@ def test_task_arithmetic_end_to_end_with_mixed_ranks_and_scales(sources, tmp_pat
         "adapter",
         "conflict.json",
         "conflict.md",
+        "manifest.json",
         "recipe.yaml",
     ]
 
@@ -146,15 +150,20 @@ def test_the_same_recipe_is_verified_and_skipped(sources, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    "damage", ["adapter/adapter_model.safetensors", "conflict.json", "conflict.md", "recipe.yaml", "README.md"]
-)
-def test_a_result_that_was_damaged_is_made_again(sources, tmp_path, damage):
+@pytest.mark.parametrize("place", range(8))
+def test_a_result_that_was_damaged_is_named_and_made_again_once_it_is_deleted(sources, tmp_path, place):
     merge(sources, tmp_path / "out")
-    before = contents(tmp_path / "out")
-    content = bytearray((tmp_path / "out" / damage).read_bytes())
-    content[-2] ^= 1
-    (tmp_path / "out" / damage).write_bytes(content)
+    before, draw, manifest = contents(tmp_path / "out"), random.Random(place), tmp_path / "out/manifest.json"
+    files = (path for path in (tmp_path / "out").rglob("*") if path.is_file() and path != manifest)
+    damage = draw.choice(sorted(files))
+    content = bytearray(damage.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    damage.write_bytes(content)
+    with pytest.raises(ValueError, match=damage.name) as refused:
+        merge(sources, tmp_path / "out")
+    assert f"delete {damage.parent}" in str(refused.value) or f"delete {tmp_path / 'out'}" in str(refused.value)
+    assert damage.read_bytes() == content, "what is damaged is left to be looked at"
+    shutil.rmtree(tmp_path / "out")
     assert not merge(sources, tmp_path / "out").skipped
     assert contents(tmp_path / "out") == before
 
@@ -196,7 +205,7 @@ def test_a_full_disk_leaves_nothing_that_counts_as_complete(sources, tmp_path, m
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    # The texts, the adapter: whichever of the flushes fails, up to the rename of the whole.
+    # The texts, the adapter, the manifest: whichever of the flushes fails, up to the rename of the whole.
     refused = 0
     while True:
         calls.clear()
@@ -204,11 +213,11 @@ def test_a_full_disk_leaves_nothing_that_counts_as_complete(sources, tmp_path, m
         try:
             merge(sources, out)
         except OSError:
-            limit, refused = limit + 1, refused + (not is_complete(out / "adapter"))
+            limit, refused = limit + 1, refused + (not (out / "manifest.json").exists())
             assert not [p for p in out.glob("*.tmp")]
         else:
             break
-    assert refused >= limit - 2 > 10  # only after the last flush but one does the adapter stand
+    assert refused >= limit - 2 > 10  # only after the last flush but one does the agent stand
     monkeypatch.undo()
     for number in (1, 5, 10):  # each goes on from where it stood
         assert not merge(sources, tmp_path / f"out{number}").skipped
@@ -442,7 +451,7 @@ def test_gram_matrices_are_read_from_files_and_bind_the_recipe(sources, tmp_path
         }
         matrices = {module: x.T @ x / 50 for module, x in inputs.items()}
         grams[name] = stored(tmp_path / "grams" / name, matrices, {"rows": "50"})
-        assert metadata_of(grams[name]) == {"rows": "50"}
+        assert made_before(grams[name].parent, {"rows": "50"})
     first = merge(sources, tmp_path / "out", RegMean(), grams=grams)
     names = sorted(sources)
     for module, merged in vector_in(tmp_path / "out/adapter").items():
@@ -481,7 +490,8 @@ def test_the_manifest_ties_the_agent_to_its_recipe(sources, tmp_path):
     assert (manifest["kind"], manifest["experiment"], manifest["git"]) == ("merged", "demo", "abc")
     assert manifest["metrics"] == {"accuracy": 0.5, "retained_energy": 1.0}
     assert manifest["extra"]["note"] == 1
-    assert set(manifest["extra"]["reports"]) == {"recipe.yaml", "conflict.json", "conflict.md", "README.md"}
+    listed = json.loads((tmp_path / "out/manifest.json").read_text())["files"]
+    assert set(listed) == {"recipe.yaml", "conflict.json", "conflict.md", "README.md", "adapter/manifest.json"}
     recipe = yaml.safe_load((tmp_path / "out/recipe.yaml").read_text())
     assert recipe["method"]["init_args"] == {"lambda_": 1.0}
     assert recipe["sources"]["adult"][0]["sha256"] == adapter_sha256(sources["adult"][0])
@@ -552,13 +562,18 @@ def test_verify_finds_what_was_changed_and_what_cannot_be_made_again(sources, tm
     text = (tmp_path / "out/README.md").read_text()
     (tmp_path / "out/README.md").write_text(text + "more")
     assert main(verify) == 2
-    assert "README.md: not what the manifest recorded" in capsys.readouterr().err
+    assert "README.md: is damaged: not what the manifest recorded" in capsys.readouterr().err
     (tmp_path / "out/README.md").write_text(text)
     # An adapter that is whole, but not what its recipe makes.
     adapter = read_adapter(tmp_path / "out/adapter", base_fingerprint=BASE)
     tensors = {name: 2 * tensor for name, tensor in adapter.tensors.items()}
     manifest = {k: v for k, v in adapter.manifest.items() if k not in ("files", "format")}
     write_adapter(tmp_path / "out/adapter", adapter.config, tensors, manifest)
+    assert main(verify) == 2
+    assert "adapter/manifest.json: is damaged" in capsys.readouterr().err
+    listed = json.loads((tmp_path / "out/manifest.json").read_text())
+    listed["files"]["adapter/manifest.json"] = entry_of(tmp_path / "out/adapter/manifest.json")
+    (tmp_path / "out/manifest.json").write_text(json.dumps(listed))
     assert main(verify) == 2
     assert "makes another adapter" in capsys.readouterr().err
 

@@ -1,0 +1,68 @@
+"""Where a base is from: what an adapter says of it, and the lines that load both again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FAMILY = re.compile(r"lightning_modules\.families(\.\w+)+")
+
+
+def base_name(origin: Mapping[str, Any]) -> str:
+    """What PEFT calls base_model_name_or_path: trained weights' folder, else the published one, else our class.
+
+    Args:
+        origin: see `lightning_modules.families.base.VisionLanguageFamily.origin`.
+    """
+    return str(origin.get("weights") or (origin.get("init_args") or {}).get("path") or origin.get("class_path") or "")
+
+
+def loading_lines(origin: Any, adapter: str = "adapter") -> list[str]:
+    """Five lines of Python that load a base and an adapter on it with plain PEFT.
+
+    Args:
+        origin: as a manifest holds it; whatever is no origin gives no lines.
+        adapter: the adapter's folder.
+
+    Returns:
+        For a published checkpoint lines of transformers alone, else those of our family; local folders by their whole
+        path.
+    """
+    if not isinstance(origin, Mapping) or not isinstance(origin.get("init_args"), Mapping):
+        return []
+    settings, weights = dict(origin["init_args"]), origin.get("weights")
+    agent = f"agent = PeftModel.from_pretrained(base, {adapter!r})"
+    if "path" in settings:
+        settings["path"] = whole_path(str(settings["path"]))
+    if "path" in settings and weights is None:
+        source = ", ".join([repr(settings["path"]), *named(settings, "revision")])
+        return [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForImageTextToText, AutoTokenizer",
+            f"base = AutoModelForImageTextToText.from_pretrained({', '.join([source, *named(settings, 'dtype')])})",
+            agent,
+            f"tokenizer = AutoTokenizer.from_pretrained({source})",
+        ]
+    if not FAMILY.fullmatch(str(origin.get("class_path"))):
+        return []
+    module, _, name = origin["class_path"].rpartition(".")
+    folder = "None" if weights is None else f"Path({whole_path(str(weights))!r})"
+    return [
+        "from pathlib import Path",
+        "from peft import PeftModel",
+        f"from {module} import {name}",
+        f"base = {name}({name}.Config(**{settings!r}), weights={folder}).model",
+        agent,
+    ]
+
+
+def named(settings: Mapping[str, Any], key: str) -> list[str]:
+    """A setting as a keyword argument, where it is given."""
+    return [f"{key}={settings[key]!r}"] if isinstance(settings.get(key), str) else []
+
+
+def whole_path(path: str) -> str:
+    """A local folder's whole path; names of the hub stay."""
+    return str(Path(path).resolve()) if Path(path).is_dir() else path

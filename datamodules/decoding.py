@@ -1,0 +1,71 @@
+"""Bytes of a data file as text: byte order marks, the stated encoding, and which bytes belong to neither."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Literal
+
+Encoding = Literal["utf-8", "cp1252"]
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+HALVES = re.compile("[\ud800-\udfff]")
+
+
+class EncodingError(ValueError):
+    """A file is plainly in another encoding than the one that it is to be read in."""
+
+
+def decoded(content: bytes, encoding: Encoding = "utf-8") -> tuple[str, bool]:
+    """The text, and whether some of its bytes belong to no character.
+
+    A byte order mark says the encoding, whatever the setting. A byte that belongs to no character becomes half a
+    surrogate pair, which `foreign` finds again: it spoils its row and no other.
+
+    Raises:
+        EncodingError: the file is UTF-16 without a mark, or is to be read as cp1252 and is UTF-8.
+    """
+    for mark, named in MARKS:
+        if content.startswith(mark):
+            return _decoded(content[len(mark) :], named)
+    if b"\0" in content[:200]:
+        raise EncodingError("holds zero bytes: is it UTF-16 without a byte order mark? Save it as UTF-8")
+    if encoding == "cp1252" and not content.isascii() and not _decoded(content, "utf-8")[1]:
+        raise EncodingError("is UTF-8, and encoding: cp1252 would read its accents as two letters each; leave it out")
+    return _decoded(content, encoding)
+
+
+def _decoded(content: bytes, encoding: str) -> tuple[str, bool]:
+    """As `decoded`, in an encoding that is known."""
+    try:
+        return content.decode(encoding), False
+    except UnicodeDecodeError:
+        pass
+    if encoding in ("utf-8", "cp1252"):
+        return content.decode(encoding, "surrogateescape"), True
+    unit = 4 if encoding.startswith("utf-32") else 2
+    whole = content[: len(content) // unit * unit]
+    tail = "" if len(whole) == len(content) else "\udcff"  # half a character
+    try:
+        return whole.decode(encoding, "surrogatepass") + tail, True
+    except UnicodeDecodeError:
+        return whole.decode(encoding, "replace").replace("\ufffd", "\udcff") + tail, True
+
+
+def foreign(text: str, encoding: Encoding = "utf-8") -> str:
+    """What is wrong with the first byte that belongs to no character, and what to do; empty where there is none."""
+    found = HALVES.search(text)
+    if found is None:
+        return ""
+    code = ord(found.group())
+    byte = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a character"
+    remedy = "was the file damaged, or written in another encoding?"
+    if encoding == "utf-8":
+        remedy = "save the file as UTF-8 ('CSV UTF-8' in a spreadsheet), or set encoding: cp1252 if it is that"
+    around = text[max(0, found.start() - 20) : found.start() + 20]
+    return f"{byte} is no character in {encoding}, near {around!r}; {remedy}"

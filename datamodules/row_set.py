@@ -1,0 +1,262 @@
+"""Sets whose questions are rows of files: every row is a question, left out by name, or a fault with its place."""
+
+from __future__ import annotations
+
+import sys
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from datamodules.base import SPLITS, VQADataModule
+from datamodules.batch import BadExampleError, Example, ImageSource
+from datamodules.decoding import Encoding
+from datamodules.hashes import bad_pictures
+from datamodules.pictures import Paged
+from datamodules.places import find_picture, inside_root
+from datamodules.readers import read_rows
+from datamodules.rows import Fault, Record, RowCount
+
+MAX_CHARACTERS = 50_000
+"""Of question and options together: ten times the longest of any release known to us."""
+BY_PATIENT = ""
+"""Stands for a split in `files`: the rows are split by a hash of their patients."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the files of a set hold.
+
+    Attributes:
+        examples: split -> usable examples, in the order of the files.
+        faults: the rows that cannot be used, and what was not read.
+        places: question id -> (file, row) of every usable example.
+        left_out: reason -> sound rows that were not asked for or may not be used in their split.
+        files: split -> files that were read, relative to the root.
+        rows: file -> what became of its rows.
+        by_patient: whether rows are split by their patients.
+    """
+
+    examples: Mapping[str, list[Example]]
+    faults: Sequence[Fault]
+    places: Mapping[str, tuple[str, int]]
+    left_out: Mapping[str, int]
+    files: Mapping[str, list[str]] = field(default_factory=dict)
+    rows: Mapping[str, RowCount] = field(default_factory=dict)
+    by_patient: bool = False
+
+    @property
+    def all_rows(self) -> RowCount:
+        """What became of the rows of all files."""
+        return sum(self.rows.values(), RowCount())
+
+
+class NotAskedError(Exception):
+    """A sound row that the settings leave out; the text says why."""
+
+
+class RowSet(VQADataModule):
+    """Questions from files of rows: CSV, TSV, JSON lines, a JSON list, Parquet.
+
+    A subclass says which files there are (`files`) and turns a row into an `Example` (`example`).
+    """
+
+    IMAGE_FOLDERS: ClassVar[Sequence[str]] = ("images", "")
+    """Where pictures may lie below the root; "" is the root itself."""
+
+    @dataclass(frozen=True)
+    class Config(VQADataModule.Config):
+        """What every set of rows understands."""
+
+        on_bad_row: Literal["fail", "skip"] = "fail"
+        """Refuse a set with bad rows, or leave them out (also those whose picture is missing or does not open, for
+        which every picture is decoded once) and say on stderr how many. What was not read at all is always refused."""
+        frames: Literal["refuse", "first", "middle"] = "refuse"
+        """Files of several pages or frames: refuse them as bad rows, or show the first or the middle one."""
+        encoding: Encoding = "utf-8"
+        """Of text files without a byte order mark; cp1252 is what older spreadsheets write."""
+
+    @abstractmethod
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        """Split -> its files; splits without files may be left out, `BY_PATIENT` takes those that hold all splits."""
+
+    @abstractmethod
+    def example(self, record: Record) -> Example:
+        """Turn a row into an example.
+
+        Raises:
+            BadExampleError: the row cannot be used.
+            NotAskedError: it is sound but not asked for.
+        """
+
+    @property
+    def subset(self) -> str:
+        """Names what is read, as a table should name it."""
+        return type(self).__name__
+
+    @property
+    def statement(self) -> dict[str, Any]:
+        """What is read, how many questions its release has (None: nobody says), and how many were found."""
+        found = {name: len(held) for name, held in self.scan.examples.items() if held}
+        return {"subset": self.subset, "released": None, "found": found}
+
+    def not_asked(self, reason: str) -> NotAskedError:
+        """To be raised for a sound row that the settings leave out; it is counted under the reason."""
+        return NotAskedError(reason)
+
+    def file(self, name: str) -> ImageSource:
+        """A picture file below the root; errors as of `find_picture`."""
+        path = find_picture(self.root, self.IMAGE_FOLDERS, name, self.config.allowed_roots)
+        return path if self.config.frames == "refuse" else Paged(path, self.config.frames)
+
+    def records(self) -> Iterator[tuple[str, Record | Fault]]:
+        """Every row with its split, or `BY_PATIENT`.
+
+        Raises:
+            BadExampleError: there is no file.
+        """
+        files = self.files()
+        if not any(files.values()):
+            raise BadExampleError(f"root={self.config.root!r} holds no file of this set; {self.layout()}")
+        for split, paths in files.items():
+            for path in paths:
+                yield from ((split, record) for record in self.rows_in(path))
+
+    def rows_in(self, path: Path) -> Iterator[Record | Fault]:
+        """The rows of one file, which must lie where files of the set may lie."""
+        try:
+            inside_root(path, self.root, self.config.allowed_roots)
+        except BadExampleError as error:
+            name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+            yield Fault(name, 0, str(error), 0, unread=True)
+            return
+        yield from read_rows(path, self.root, self.config.encoding)
+
+    def layout(self) -> str:
+        """What the folder should look like: the paragraph of the class's description that begins with `Layout:`."""
+        paragraphs = [" ".join(part.split()) for part in (type(self).__doc__ or "").split("\n\n")]
+        return next((part for part in paragraphs if part.startswith("Layout:")), "Layout: see the class")
+
+    @cached_property
+    def scan(self) -> Scan:
+        """Read everything; bad rows are collected, not raised."""
+        rows: dict[str, Example] = {}
+        split_of: dict[str, str] = {}
+        places: dict[str, tuple[str, int]] = {}
+        faults: list[Fault] = []
+        left_out: Counter[str] = Counter()
+        seen: Counter[str] = Counter()  # sound rows by file
+        files: dict[str, dict[str, None]] = {name: {} for name in SPLITS}
+        by_patient = False
+        for named, record in self.records():
+            split, by_patient = named or "train", by_patient or not named
+            try:
+                example = self.checked(record, rows, places)
+                seen[record.file] += 1
+                split = named or self.split_of(example.patient_id)
+            except NotAskedError as reason:
+                seen[record.file] += 1
+                left_out[str(reason)] += 1
+            except BadExampleError as error:
+                faults.append(record if isinstance(record, Fault) else Fault(record.file, record.row, str(error)))
+            else:
+                rows[example.question_id] = example
+                split_of[example.question_id] = split
+                places[example.question_id] = (record.file, record.row)
+            files[split][record.file] = None
+        if self.config.on_bad_row == "skip":
+            for key, reason in bad_pictures(rows, self.memory).items():
+                faults.append(Fault(*places.pop(key), reason))
+                seen[faults[-1].file] -= 1
+                del rows[key]
+        examples = self.separated(rows, split_of, left_out)
+        read = Counter(places[one.question_id][0] for held in examples.values() for one in held)
+        unread, bad = ({name: 0 for held in files.values() for name in held} for _ in range(2))
+        for fault in faults:
+            (unread if fault.unread else bad)[fault.file] += fault.rows
+        counts = {name: RowCount(read[name], bad[name], seen[name] - read[name], unread[name]) for name in bad}
+        held_files = {split: list(held) for split, held in files.items() if held}
+        return Scan(examples, tuple(faults), places, dict(left_out), held_files, counts, by_patient)
+
+    def checked(
+        self, record: Record | Fault, rows: Mapping[str, Example], places: Mapping[str, tuple[str, int]]
+    ) -> Example:
+        """A row as an example that may be used.
+
+        Raises:
+            BadExampleError: it may not.
+            NotAskedError: it is not asked for.
+        """
+        if isinstance(record, Fault):
+            raise BadExampleError(record.reason)
+        example = self.with_targets(self.example(record))
+        if example.question_id in rows:
+            file, row = places[example.question_id]
+            raise BadExampleError(f"question_id {example.question_id!r} stands in {file}, row {row} already")
+        length = len(example.question) + sum(map(len, example.options))
+        if length > MAX_CHARACTERS:
+            raise BadExampleError(f"question and options have {length} characters, over the limit of {MAX_CHARACTERS}")
+        return example
+
+    def separated(
+        self, rows: Mapping[str, Example], split_of: Mapping[str, str], left_out: Counter[str]
+    ) -> dict[str, list[Example]]:
+        """The rows by split; a set whose splits share patients overrides this and counts what it leaves out."""
+        found: dict[str, list[Example]] = {name: [] for name in SPLITS}
+        for key, example in rows.items():
+            found[split_of[key]].append(example)
+        return found
+
+    @override
+    def examples(self) -> Iterator[Example]:
+        yield from (example for held in self.scan.examples.values() for example in held)
+
+    @override
+    def placed(self) -> Iterator[tuple[str, Example]]:
+        scan = self.scan
+        bad = [fault for fault in scan.faults if not fault.unread]
+        unread = [fault for fault in scan.faults if fault.unread]
+        count = scan.all_rows
+        if unread:
+            rows = f"{count.unread} of {count.rows} rows were not read" if count.unread else "rows may be missing"
+            raise BadExampleError(
+                f"{rows}, and on_bad_row: skip leaves out only what was read ({count}):\n  {shown([*unread, *bad])}"
+            )
+        if bad and self.config.on_bad_row == "fail":
+            raise BadExampleError(
+                f"{count.bad} of {count.rows} rows cannot be used (on_bad_row: skip leaves them out):\n  {shown(bad)}"
+            )
+        if bad:
+            where = f"specialty {self.specialty!r}: LEFT OUT {count.bad} of {count.rows} rows"
+            print(f"{where}:\n  {shown(bad)}", file=sys.stderr)
+        for split, held in scan.examples.items():
+            yield from ((split, example) for example in held)
+
+    @override
+    def leave_out(self, unfit: Mapping[str, str]) -> None:
+        faults = [Fault(*self.scan.places[name], reason) for name, reason in unfit.items()]
+        count = f"{len(faults)} of {self.scan.all_rows.rows} rows"
+        if self.config.on_bad_row == "fail":
+            raise BadExampleError(
+                f"specialty {self.specialty!r} (root={self.config.root!r}): the model cannot take {count} "
+                f"(on_bad_row: skip leaves them out):\n  {shown(faults)}"
+            )
+        where = f"specialty {self.specialty!r}: LEFT OUT {count} that the model cannot take"
+        print(f"{where}:\n  {shown(faults)}", file=sys.stderr)
+
+    @override
+    def expected_splits(self) -> Collection[str]:
+        if self.scan.by_patient:
+            return super().expected_splits()
+        return [name for name in SPLITS if name in self.scan.files] if self.scan.files else SPLITS[-1:]
+
+
+def shown(faults: Sequence[Fault], most: int = 10) -> str:
+    """The first faults, one a line."""
+    lines = [*map(str, faults[:most]), *([f"… and {len(faults) - most} more"] if len(faults) > most else [])]
+    return "\n  ".join(lines)
