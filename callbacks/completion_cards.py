@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import lightning as L
 import numpy as np
@@ -19,6 +19,7 @@ from artifacts.step_records import append, forget
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Batch, Example, load_image
 from datamodules.prompts import NEUTRAL, question_text
+from guards.ranges import Ranged, at_least
 
 if TYPE_CHECKING:
     from lightning_modules.rollouts import Rollouts
@@ -38,17 +39,13 @@ class CompletionCards(ExperimentCallback):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """How many, how often."""
 
-        slots: int = 4
+        slots: Annotated[int, at_least(1)] = 4
         """Probe questions, the first of the validation split."""
-        every: int = 10
+        every: Annotated[int, at_least(1)] = 10
         """Optimiser steps between two looks; the first and the last step are always shown."""
-
-        def __post_init__(self) -> None:
-            if self.slots < 1 or self.every < 1:
-                raise ValueError("slots and every must be at least 1")
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: Stage) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import signal
 import warnings
@@ -21,7 +20,7 @@ from functools import cache
 from multiprocessing import active_children, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from typing_extensions import override
@@ -48,6 +47,8 @@ from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
 from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation, Variant, asked, variants
+from guards.ranges import Ranged, at_least, between
+from lightning_modules.parts import GuidelineNames
 from lightning_modules.rewards.guidelines import load_guidelines
 
 if TYPE_CHECKING:
@@ -61,60 +62,50 @@ class EvaluateExperts(ExperimentCallback):
     """Raw answers, scored strictly; lenient accuracy, parse rate, votes and variants stand beside it."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Protocol of the matrix; every key but `rows_at_once` and `scorers` is part of what a result depends on."""
 
-        n: int = 300
+        n: Annotated[int, at_least(0)] = 300
         """Test questions per specialty, the first in hash order; 0 takes all."""
-        split: str = "test"
+        split: Literal["test", "val"] = "test"
         """Which split is examined: test, or val while choosing settings."""
         protocol: ProtocolName = "single"
         """How a question is asked. `single`: our prompt, one answer. `two_turn`: MedXpertQA's; reasoning first, then
         its letter. `likelihood`: OmniMedVQA's prefix-based score; each option is measured, nothing is written. The
         released two have the release's words and count by the release's scorer."""
-        max_new_tokens: int = DEFAULT_TOKENS
+        max_new_tokens: Annotated[int, at_least(1)] = DEFAULT_TOKENS
         """Limit of an answer in tokens, of two turns of the first; at least 1."""
-        answer_tokens: int = 64
+        answer_tokens: Annotated[int, at_least(1)] = 64
         """Limit of the second of two turns in tokens; at least 1."""
-        guidelines: tuple[str, ...] = (NEUTRAL,)
+        guidelines: GuidelineNames = (NEUTRAL,)
         """Names or paths of guidelines: each question is asked under each of them alone; several also vote."""
-        samples: int = 1
+        samples: Annotated[int, at_least(1)] = 1
         """k, answers drawn per question and guideline; at least 1, and above 1 only with a temperature."""
-        temperature: float = 0.0
+        temperature: Annotated[float, at_least(0)] = 0.0
         """Of the answers; 0 takes the most likely token (greedy), above 0 draws."""
         image: tuple[ImageAblation, ...] = ("shown",)
         """Pictures: `shown`, `none` (no picture and no picture tokens), `blank` (mid-grey of the same size), `swapped`
         (of a question about another patient; in most released sets every picture stands for a patient). The first is
         the main way, which the matrix shows; each further one is asked for questions with pictures and reported beside
         it."""
-        shuffle_options: int = 0
+        shuffle_options: Annotated[int, between(0, MOST_ORDERS)] = 0
         """r, further orders of the options in which each question is asked; 0 to 9, of which m options have m - 1."""
-        paraphrase: int = 0
+        paraphrase: Annotated[int, between(0, len(WORDINGS))] = 0
         """Further wordings in which each question is asked, the first of `datamodules.prompts.WORDINGS`; 0 to 4."""
         scorers: tuple[Official, ...] = ()
         """Scores of others that the report shows beside our strict and lenient ones."""
-        rows_at_once: int = 150
+        rows_at_once: Annotated[int, at_least(1)] = 150
         """Answers decoded together, and written to disk together; changes no result beyond rounding."""
 
         def __post_init__(self) -> None:
-            if self.n < 0 or min(self.max_new_tokens, self.answer_tokens, self.rows_at_once) < 1:
-                raise ValueError("n must be at least 0, max_new_tokens, answer_tokens and rows_at_once at least 1")
-            if self.split not in ("test", "val"):
-                raise ValueError(f"split must be 'test' or 'val', got {self.split!r}")
+            super().__post_init__()
             for name, values in (("guidelines", self.guidelines), ("image", self.image)):
                 if not values or len(set(values)) != len(values):
                     raise ValueError(f"{name} must name at least one and none twice, got {list(values)}")
-            if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-                raise ValueError(f"temperature must be at least 0 and finite, got {self.temperature}")
-            if self.samples < 1 or (self.samples > 1 and self.temperature == 0):
+            if self.samples > 1 and self.temperature == 0:
                 raise ValueError(
                     f"samples must be at least 1, and 1 at temperature 0, where all are the same; got {self.samples} "
                     f"at temperature {self.temperature}"
-                )
-            if not 0 <= self.shuffle_options <= MOST_ORDERS or not 0 <= self.paraphrase <= len(WORDINGS):
-                raise ValueError(
-                    f"shuffle_options must be 0 to {MOST_ORDERS} and paraphrase 0 to {len(WORDINGS)}, got "
-                    f"{self.shuffle_options} and {self.paraphrase}"
                 )
             if self.protocol != "single" and (self.guidelines != (NEUTRAL,) or self.paraphrase):
                 raise ValueError(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from typing_extensions import override
 
@@ -21,14 +21,15 @@ from artifacts.folders import locked
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_board import write_board
 from configs.build import build
-from configs.schema import Component, check_name
+from configs.schema import Checked, Component, Slot, check_name
 from datamodules.loading import Demand
 from experiment.provenance import git_state
+from guards.ranges import Ranged, at_least
 from merge.auto import auto_merge
 from merge.grams import BUDGET_MIB
 from merge.methods.interface import MergeMethod
 from merge.methods.mean import Mean
-from merge.recipe import Recipe, Source, read_method
+from merge.recipe import Recipe, Source, preset_faults, rank_faults, read_method
 from merge.run import MergeSummary, merge_adapters
 
 AUTO = "auto"
@@ -38,46 +39,40 @@ class MergeExperts(ExperimentCallback):
     """Merges with each configured method into `merged/<name>/`; idempotent, and safe among several processes."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Which methods, and how large the merged adapter may be."""
 
-        methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+        methods: dict[str, Annotated[dict[str, Any], Slot(MergeMethod)]] = field(default_factory=dict)
         """Name -> {class_path, init_args} of a merge method."""
-        presets: tuple[str, ...] = ()
+        presets: Annotated[tuple[str, ...], Checked(preset_faults)] = ()
         """Further methods by the name of their file in `configs/merge/`."""
-        rank: str = "sum"
+        rank: Annotated[int | str, Checked(rank_faults)] = "sum"
         """Rank of the merged LoRA: `sum` of the experts', `max`, a number, or `energy:0.99`."""
-        sources: str = "lineage"
+        sources: Literal["lineage", "experts"] = "lineage"
         """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is.
         Methods that need Gram matrices always take the latter: one expert, one set of inputs."""
         gate: Literal["warn", "reject"] = "reject"
         """What becomes of a merge that the gates reject: `reject` puts it apart, into `rejected/`, and the matrix shows
         it as such; `warn` lets it through, with its verdict."""
-        gate_n: int = 40
+        gate_n: Annotated[int, at_least(0)] = 40
         """Validation questions per specialty on which gates compare a merged agent with base and expert; 0: none."""
-        gram_rows: int = 96
+        gram_rows: Annotated[int, at_least(1)] = 96
         """Training questions per specialty on which Gram matrices are collected; at least 1."""
-        gram_mib: int = BUDGET_MIB
+        gram_mib: Annotated[int, at_least(1)] = BUDGET_MIB
         """Memory for the Gram matrices that are collected together, MiB, at least 1; with less, more passes."""
         auto: bool = False
         """Also build all candidates of `merge.auto`, choose by examination, and write the winner to `merged/auto/`."""
-        auto_n: int = 60
+        auto_n: Annotated[int, at_least(0)] = 60
         """Questions per specialty on which candidates are chosen, and the winner confirmed; 0 takes all."""
-        auto_candidates: dict[str, dict[str, Any]] = field(default_factory=dict)
+        auto_candidates: dict[str, Annotated[dict[str, Any], Slot(MergeMethod)]] = field(default_factory=dict)
         """Name -> {class_path, init_args}; empty takes the candidates of `merge.auto`."""
-        max_new_tokens: int = 96
+        max_new_tokens: Annotated[int, at_least(1)] = 96
         """Limit of an answer in tokens, for `auto`."""
 
         def __post_init__(self) -> None:
-            if self.sources not in ("lineage", "experts"):
-                raise ValueError(f"sources must be 'lineage' or 'experts', got {self.sources!r}")
-            if self.gate not in ("warn", "reject"):
-                raise ValueError(f"gate must be 'warn' or 'reject', got {self.gate!r}")
-            if min(self.gram_rows, self.gram_mib, self.max_new_tokens) < 1 or min(self.auto_n, self.gate_n) < 0:
-                raise ValueError(
-                    "gram_rows, gram_mib and max_new_tokens must be at least 1, auto_n and gate_n at least 0; got "
-                    f"{self.gram_rows}, {self.gram_mib}, {self.max_new_tokens}, {self.auto_n} and {self.gate_n}"
-                )
+            super().__post_init__()
+            for name in (*self.methods, *self.auto_candidates):
+                check_name("methods entry", name)
             twice = (set(self.methods) | {AUTO}) & set(self.presets) | {AUTO} & set(self.methods)
             if twice:
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
@@ -112,8 +107,6 @@ class MergeExperts(ExperimentCallback):
     def methods(self) -> dict[str, MergeMethod]:
         """Every configured method by name."""
         specs = {n: Component(s["class_path"], dict(s.get("init_args") or {})) for n, s in self.config.methods.items()}
-        for name in specs:
-            check_name("methods entry", name)
         return {name: build(spec) for name, spec in specs.items()} | {n: read_method(n) for n in self.config.presets}
 
     def choose(self) -> None:

@@ -7,30 +7,32 @@ Every problem is reported at once, before torch is imported where the source fil
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
-from configs.problems import ConfigError, Problem, did_you_mean
-from configs.resolve import Resolver, origins, resolved
+from configs.build import construct
+from configs.check import Checker, as_plain
+from configs.files import CONFIGS, choices, find, read_file, ring, with_choice
+from configs.problems import ConfigError, Problem, Report, did_you_mean
 from configs.schema import Experiment
-from configs.show import changed_settings, format_resolved
-from configs.tree import COMMAND_LINE, Branch, Leaf, TreeReader, merge_trees, place_of, plain, read_overrides, shown
+from configs.show import flattened
+from configs.trainer import check_trainer
+from configs.tree import COMMAND_LINE, Branch, Leaf, interpolated, merge_trees, place_of, plain, read_overrides
 
-__all__ = ["Loaded", "changed_settings", "format_resolved", "load"]
-
-CONFIGS = Path(__file__).resolve().parent
-OWN = ("name", "description")
-"""Keys that a file does not hand down through `extends`."""
-GROUPS = {"model": ("model",), "data": ("specialties", "data")}
-"""Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
-the experiment says there."""
+SECTIONS = ("specialties", "data", "callbacks", "trainer", "fit")
+"""Keys under which nothing (`callbacks:`) counts as no entries."""
+__all__ = ["CONFIGS", "Loaded", "find", "load", "read", "trusted", "with_data"]
 HANDED_ON = (
-    *("seed", "runs_dir", "workers", "threads", "budget", "feature_cache"),
+    *("seed", "runs_dir", "workers", "threads", "budget", "feature_cache", "trust"),
     *(f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy")),
 )
 """Command-line keys that hold for required experiments too: where, how much and by which seed, never what."""
+ENOUGH = 500
+"""Problems that are kept; nobody reads more."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,36 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     return loaded
 
 
+def read(
+    config: type, name: str, overrides: Sequence[str] = (), shape: Callable[[dict[str, Any], Report], Any] | None = None
+) -> Any:
+    """Read another kind of configuration, such as a merge's recipe or a curation's settings, by the same rules.
+
+    Args:
+        config: dataclass of what the file may say; its field `trust`, if any, as of `Experiment`.
+        name: a path, or the name of a file in the working folder or in configs/.
+        overrides: dotted `key=value` arguments.
+        shape: writes short forms out; takes the values, and a report for what is wrong with them.
+
+    Returns:
+        The dataclass, with `Component`s or mappings of `class_path` and `init_args` where it has slots.
+
+    Raises:
+        ConfigError: everything that is wrong with file and command line.
+    """
+    problems: list[Problem] = []
+    path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
+    tree = read_file(path, (), problems) if path else None
+    if tree is None:
+        raise ConfigError(problems)
+    tree = merge_trees(tree, read_overrides(overrides, problems))
+    given, report = interpolated(tree, problems), reporter(tree, problems)
+    good = Checker(report, trusted(given)).fields(config, shape(given, report) if shape else given, "")
+    if problems:
+        raise ConfigError(problems)
+    return construct(config, good)
+
+
 def load_one(
     name: str, folder: Path, asked_by: str, overrides: Sequence[str], chain: tuple[Path, ...], reading: Reading
 ) -> Loaded | None:
@@ -126,16 +158,95 @@ def load_one(
         for group, choice in chosen.items():
             tree = with_choice(tree, group, choice, problems)
         tree = merge_trees(tree, read_overrides(others, problems, place))
-    resolver = Resolver(tree, problems)
-    experiment = resolver.experiment()
+    given = interpolated(tree, problems)
     required = load_required(tree, path, overrides, (*chain, path), reading)
+    checker = Checker(reporter(tree, problems), trusted(given))
+    experiment = checked_experiment(given, checker)
     if experiment is None or len(problems) > before:
         return None
     check_models(experiment, required, tree, problems)
-    whole = resolved(experiment)
+    whole = checker.with_defaults(as_plain(experiment))
     loaded = Loaded(experiment, whole, origins(whole, tree), path, required, called)
     here = {"", called, *loaded.beneath}
     return replace(loaded, arguments=tuple(argument for argument in overrides if addressee(argument) in here))
+
+
+def checked_experiment(given: dict[str, Any], checker: Checker) -> Experiment | None:
+    """The experiment, or None when something is wrong with it."""
+    given = {key: {} if value is None and key in SECTIONS else value for key, value in given.items()}
+    given = with_data(given)
+    if isinstance(given.get("trainer"), dict):
+        training = given.get("module") is not None
+        given["trainer"] = check_trainer(given["trainer"], checker, checker.report, training=training)
+    elif given.get("module") is not None:
+        check_trainer({}, checker, checker.report, training=True)
+    good = checker.fields(Experiment, given, "", "an experiment")
+    try:
+        return construct(Experiment, good)
+    except Exception:  # said already
+        return None
+
+
+def with_data(given: dict[str, Any]) -> dict[str, Any]:
+    """An experiment's values without the entries that null takes away, and with the options of `data` in each set."""
+    given = dict(given)
+    for key in ("specialties", "callbacks"):
+        if isinstance(given.get(key), dict):
+            given[key] = {name: value for name, value in given[key].items() if value is not None}
+    shared, sets = given.get("data"), given.get("specialties")
+    if isinstance(shared, dict) and isinstance(sets, dict):
+        for name, one in sets.items():
+            own = one.get("init_args") if isinstance(one, dict) else None
+            if isinstance(one, dict) and isinstance(own, dict | None):
+                sets[name] = {**one, "init_args": {**shared, **(own or {})}}
+    return given
+
+
+def trusted(given: Mapping[str, Any]) -> list[str]:
+    """The packages under `trust`, as far as they are names; whatever else stands there is refused with all else."""
+    names = given.get("trust")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def reporter(tree: Branch, problems: list[Problem]) -> Report:
+    """Notes each fault once, at the place where its key was written; of options that `data` shares, there."""
+
+    def note(key: str, value: Any, message: str, suggestion: str = "") -> None:
+        written = key.partition("[")[0]
+        parts = written.split(".")
+        if parts[0] == "specialties" and parts[2:3] == ["init_args"] and len(parts) > 3:
+            shared = ".".join(["data", *parts[3:]])
+            if origin_of(".".join(parts[:4]), tree) is None and origin_of(".".join(["data", parts[3]]), tree):
+                key, written, message = shared + key[len(written) :], shared, f"{message} (for specialty {parts[1]})"
+        problem = Problem(place_of(tree, written), key, value, message, suggestion)
+        if len(problems) < ENOUGH and problem not in problems:
+            problems.append(problem)
+
+    return note
+
+
+def origin_of(key: str, tree: Branch) -> str | None:
+    """The place where a dotted key was written, in a list's case where the list was; None where it was not."""
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, Branch) or part not in node.children:
+            return None
+        node = node.children[part]
+    return node.place
+
+
+def origins(whole: Mapping[str, Any], tree: Branch) -> dict[str, str]:
+    """Dotted key of every resolved value -> "file:line", "command line" or "default of X"."""
+    found = {}
+    for key in flattened(whole):
+        parts = key.split(".")
+        start = 2 if parts[0] in ("specialties", "callbacks") else 1 if parts[0] in ("model", "module") else 0
+        inside = start and len(parts) > start
+        component = reduce(getitem, parts[:start], whole)
+        owner = component["class_path"].rpartition(".")[2] if inside else "Experiment"
+        shared = origin_of(".".join(["data", *parts[3:]]), tree) if parts[0] == "specialties" and parts[3:] else None
+        found[key] = origin_of(key, tree) or shared or f"default of {owner}"
+    return found
 
 
 def addressee(argument: str) -> str:
@@ -168,44 +279,6 @@ def handed_on(overrides: Sequence[str]) -> list[str]:
     return [given for given in overrides if addressee(given) or given.partition("=")[0].strip() in HANDED_ON]
 
 
-def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The files that overrides choose per group, and the other overrides.
-
-    Examples:
-        >>> choices(["data=real", "data.root=films", "model={class_path: a.B}"])
-        ({'data': 'real'}, ['data.root=films', 'model={class_path: a.B}'])
-    """
-    chosen: dict[str, str] = {}
-    others = []
-    for argument in overrides:
-        key, _, text = argument.partition("=")
-        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in GROUPS else None
-        if isinstance(value, str) and value:
-            chosen[key.strip()] = value
-        else:
-            others.append(argument)
-    return chosen, others
-
-
-def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
-    """An experiment's tree with the sections of a group taken from one file, and from it alone."""
-    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
-    path = next((place.resolve() for place in places if place.is_file()), None)
-    if path is None:
-        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path"
-        problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
-    layer = read_file(path, (), problems) if path else None
-    if layer is None:
-        return below
-    taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
-    if not taken:
-        message = f"{shown(path)} says nothing about {' or '.join(GROUPS[group])}"
-        problems.append(Problem(COMMAND_LINE, group, name, message))
-    kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
-    return Branch({**kept, **taken}, below.place)
-
-
 def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branch, problems: list[Problem]) -> None:
     """Note required experiments whose weights belong to another kind of model."""
     for parent in required:
@@ -228,66 +301,3 @@ def load_required(
         if isinstance(name, str):
             found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, reading))
     return tuple(loaded for loaded in found if loaded is not None)
-
-
-def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
-    """A file laid over the files that it extends, left to right.
-
-    Args:
-        path: an existing file.
-        chain: the files that extend this one, outermost first.
-        problems: takes what is wrong.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(shown(path), "", None, f"cannot be read: {error}"))
-        return None
-    tree = TreeReader(shown(path), problems).read(text)
-    if tree is None:
-        return None
-    if not isinstance(tree, Branch):
-        problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
-        return None
-    below = Branch({}, tree.place)
-    extends = tree.children.get("extends")
-    for name in parents(extends, problems):
-        parent = find(name, path.parent, extends.place, "extends", problems)
-        if parent is not None and parent in (*chain, path):
-            message = f"files extend each other: {ring((*chain, path), parent)}"
-            problems.append(Problem(extends.place, "extends", name, message))
-        elif parent is not None:
-            layer = read_file(parent, (*chain, path), problems) or below
-            below = merge_trees(below, Branch({k: v for k, v in layer.children.items() if k not in OWN}, layer.place))
-    return merge_trees(below, Branch({k: v for k, v in tree.children.items() if k != "extends"}, tree.place))
-
-
-def parents(extends: Leaf | Branch | None, problems: list[Problem]) -> list[str]:
-    """The file names under `extends`: one, or a list."""
-    names = plain(extends)
-    names = [names] if isinstance(names, str) else [] if names is None else names
-    if isinstance(names, list) and all(isinstance(name, str) for name in names):
-        return names
-    problems.append(Problem(extends.place, "extends", names, f"expected a file name or a list of them, got {names!r}"))
-    return []
-
-
-def find(name: str, folder: Path, asked_by: str, key: str, problems: list[Problem]) -> Path | None:
-    """A file by name: in a folder, then in `configs/`, with or without `.yaml`."""
-    places = [folder / name, CONFIGS / name]
-    for place in places:
-        for candidate in (place, place.with_name(f"{place.name}.yaml")) if place.name else ():
-            if candidate.is_file():
-                return candidate.resolve()
-    folders = dict.fromkeys(place.parent for place in places)
-    found = [file for parent in folders if parent.is_dir() for file in sorted(parent.glob("*.yaml"))]
-    files = [name for file in found for name in (file.name, file.stem)]
-    looked = ", ".join(shown(place) for place in dict.fromkeys(places))
-    message = f"no such file: {name!r} (looked for {looked})"
-    problems.append(Problem(asked_by, key, name, message, did_you_mean(Path(name).name, files)))
-    return None
-
-
-def ring(chain: tuple[Path, ...], path: Path) -> str:
-    """A cycle of files in words."""
-    return " -> ".join(shown(file) for file in [*chain[chain.index(path) :], path])

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: every fault with its place, all of them in one error."""
+"""What is wrong with a configuration: every fault with its place, all of them in one short error."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from guards.printable import printable
+
 MANY = 20
 """Beyond this many keys, a message that has a suggestion does not list them all."""
+LONGEST, ALL = 800, 3600
+"""Bytes of one printed problem, and of all together; an error never floods a terminal or a log."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,11 @@ class Problem:
 
     def __str__(self) -> str:
         """`configs/rl_gba.yaml:7: module.init_args.temprature: unknown key; did you mean 'temperature'?`."""
-        head = f"{self.place}: {self.key}: " if self.key else f"{self.place}: "
-        return head + self.message + (f"; {self.suggestion}" if self.suggestion else "")
+        head = f"{printable(self.place)}: {printable(self.key)}: " if self.key else f"{printable(self.place)}: "
+        line = printable(head + self.message + (f"; {self.suggestion}" if self.suggestion else ""), LONGEST)
+        while len(line.encode()) > LONGEST:
+            line = printable(line, len(line) * 3 // 4)
+        return line
 
 
 class ConfigError(ValueError):
@@ -41,7 +48,15 @@ class ConfigError(ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         files = list(dict.fromkeys(problem.place.partition(":")[0] for problem in problems))
         self.problems = tuple(sorted(problems, key=lambda problem: reading_order(problem.place, files)))
-        super().__init__("\n".join(map(str, self.problems)))
+        lines, left = [], ALL
+        for problem in self.problems[:left]:
+            line = str(problem)
+            left -= len(line.encode()) + 1
+            if left < 0:
+                break
+            lines.append(line)
+        more = len(self.problems) - len(lines)
+        super().__init__("\n".join([*lines, f"and {more} more problems"] if more else lines))
 
 
 def reading_order(place: str, files: Sequence[str]) -> tuple[int, int]:
@@ -59,7 +74,7 @@ class Report(Protocol):
 
 def nearest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The option most like a word, or None when none is like it by more than `cutoff` (0 anything, 1 equal)."""
-    return next(iter(difflib.get_close_matches(word, list(options), n=1, cutoff=cutoff)), None)
+    return next(iter(difflib.get_close_matches(word[:100], list(options), n=1, cutoff=cutoff)), None)
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

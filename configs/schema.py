@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
-"""What becomes a folder name: no separators, so that no name leaves its folder."""
+from configs.problems import did_you_mean
+from guards.printable import shown
+from guards.ranges import Ranged, above, at_least, between
+
+LONGEST_NAME = 100
+"""Characters of a folder's name."""
 TAKEN = ("merged", "evaluation", "layout")
 """Folders that stand beside the specialties' own."""
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy, and so `seed_everything`, takes."""
 
 
+@dataclass(frozen=True)
+class Slot:
+    """Beside a field, or the items of one: what the class that a YAML names there must be a subclass of."""
+
+    interface: type | str
+    """A class, or its dotted path where its room must not be imported."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """Beside a text that is a function's dotted path: what the function, called without arguments, must return."""
+
+    returns: str
+    """Its annotation, as the function's source spells it."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Beside a field: what reads more than the value itself, such as a file that it names."""
+
+    faults: Callable[[Any], Iterable[str]]
+    """All that is wrong with a value."""
+
+
+class FolderName:
+    """Beside a text that becomes a folder: no separators, so that no name leaves its folder."""
+
+    def fault(self, name: str, value: Any) -> str:
+        """What is wrong with a name; empty where nothing is."""
+        right = re.fullmatch(r"[A-Za-z0-9._-]+", str(value)) and set(value) != {"."} and len(value) <= LONGEST_NAME
+        if right:
+            return ""
+        allowed = f"only letters, digits, '.', '_' and '-' are allowed, and at most {LONGEST_NAME} of them"
+        return f"{name} {shown(value)} becomes a folder: {allowed}"
+
+
 def check_name(what: str, name: str) -> None:
     """Refuse a name that cannot be a folder.
 
     Raises:
-        ValueError: it has characters other than letters, digits, '.', '_' and '-', or is '.' or '..'.
+        ValueError: it has characters other than letters, digits, '.', '_' and '-', is '.' or '..', or is too long.
     """
-    if not NAME_PATTERN.fullmatch(name) or set(name) == {"."}:
-        raise ValueError(f"{what} {name!r} becomes a folder: only letters, digits, '.', '_' and '-' are allowed")
+    if fault := FolderName().fault(what, name):
+        raise ValueError(fault)
 
 
-def check_specialty(name: str) -> None:
-    """Refuse a name that cannot be a specialty's folder.
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder, or the folder `adapter` in it, has an adapter's manifest."""
+    return any((folder / inner / "manifest.json").is_file() for inner in ("", "adapter"))
 
-    Raises:
-        ValueError: as `check_name`, or another folder of the experiment has the name.
-    """
-    check_name("specialties entry", name)
-    if name in TAKEN:
-        raise ValueError(f"specialties entry {name!r} is the name of another folder of the experiment: {TAKEN}")
+
+def adapter_faults(name: str) -> Iterator[str]:
+    """What is wrong with a folder that should hold an adapter, before anything is computed for the others."""
+    folder = Path(name)
+    try:
+        if is_adapter(folder):
+            return
+        beside = [str(path) for path in sorted(folder.parent.glob("*")) if is_adapter(path)]
+        hint = did_you_mean(name, beside)
+        if is_adapter(folder / "rejected"):
+            hint = f"the gates rejected this merge; did you mean {str(folder / 'rejected')!r}?"
+    except OSError as error:
+        hint = error.strerror or ""
+    message = f"{shown(name)} is no adapter folder: neither it nor an `adapter` in it holds manifest.json"
+    yield f"{message}; {hint}" if hint else message
 
 
 @dataclass(frozen=True)
@@ -69,113 +120,101 @@ def seconds_of(span: str) -> float:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Ranged):
     """What surrounds the steps of a run: validation, checkpoints, and which of them becomes the result."""
 
-    val_every: int | str = 100
+    val_every: Annotated[int | str, at_least(0)] = 100
     """Batches between two validations, or a time such as `10m`; 0 leaves those at the start and the end."""
-    val_max_new_tokens: int = 96
-    """Limit of a validation answer in tokens; at least 1."""
-    checkpoint_every_steps: int = 20
-    """Optimiser steps between two checkpoints to go on from; at least 1."""
-    checkpoint_every_minutes: float = 10.0
-    """The longest time between two of them, and so the most work that a crash costs; above 0."""
+    val_max_new_tokens: Annotated[int, at_least(1)] = 96
+    """Limit of a validation answer in tokens."""
+    checkpoint_every_steps: Annotated[int, at_least(1)] = 20
+    """Optimiser steps between two checkpoints to go on from."""
+    checkpoint_every_minutes: Annotated[float, above(0)] = 10.0
+    """The longest time between two of them, and so the most work that a crash costs."""
     keep: Literal["last", "best"] = "last"
     """Which weights become the result: those after the last step, or those of the best validation."""
-    patience: int = 0
+    patience: Annotated[int, at_least(0)] = 0
     """Validations in a row without a better accuracy that end the run; 0 lets it take all its steps."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.val_every, str):
             try:
                 seconds_of(self.val_every)
             except ValueError as error:
                 raise ValueError(f"val_every: {error}") from None
-        elif self.val_every < 0:
-            raise ValueError(f"val_every must be at least 0, got {self.val_every}")
-        if self.val_max_new_tokens < 1:
-            raise ValueError(f"val_max_new_tokens must be at least 1, got {self.val_max_new_tokens}")
-        if self.checkpoint_every_steps < 1:
-            raise ValueError(f"checkpoint_every_steps must be at least 1, got {self.checkpoint_every_steps}")
-        if not self.checkpoint_every_minutes > 0:
-            raise ValueError(f"checkpoint_every_minutes must be above 0, got {self.checkpoint_every_minutes}")
-        if self.patience < 0:
-            raise ValueError(f"patience must be at least 0, got {self.patience}")
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Ranged):
     """The runs of one YAML: one per specialty, then what the callbacks make of them."""
 
-    name: str
+    name: Annotated[str, FolderName()]
     """Folder under `runs_dir`; letters, digits, '.', '_' and '-'. A file that does not give it is called by its file
     name; it is never inherited through `extends`, so that two files never share a folder by accident."""
-    model: Component
+    model: Annotated[Component, Slot("lightning_modules.families.base.VisionLanguageFamily")]
     """The vision-language family."""
-    specialties: dict[str, Component]
+    specialties: dict[str, Annotated[Component, Slot("datamodules.base.VQADataModule")]]
     """Specialty name -> DataModule; at least one. `null` removes an inherited one."""
-    module: Component | None = None
+    module: Annotated[Component, Slot("lightning_modules.stage.Stage")] | None = None
     """The LightningModule: the training objective. Without one nothing is trained, and the callbacks examine."""
     data: dict[str, Any] = field(default_factory=dict)
     """DataModule options that every specialty shares; a specialty's own init_args win."""
     requires: list[str] = field(default_factory=list)
     """Experiment files whose experts this one starts from; run first unless finished."""
-    adapters: list[str] = field(default_factory=list)
+    adapters: list[Annotated[str, Checked(adapter_faults)]] = field(default_factory=list)
     """Folders of adapters that are examined beside what the lineage left: `runs/x/pediatrics`, or any folder written by
     a merge, with or without its inner `adapter`. What an adapter grew from is found by its manifest."""
-    callbacks: dict[str, Component] = field(default_factory=dict)
+    callbacks: dict[str, Annotated[Component, Slot("callbacks.experiment_callback.ExperimentCallback")]] = field(
+        default_factory=dict
+    )
     """Free name -> callback. `null` removes an inherited one."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Arguments of Lightning's Trainer."""
+    """Arguments of Lightning's Trainer; see `configs.trainer`."""
     fit: Fit = field(default_factory=Fit)
     """Validation and checkpoints of every run."""
     precision: Literal["float32", "bf16"] = "float32"
     """Precision of the frozen base weights; adapters, optimiser and logits stay fp32."""
-    seed: int = 0
-    """Seed of everything random; 0 to 2**32 - 1."""
+    seed: Annotated[int, between(0, MAX_SEED)] = 0
+    """Seed of everything random."""
     runs_dir: str = "runs"
     """Folder that holds the experiments."""
     only: list[str] = field(default_factory=list)
     """Specialties to train now; empty means all."""
-    workers: int = 1
-    """Specialties trained side by side, each in a process of its own, on a GPU of its own where there are several; at
-    least 1."""
-    threads: int = 1
-    """CPU threads per process; at least 1."""
+    workers: Annotated[int, at_least(1)] = 1
+    """Specialties trained side by side, each in a process of its own, on a GPU of its own where there are several."""
+    threads: Annotated[int, at_least(1)] = 1
+    """CPU threads per process."""
     feature_cache: str = ""
     """Folder that keeps picture features of frozen towers between runs; empty keeps them in memory only."""
-    budget: float = 1.0
-    """Factor on every max_steps; above 0."""
+    budget: Annotated[float, above(0)] = 1.0
+    """Factor on every max_steps."""
     overwrite: bool = False
     """Start anew although the folder holds another configuration's runs."""
     description: str = ""
     """One sentence for readers; not inherited through `extends`."""
+    trust: list[str] = field(default_factory=list)
+    """Top-level packages besides this project's whose classes and functions may be named, and so run."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_names()
         if self.module is None and ("max_steps" in self.trainer or not self.callbacks):
             raise ValueError(
                 "module is missing: without one nothing is trained, so that trainer.max_steps must be absent and "
                 "callbacks must name what examines, such as callbacks.evaluate_experts.EvaluateExperts"
             )
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {self.seed}")
         if not self.runs_dir:
             raise ValueError("runs_dir must not be empty; '.' is the working folder")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
-        if not (self.budget > 0 and math.isfinite(self.budget)):
-            raise ValueError(f"budget must be above 0 and finite, got {self.budget}")
 
     def _check_names(self) -> None:
         """Refuse names that cannot be folders or dotted keys, and specialties that are not there."""
-        check_name("name", self.name)
         if not self.specialties:
             raise ValueError("specialties must name at least one specialty and its DataModule")
         for name in self.specialties:
-            check_specialty(name)
+            check_name("specialties entry", name)
+            if name in TAKEN:
+                raise ValueError(f"specialties entry {name!r} is the name of another folder of the experiment: {TAKEN}")
         dotted = [name for name in (*self.specialties, *self.callbacks) if "." in name]
         if dotted:
             section = "specialties" if dotted[0] in self.specialties else "callbacks"

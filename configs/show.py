@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from configs.resolve import flattened
+from configs.check import Checker, as_plain
+from configs.schema import Experiment, Fit
 from configs.tree import COMMAND_LINE
 
 if TYPE_CHECKING:
     from configs.load import Loaded
 
 FREE_TO_CHANGE = (
-    *("only", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache", "adapters"),
-    *("trainer.log_every_n_steps", "trainer.profiler"),
+    *("only", "trust", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache"),
+    *("adapters", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes"),
 )
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
 which is kept by content and made anew where it differs. None of them changes an expert, but for the rounding of
 sums that several threads or devices add up."""
+
+
+def flattened(whole: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value; empty mappings and lists are values."""
+    found = {}
+    for name, value in whole.items():
+        key = f"{prefix}.{name}" if prefix else name
+        found.update(flattened(value, key) if isinstance(value, Mapping) and value else {key: value})
+    return found
 
 
 def flow(value: Any) -> str:
@@ -77,6 +88,29 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
         for key, values in changed.items()
         if not any(other.startswith(f"{key}.") for other in changed)
     }
+
+
+def completed(before: Mapping[str, Any], trust: Sequence[str] = ()) -> dict[str, Any]:
+    """What an earlier version resolved, with settings that did not exist then at their defaults.
+
+    A component that today's class does not take as it stands, or whose class may not be imported here, is left as it
+    was, and so counts as changed.
+    """
+    absent = {f.name: f.default for f in fields(Experiment) if f.default is not MISSING and f.name not in before}
+    whole = absent | dict(before)
+    whole["fit"] = as_plain(Fit()) | (whole.get("fit") or {})
+
+    def refilled(component: Any) -> Any:
+        try:
+            return Checker(lambda *fault: None, trust).with_defaults(component)
+        except Exception:  # made by another version: whatever is wrong with it, it is not what is asked for
+            return component
+
+    for key in ("model", "module"):
+        whole[key] = refilled(whole.get(key))
+    for key in ("specialties", "callbacks"):
+        whole[key] = {name: refilled(component) for name, component in (whole.get(key) or {}).items()}
+    return whole
 
 
 def may_change(key: str) -> bool:

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
-from configs.annotations import expected
-from configs.check import check
-from configs.problems import Report, unknown_key
-from configs.signature import signature
+from configs.check import Checker
+from configs.problems import Report
+from guards.printable import shown
+from guards.ranges import Ranged, at_least
 
-TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 
-TAKEN = (
-    "accelerator strategy devices num_nodes precision max_steps log_every_n_steps deterministic benchmark "
-    "profiler detect_anomaly"
-).split()
-"""Arguments that go to the Trainer as they are written."""
+class TakenPrecision:
+    """Beside `precision`: why the others of Lightning's are refused."""
+
+    def fault(self, name: str, value: Any) -> str:
+        """What is wrong with a precision; empty where it is taken."""
+        if value in PRECISIONS or value is None:
+            return ""
+        allowed = "; allowed are " + ", ".join(dict.fromkeys(str(choice) for choice in PRECISIONS))
+        if str(value).partition("-")[0] not in ("16", "bf16", "64", "transformer"):
+            return f"expected a precision of Lightning's Trainer, got {shown(value)}{allowed}"
+        reason, instead = SCALED if str(value).startswith("16-mixed") else HALVED
+        return f"refused: {value} {reason}{allowed}; write instead: {instead}"
+
+
+@dataclass(frozen=True)
+class TrainerArguments(Ranged):
+    """What goes to the Trainer as it is written; where nothing is, Lightning's own default holds."""
+
+    max_steps: Annotated[int, at_least(1)] = 1
+    accelerator: str = "auto"
+    strategy: str = "auto"
+    devices: list[int] | int | str = "auto"
+    num_nodes: Annotated[int, at_least(1)] = 1
+    precision: Annotated[int | str | None, TakenPrecision()] = None
+    log_every_n_steps: Annotated[int, at_least(0)] | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    profiler: str | None = None
+    detect_anomaly: bool = False
+
+
+TAKEN = tuple(field.name for field in fields(TrainerArguments))
 
 STEPS = "a run is measured in optimiser steps", "trainer.max_steps"
 VALIDATION = "how often validation questions are asked belongs to the fit", "fit.val_every"
@@ -64,7 +91,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 """Argument -> (why it is refused, what to write instead)."""
 
 PRECISIONS = ("32-true", "32", 32, "bf16-mixed")
-"""Precisions of the Trainer that keep adapters and optimiser in fp32, and need no scaling of the loss."""
+"""Those that keep adapters and optimiser in fp32, and need no scaling of the loss."""
 HALVED = (
     "would round adapters and optimiser too",
     "precision=bf16 of the experiment, which keeps the frozen base weights in bf16 and adapters in fp32",
@@ -75,49 +102,23 @@ SCALED = (
 )
 
 
-def check_trainer(given: Mapping[str, Any], report: Report, *, training: bool) -> dict[str, Any]:
-    """Check the section `trainer` by the signature in Lightning's source and the tables above.
+def check_trainer(given: Mapping[str, Any], checker: Checker, report: Report, *, training: bool) -> dict[str, Any]:
+    """Check the section `trainer` by the two tables above.
 
     Args:
         given: argument -> value.
+        checker: checks what is taken.
         report: takes what is wrong.
         training: whether the experiment trains, and so needs `max_steps`.
 
     Returns:
         What is right in it.
     """
-    known = signature(TRAINER) or {}
-    good: dict[str, Any] = {}
-    for name, value in given.items():
-        key = f"trainer.{name}"
-        if name in REFUSED:
-            report(key, value, *refusal(*REFUSED[name]))
-        elif name not in known:
-            report(key, value, *unknown_key(name, [n for n in known if n not in REFUSED], "the section trainer"))
-        elif name == "max_steps":
-            if type(value) is not int or value < 1:
-                report(key, value, f"expected {expected(int)} of at least 1, got {value!r}")
-            good[name] = value
-        elif name == "precision" and value not in PRECISIONS:
-            report(key, value, *precision_refusal(value))
-        else:
-            good[name] = check(value, known[name], key, report)
+    for name in [name for name in given if name in REFUSED]:
+        reason, instead = REFUSED[name]
+        hint = "leave it out" if instead == "nothing" else f"write instead: {instead}"
+        report(f"trainer.{name}", given[name], f"refused: {reason}", hint)
     if training and "max_steps" not in given:
         report("trainer.max_steps", None, "missing; an experiment with a module needs its optimiser steps, at least 1")
-    return good
-
-
-def refusal(reason: str, instead: str) -> tuple[str, str]:
-    """Message and suggestion for an argument that is refused."""
-    return f"refused: {reason}", "leave it out" if instead == "nothing" else f"write instead: {instead}"
-
-
-def precision_refusal(value: Any) -> tuple[str, str]:
-    """Message and suggestion for a precision that is refused."""
-    allowed = "; allowed are " + ", ".join(dict.fromkeys(str(choice) for choice in PRECISIONS))
-    reason, instead = SCALED if str(value).startswith("16-mixed") else HALVED
-    known = isinstance(value, str | int) and str(value).partition("-")[0] in ("16", "bf16", "64", "transformer")
-    if not known:
-        return f"expected a precision of Lightning's Trainer, got {value!r}{allowed}", ""
-    message, suggestion = refusal(f"{value} {reason}", instead)
-    return message + allowed, suggestion
+    taken = {name: value for name, value in given.items() if name not in REFUSED}
+    return checker.fields(TrainerArguments, taken, "trainer", "the section trainer")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from configs.problems import ConfigError
 from curation.settings import Settings, load_settings
+from guards.printable import printable_lines
 
 UNFINISHED = 3
 
@@ -78,7 +79,7 @@ def execute(settings: Settings, *, dry_run: bool) -> int:
     except ConfigError:
         raise
     except (TeacherError, ValueError, OSError, RuntimeError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     print("\n".join(summary(counts)))
     print(
@@ -102,7 +103,7 @@ def write_sample(settings: Settings, path: Path) -> int:
     except ConfigError:
         raise
     except (ValueError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     for specialty, count in sorted(Counter(row.specialty for row in rows).items()):
         print(f"{specialty:<18} {count}")

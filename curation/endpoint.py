@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from PIL import Image
 from typing_extensions import override
@@ -23,6 +23,7 @@ from curation.wire import Wire, wait_asked
 from datamodules.base import uniform_hash
 from datamodules.batch import BadExampleError, ImageSource, load_image
 from datamodules.prompts import question_text
+from guards.ranges import Ranged, at_least, between
 
 SYSTEM = (
     "You are an experienced clinician who teaches by worked examples. Look at the pictures, if there are any, and "
@@ -44,7 +45,7 @@ class Endpoint(Teacher):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Where, how, and how much at most."""
 
         base_url: str
@@ -57,53 +58,44 @@ class Endpoint(Teacher):
         """Further names under which replies may call the model; the model's own name with a date behind it counts."""
         system: str = SYSTEM
         """System message; empty leaves it out."""
-        temperature: float = 0.7
+        temperature: Annotated[float, at_least(0)] = 0.7
         """Of sampling; at least 0."""
-        top_p: float = 1.0
+        top_p: Annotated[float, between(0, 1, open_low=True)] = 1.0
         """Nucleus, in (0, 1]."""
-        max_new_tokens: int = 2048
+        max_new_tokens: Annotated[int, at_least(1)] = 2048
         """Limit of a reply in tokens; at least 1. Replies that are cut off there count as unknown."""
-        max_side: int = 1536
+        max_side: Annotated[int, at_least(28)] = 1536
         """Pictures with a longer side are scaled down to it, in pixels; at least 28."""
-        image_tokens: int = 2000
+        image_tokens: Annotated[int, at_least(0)] = 2000
         """Upper bound of what one picture costs, for the budget and --dry-run; at least 0."""
-        concurrency: int = 4
+        concurrency: Annotated[int, between(1, 64)] = 4
         """Requests under way at once, 1 to 64."""
-        timeout_s: float = 180.0
+        timeout_s: Annotated[float, between(0, 86400, open_low=True)] = 180.0
         """Seconds for one attempt from connecting to the last byte, however slowly it drips; a day at most."""
-        retries: int = 4
+        retries: Annotated[int, at_least(0)] = 4
         """Further attempts after a failure that may pass; at least 0."""
-        backoff_s: float = 2.0
+        backoff_s: Annotated[float, at_least(0)] = 2.0
         """Seconds before the first further attempt, doubled each time, times 0.5 to 1.5; at least 0."""
-        max_wait_s: float = 120.0
+        max_wait_s: Annotated[float, at_least(0)] = 120.0
         """Longest pause before an attempt; an endpoint that asks for a longer one (Retry-After) is left alone."""
-        max_reply_bytes: int = 4_000_000
+        max_reply_bytes: Annotated[int, at_least(1000)] = 4_000_000
         """A longer reply is malformed; at least 1000."""
-        max_requests: int = 100_000
+        max_requests: Annotated[int, at_least(1)] = 100_000
         """Budget of one invocation in attempts; at least 1."""
-        max_tokens: int = 200_000_000
+        max_tokens: Annotated[int, at_least(1)] = 200_000_000
         """Budget of one invocation in tokens of prompts and replies, as the endpoint counts them, else at most; at
         least 1."""
-        give_up_after: int = 8
+        give_up_after: Annotated[int, at_least(1)] = 8
         """Requests in a row that fail after all their attempts, after which the rest is not asked; at least 1."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             if not re.fullmatch(r"https?://[\w.-]+(:\d{1,5})?(/[\w./~%-]*)?", self.base_url, re.ASCII):
                 raise ValueError(f"base_url must be http(s)://host[:port]/path without a key, got {self.base_url!r}")
             if not self.model:
                 raise ValueError("model must be given")
             if self.key_variable and not self.key_variable.isidentifier():
                 raise ValueError("key_variable must be the name of an environment variable, not the key itself")
-            at_least = {
-                "temperature": 0, "max_new_tokens": 1, "max_side": 28, "image_tokens": 0, "concurrency": 1,
-                "retries": 0, "backoff_s": 0, "max_wait_s": 0, "max_reply_bytes": 1000, "max_requests": 1,
-                "max_tokens": 1, "give_up_after": 1,
-            }  # fmt: skip
-            for name, least in at_least.items():
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-            if not 0 < self.top_p <= 1 or self.concurrency > 64 or not 0 < self.timeout_s <= 86400:
-                raise ValueError("top_p must lie in (0, 1], concurrency in 1 to 64, and timeout_s in (0, 86400]")
 
     def __init__(self, config: Config) -> None:
         """Take the key from its variable.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from typing_extensions import override
 
@@ -15,13 +15,14 @@ from answering.decoding import Decoding
 from artifacts.base_files import is_base_complete
 from curation.teachers import Heard, Request, Teacher, TeacherError
 from datamodules.prompts import prompt_text
+from guards.ranges import Ranged, at_least
 
 
 class LocalModel(Teacher):
     """Samples from a policy; every reply has a random stream of its own and does not depend on what else is asked."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Which model, and how it is sampled."""
 
         config: str
@@ -30,18 +31,12 @@ class LocalModel(Teacher):
         """Dotted `key=value` settings of that file."""
         adapters: tuple[str, ...] = ()
         """Folders of adapters that act on the base, summed; none means the bare base."""
-        temperature: float = 1.0
+        temperature: Annotated[float, at_least(0)] = 1.0
         """Of sampling, above 0; 0 takes the most likely token at every draw."""
-        max_new_tokens: int = 96
+        max_new_tokens: Annotated[int, at_least(1)] = 96
         """Limit of a reply in tokens; at least 1. Replies that are cut off there count as unknown."""
-        rows_at_once: int = 128
+        rows_at_once: Annotated[int, at_least(1)] = 128
         """Replies decoded together; at least 1. Changes no reply beyond rounding."""
-
-        def __post_init__(self) -> None:
-            if self.temperature < 0:
-                raise ValueError(f"temperature must be at least 0, got {self.temperature}")
-            if self.max_new_tokens < 1 or self.rows_at_once < 1:
-                raise ValueError("max_new_tokens and rows_at_once must be at least 1")
 
     def __init__(self, config: Config) -> None:
         """Keep the configuration; the model is loaded when it is first needed."""

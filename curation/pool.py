@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from configs.build import build
 from configs.schema import Component
 from curation.ledger import Rejected
-from curation.settings import Pool, built
+from curation.settings import Pool
 from curation.specialties import UNASSIGNED, Assigned, Rule, assign
 from datamodules.base import VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError
@@ -70,7 +71,7 @@ def read_pools(pools: Mapping[str, Pool], rules: Sequence[Rule], tag_points: int
     unreadable: list[Rejected] = []
     examinations: list[Item] = []
     for name, pool in pools.items():
-        data = built(pool.data, f"pools.{name}.data", VQADataModule, specialty=f"pools.{name}")
+        data = build(pool.data, specialty=f"pools.{name}")
         if data.TEST_ONLY:
             raise BadExampleError(f"pools.{name}: never a training set: {data.TEST_ONLY}")
         found = look_into(data)
@@ -135,7 +136,7 @@ def read_examinations(test_sets: Mapping[str, Component]) -> list[Item]:
     """
     items: list[Item] = []
     for name, component in test_sets.items():
-        found = look_into(built(component, f"test_sets.{name}", VQADataModule, specialty=f"test_sets.{name}"))
+        found = look_into(build(component, specialty=f"test_sets.{name}"))
         held = [item for split in ("test", "val") for item in found.items.get(split, ())]
         if not held:
             raise BadExampleError(f"test_sets.{name}: there is no test question; is the folder right?")

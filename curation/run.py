@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.folders import locked
+from configs.build import build
 from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
 from curation.ledger import Ledger
 from curation.output import COUNTS, FORMAT, write_result
 from curation.replies import Replies
-from curation.settings import Settings, built, resolved
+from curation.settings import Settings, resolved
 from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
@@ -45,7 +46,7 @@ def prepare(settings: Settings) -> Curation:
     except ValueError as error:
         raise ConfigError([Problem("settings", "", None, str(error))]) from error
     named = {name: getattr(settings, name) for name in ("teacher", "base", "classifier")}
-    teachers = [built(component, name, Teacher) if component else None for name, component in named.items()]
+    teachers = [build(component) if component else None for name, component in named.items()]
     return Curation(settings, rules, tag_points, guidelines, *teachers, Replies(settings.reply_folder))
 
 

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from configs.build import build, import_class
-from configs.check import check_fields
-from configs.components import check_component, with_defaults
-from configs.construct import as_plain, construct
-from configs.load import find, read_file
+from configs.check import Checker, as_plain
+from configs.load import find, read
 from configs.problems import ConfigError, Problem
-from configs.resolve import Resolver
-from configs.schema import Component, check_name
-from configs.tree import COMMAND_LINE, merge_trees, plain, read_overrides
+from configs.schema import Component, Slot, check_name
+from guards.ranges import Ranged, at_least, between
+from lightning_modules.parts import GuidelineNames
 
-OPTIONAL = ("base", "classifier")
-Built = TypeVar("Built")
+Teacher = Annotated[Component, Slot("curation.teachers.Teacher")]
+Data = Annotated[Component, Slot("datamodules.base.VQADataModule")]
+UNTOLD = ("out", "replies", "overwrite", "trust")
+"""Settings that decide nothing of what the result holds."""
 
 
 @dataclass(frozen=True)
 class Pool:
     """A set whose training questions are candidates."""
 
-    data: Component
+    data: Data
     """The DataModule; sets that are for examination only are refused."""
     source: str
     """Where the set is from, for provenance and datasheet: its name and version, an address."""
@@ -39,50 +38,53 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Ranged):
     """One curated set: where its questions are from, who teaches, and what is kept."""
 
     out: str
     """Folder of the result; replaced as a whole when the work is done."""
     pools: dict[str, Pool]
     """Name -> pool; the name begins the rows' ids."""
-    teacher: Component
+    teacher: Teacher
     """Writes the traces: `curation.endpoint.Endpoint` or `curation.local.LocalModel`."""
-    guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
+    guidelines: GuidelineNames = ("differential", "intuitive", "analytical", "bayesian")
     """One trace under each, per question."""
     rules: str = "curation/specialties.yaml"
     """File of keyword and tag rules, in the working folder or in configs/."""
-    classifier: Component | None = None
+    classifier: Teacher | None = None
     """A teacher that names each question's specialty; None leaves it to the rules."""
     decide: Literal["rules", "classifier"] = "rules"
     """Whose specialty counts; the other one is the audit."""
-    test_sets: dict[str, Component] = field(default_factory=dict)
+    test_sets: dict[str, Data] = field(default_factory=dict)
     """DataModules whose test and validation questions and pictures must not be in the result; those of the pools
     themselves are always kept out."""
-    base: Component | None = None
+    base: Teacher | None = None
     """The model that is to be trained, for the pass rate; None leaves this filter out."""
-    samples: int = 16
+    samples: Annotated[int, at_least(1)] = 16
     """k, answers of the base per question to the neutral prompt; at least 1."""
-    pass_rate: tuple[float, float] = (0.05, 0.95)
+    pass_rate: Annotated[tuple[float, float], between(0, 1)] = (0.05, 0.95)
     """Questions whose share of right answers lies in it, ends included, are kept; in [0, 1]."""
-    draws: int = 1
+    draws: Annotated[int, at_least(1)] = 1
     """Attempts of the teacher per guideline, until one passes; at least 1."""
-    min_traces: int = 1
+    min_traces: Annotated[int, at_least(1)] = 1
     """A question is kept if at least so many guidelines have a trace that passes; 1 to the number of guidelines."""
-    min_adherence: float = 0.5
+    min_adherence: Annotated[float, between(0, 1)] = 0.5
     """Traces that follow their guideline less are left out; in [0, 1]."""
-    max_trace_characters: int = 8000
+    max_trace_characters: Annotated[int, at_least(1)] = 8000
     """Longer traces are left out; at least 1."""
-    audit_rows: int = 20
+    audit_rows: Annotated[int, at_least(0)] = 20
     """Questions per specialty in audit.csv, for a person to look at; at least 0."""
-    limit: int = 0
+    limit: Annotated[int, at_least(0)] = 0
     """Candidates per pool, the first in hash order; 0 takes all."""
     replies: str = ""
     """Folder that keeps every reply; empty is `out` with `.replies` behind it."""
     overwrite: bool = False
     """Replace a result that was made with other settings."""
+    trust: list[str] = field(default_factory=list)
+    """Top-level packages besides this project's whose DataModules and teachers may be named, and so run."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.out or Path(self.out).resolve() in (Path.cwd().resolve(), Path(Path.cwd().anchor)):
             raise ValueError(f"out must be a folder of its own, got {self.out!r}: it is replaced as a whole")
         if self.reply_folder.resolve().is_relative_to(Path(self.out).resolve()):
@@ -95,19 +97,10 @@ class Settings:
             raise ValueError(f"guidelines must be distinct names other than neutral, got {self.guidelines}")
         if self.decide == "classifier" and self.classifier is None:
             raise ValueError("decide is classifier, but no classifier is given")
-        for name in ("samples", "draws", "max_trace_characters", "audit_rows", "limit"):
-            least = 0 if name in ("audit_rows", "limit") else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        self._check_shares()
-
-    def _check_shares(self) -> None:
-        if not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
-            raise ValueError(f"pass_rate must be [low, high] with 0 <= low <= high <= 1, got {list(self.pass_rate)}")
-        if not 1 <= self.min_traces <= len(self.guidelines):
+        if self.pass_rate[0] > self.pass_rate[1]:
+            raise ValueError(f"pass_rate must be [low, high] with low <= high, got {list(self.pass_rate)}")
+        if self.min_traces > len(self.guidelines):
             raise ValueError(f"min_traces must lie in 1 to {len(self.guidelines)} (guidelines), got {self.min_traces}")
-        if not 0 <= self.min_adherence <= 1:
-            raise ValueError(f"min_adherence must lie in [0, 1], got {self.min_adherence}")
 
     @property
     def reply_folder(self) -> Path:
@@ -138,50 +131,7 @@ def load_settings(name: str, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         ConfigError: everything that is wrong with file and command line.
     """
-    problems: list[Problem] = []
-    path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
-    tree = read_file(path, (), problems) if path else None
-    if tree is None:
-        raise ConfigError(problems)
-    tree = merge_trees(tree, read_overrides(overrides, problems))
-    report, given = Resolver(tree, problems).report, plain(tree)
-    good = check_fields(Settings, given, "", report)
-    checked: dict[str, Any] = {}
-    for key, component in components(good):
-        checked[key] = as_plain(check_component(component, key, report))
-    if problems:
-        raise ConfigError(problems)
-    for key, component in checked.items():
-        place = good
-        *above, last = key.split(".")
-        for part in above:
-            place = place[part]
-        place[last] = component
-    return construct(good, Settings)
-
-
-def components(given: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every component that is given."""
-    for key in ("teacher", *OPTIONAL):
-        if given.get(key) is not None:
-            yield key, given[key]
-    for name, pool in (given.get("pools") or {}).items():
-        if isinstance(pool, dict) and "data" in pool:
-            yield f"pools.{name}.data", pool["data"]
-    for name, component in (given.get("test_sets") or {}).items():
-        yield f"test_sets.{name}", component
-
-
-def built(component: Component, key: str, kind: type[Built], **runtime: Any) -> Built:
-    """What a component describes.
-
-    Raises:
-        ConfigError: its class is of another kind.
-    """
-    if not issubclass(import_class(component.class_path), kind):
-        message = f"is no {kind.__module__}.{kind.__name__}"
-        raise ConfigError([Problem("settings", f"{key}.class_path", component.class_path, message)])
-    return build(component, **runtime)
+    return read(Settings, name, overrides)
 
 
 def resolved(settings: Settings) -> dict[str, Any]:
@@ -189,15 +139,8 @@ def resolved(settings: Settings) -> dict[str, Any]:
 
     Of absolute paths only the last name is told, with a hash that tells them apart: they are this machine's.
     """
-    whole = as_plain(settings)
-    whole["teacher"] = with_defaults(settings.teacher)
-    for key in OPTIONAL:
-        component = getattr(settings, key)
-        whole[key] = with_defaults(component) if component else None
-    whole["test_sets"] = {name: with_defaults(component) for name, component in settings.test_sets.items()}
-    for name, pool in settings.pools.items():
-        whole["pools"][name]["data"] = with_defaults(pool.data)
-    return placeless({key: value for key, value in whole.items() if key not in ("out", "replies", "overwrite")})
+    whole = Checker(lambda *fault: None, settings.trust).with_defaults(as_plain(settings))
+    return placeless({key: value for key, value in whole.items() if key not in UNTOLD})
 
 
 def placeless(value: Any) -> Any:

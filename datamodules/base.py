@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import lightning as L
 from typing_extensions import override
@@ -30,6 +30,7 @@ from datamodules.order import EndlessOrder
 from datamodules.prompts import NEUTRAL
 from datamodules.sight import Sight
 from datamodules.targets import refuse_unreadable, untagged
+from guards.ranges import Ranged, at_least, between
 
 SPLITS = ("train", "val", "test")
 
@@ -52,14 +53,14 @@ class VQADataModule(L.LightningDataModule):
     """Folder that keeps what was found out about files between processes; None looks every time."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options that every data set shares."""
 
         root: str = ""
         """Folder that holds the files; no path may leave it."""
-        val_fraction: float = 0.1
+        val_fraction: Annotated[float, between(0, 1, open_high=True)] = 0.1
         """Share of the patients in the validation split, in [0, 1)."""
-        test_fraction: float = 0.25
+        test_fraction: Annotated[float, between(0, 1, open_high=True)] = 0.25
         """Share of the patients in the test split, in [0, 1)."""
         split_seed: int = 0
         """Moves patients between splits; keep it fixed over runs that are compared."""
@@ -67,27 +68,20 @@ class VQADataModule(L.LightningDataModule):
         """Draw the order of the options per question, so that no letter is favoured."""
         answer_with: Literal["letter", "text"] = "letter"
         """What traces put into the answer block: the option's letter, or its text; strict scoring reads both."""
-        batch_size: int = 16
+        batch_size: Annotated[int, at_least(1)] = 16
         """Rows per training batch, and questions per batch of an examination, over all devices; at least 1."""
-        num_workers: int = 0
+        num_workers: Annotated[int, at_least(0)] = 0
         """Processes that decode and preprocess pictures ahead of training, on each device; at least 0. None: pictures
         are read when they are needed. No result depends on it. They hand pictures over in shared memory (/dev/shm)."""
         allowed_roots: tuple[str, ...] = ()
         """Further folders into which symbolic links below `root` may lead, such as the `blobs` of a hub's cache."""
-        val_questions: int = 32
+        val_questions: Annotated[int, at_least(0)] = 32
         """Questions of the validation split that are asked while training; at least 0, and 0 asks all."""
 
         def __post_init__(self) -> None:
-            if not 0 <= self.val_fraction < 1 or not 0 <= self.test_fraction < 1:
-                raise ValueError("val_fraction and test_fraction must lie in [0, 1)")
+            super().__post_init__()
             if self.val_fraction + self.test_fraction >= 1:
                 raise ValueError("val_fraction + test_fraction must be below 1, or nothing is left to train on")
-            if self.batch_size < 1:
-                raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-            if self.num_workers < 0 or self.val_questions < 0:
-                raise ValueError(
-                    f"num_workers and val_questions must be at least 0, got {self.num_workers} and {self.val_questions}"
-                )
 
     def __init__(self, config: Config | None = None, *, specialty: str = "", seed: int = 0) -> None:
         """Keep the configuration; nothing is read before the first split is asked for.

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from typing_extensions import override
 
@@ -16,6 +17,7 @@ from datamodules.neuroradiology import BrainSlices
 from datamodules.ophthalmology import FundusRegions
 from datamodules.pathology import HistologyWindows
 from datamodules.prompts import NEUTRAL
+from guards.ranges import between
 
 SETS = (DermoscopyPairs, BrainSlices, HistologyWindows, FundusRegions)
 
@@ -36,17 +38,10 @@ class RealPerceptionMixture(VQADataModule):
 
         root: str = "assets"
         """Folder that `python -m datamodules.assets` filled."""
-        text_share: float = 0.4
+        text_share: Annotated[float, between(0, 1, open_high=True)] = 0.4
         """Share of the rows that have no picture, in [0, 1)."""
-        most_options: int = 4
+        most_options: Annotated[int, between(2, 10)] = 4
         """Options per row, drawn from 2 to this; 2 to 10."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if not 0 <= self.text_share < 1:
-                raise ValueError(f"text_share must lie in [0, 1), got {self.text_share}")
-            if not 2 <= self.most_options <= 10:
-                raise ValueError(f"most_options must lie in 2..10, got {self.most_options}")
 
     @override
     def examples(self) -> Iterator[Example]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
-from configs.resolve import completed
-from configs.show import both_values, changed_settings
+from configs.show import both_values, changed_settings, completed
 from experiment.continuation import continuation
 from experiment.lineage import Lineage, steps_of, trained_steps
 
@@ -111,8 +110,9 @@ def faults(context: Lineage) -> list[Problem]:
     file = context.folder.settings
     if not file.exists():
         return []
-    before, now = settings_in(file), remembered(context)
-    changed = changed_settings(completed(own(before)), own(now)) | changed_beneath(before.get("required"), now)
+    before, now, trust = settings_in(file), remembered(context), context.experiment.trust
+    changed = changed_settings(completed(own(before), trust), own(now))
+    changed |= changed_beneath(before.get("required"), now, trust)
     if longer(before, now):
         changed.pop(STEPS, None)
         if not changed:
@@ -126,7 +126,9 @@ def own(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in RECORDS}
 
 
-def changed_beneath(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, str]:
+def changed_beneath(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any], trust: Sequence[str] = ()
+) -> dict[str, str]:
     """What differs in the experiments beneath, as `NAME:key`; nothing where a former version did not record them."""
     after = now["required"]
     if before is None:
@@ -136,7 +138,7 @@ def changed_beneath(before: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     return {
         f"{name}:{key}": both
         for name, settings in after.items()
-        for key, both in changed_settings(completed(before[name]), settings).items()
+        for key, both in changed_settings(completed(before[name], trust), settings).items()
     }
 
 

@@ -21,6 +21,7 @@ from experiment.dry_run import dry_run_report
 from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
+from guards.printable import printable_lines
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
@@ -73,7 +74,7 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     except ConfigError:
         raise
     except EXPECTED as error:
-        print(f"{name}: {in_a_line(error)}", file=sys.stderr)
+        print(printable_lines(f"{name}: {told(error)}"), file=sys.stderr)
         leave_the_others()
         return 1
     except BaseException:
@@ -90,18 +91,16 @@ def unless_told_again(arguments: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(arguments)
 
 
-def in_a_line(error: Exception) -> str:
-    r"""What went wrong, and for an error of the system what to do about it.
+def told(error: Exception) -> str:
+    """What went wrong, and for an error of the system what to do about it.
 
     Examples:
-        >>> in_a_line(OSError(28, "No space left on device", "runs/x"))
+        >>> told(OSError(28, "No space left on device", "runs/x"))
         "OSError: [Errno 28] No space left on device: 'runs/x'; free space there, and the same command goes on"
-        >>> in_a_line(RuntimeError("two\n  lines"))
-        'RuntimeError: two lines'
     """
     remedy = REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
     parts = [f"{type(error).__name__}: {error}", remedy, *getattr(error, "__notes__", ())]
-    return " ".join("; ".join(part for part in parts if part).split())
+    return "; ".join(part for part in parts if part)
 
 
 def leave_the_others() -> None:

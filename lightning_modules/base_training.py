@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from typing_extensions import override
@@ -11,6 +11,7 @@ from typing_extensions import override
 from datamodules.batch import Batch
 from datamodules.loading import Feed
 from datamodules.prompts import NEUTRAL
+from guards.ranges import at_least
 from lightning_modules.imitation import Lesson, validation_loss
 from lightning_modules.schedule import MuonAndAdamW
 from lightning_modules.stage import Stage, StageContext
@@ -29,15 +30,10 @@ class BaseTraining(Stage):
         """`all` trains a model from scratch; `projector` aligns pictures with a frozen language model."""
         learning_rate: float = 2e-3
         """Peak of AdamW's schedule; above 0."""
-        muon_rate: float = 5e-3
+        muon_rate: Annotated[float, at_least(0)] = 5e-3
         """Peak of Muon's schedule on the hidden matrices; 0 leaves them to AdamW."""
         warmup: float = 20.0
         """Linear rise: below 1 a share of all steps, from 1 on a number of steps."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.muon_rate < 0:
-                raise ValueError(f"muon_rate must be at least 0, got {self.muon_rate}")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Make the chosen parameters trainable. Arguments as of `SFTLoRA`."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from configs.build import build
-from configs.schema import Component
+from configs.schema import Checked, Component
+from lightning_modules.rewards.guidelines import guideline_faults
 
 Interface = TypeVar("Interface")
+GuidelineNames = Annotated[tuple[str, ...], Checked(guideline_faults)]
+"""Names or paths of guidelines, whose files a configuration's check reads."""
 
 
 def part(spec: Mapping[str, Any], interface: type[Interface], slot: str) -> Interface:

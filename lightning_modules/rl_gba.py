@@ -8,9 +8,14 @@ Choice: the advantage formula and every hyper-parameter are ours, the paper publ
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from configs.schema import Slot
+from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.parts import GuidelineNames
 from lightning_modules.policy_gradient import PolicyGradient
+from lightning_modules.rewards.term import RewardTerm
+from lightning_modules.transfer.transfer import Transfer
 
 
 class GBA(PolicyGradient):
@@ -23,17 +28,17 @@ class GBA(PolicyGradient):
     class Config(PolicyGradient.Config):
         """Guidelines, their advantages, adherence as a reward, and transfer; everything else as `PolicyGradient`."""
 
-        guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
+        guidelines: GuidelineNames = ("differential", "intuitive", "analytical", "bayesian")
         """K guideline names, or paths of guideline files; `neutral` is the prompt without an instruction."""
         rollouts_per_guideline: int = 2
         """g, rollouts of a question under each of `guidelines`; at least 1."""
         neutral_share: float = 0.2
         """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
-        advantage: dict[str, Any] = field(
+        advantage: Annotated[dict[str, Any], Slot(Advantage)] = field(
             default_factory=lambda: {"class_path": "lightning_modules.advantages.guideline_based.GuidelineBased"}
         )
         """How good a rollout was beside its siblings."""
-        rewards: tuple[dict[str, Any], ...] = field(
+        rewards: tuple[Annotated[dict[str, Any], Slot(RewardTerm)], ...] = field(
             default_factory=lambda: (
                 {"class_path": "lightning_modules.rewards.correct.Correct"},
                 {"class_path": "lightning_modules.rewards.format.Format"},
@@ -41,7 +46,7 @@ class GBA(PolicyGradient):
             )
         )
         """Reward terms, each with a `weight`; adherence is compared within its guideline, whatever its weight."""
-        transfer: dict[str, Any] | None = field(
+        transfer: Annotated[dict[str, Any], Slot(Transfer)] | None = field(
             default_factory=lambda: {
                 "class_path": "lightning_modules.transfer.policy_gradient.PolicyGradientTransfer",
                 "init_args": {"eta": 1.0},

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from configs.schema import Slot
 from datamodules.prompts import NEUTRAL
+from guards.ranges import above, at_least, between
+from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.engines.engine import Engine
+from lightning_modules.losses.kl import KLPenalty
+from lightning_modules.losses.loss import PolicyLoss
+from lightning_modules.parts import GuidelineNames
+from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.stage import Stage
+from lightning_modules.transfer.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -17,65 +26,73 @@ class RLSettings(Stage.Config):
     """Peak of the schedule, above 0."""
     warmup: float = 2.0
     """Linear warm-up: below 1 a share of the steps, else steps."""
-    guidelines: tuple[str, ...] = (NEUTRAL,)
+    guidelines: GuidelineNames = (NEUTRAL,)
     """Guideline names, or paths of guideline files; `neutral` is the prompt without an instruction."""
-    rollouts_per_guideline: int = 8
+    rollouts_per_guideline: Annotated[int, at_least(1)] = 8
     """g, rollouts of a question under each of `guidelines`; at least 1."""
-    neutral_share: float = 0.0
+    neutral_share: Annotated[float, between(0, 1, open_high=True)] = 0.0
     """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
-    questions_per_step: int = 8
+    questions_per_step: Annotated[int, at_least(1)] = 8
     """P, questions per step over all devices; at least 1."""
-    temperature: float = 1.0
+    temperature: Annotated[float, above(0)] = 1.0
     """Of sampling, and of the distribution that is scored; above 0."""
-    max_new_tokens: int = 96
+    max_new_tokens: Annotated[int, at_least(1)] = 96
     """T_max in tokens, at least 1."""
     reduction: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
     """DAPO's, GRPO's or Dr. GRPO's reduction of the loss per token."""
-    updates_per_rollout: int = 1
+    updates_per_rollout: Annotated[int, at_least(1)] = 1
     """μ, passes over a batch of rollouts; at least 1."""
-    minibatches: int = 1
+    minibatches: Annotated[int, at_least(1)] = 1
     """Optimiser steps per pass, each on a part of the questions; at least 1, at most `questions_per_step`."""
-    dynamic_share: float = 0.0
+    dynamic_share: Annotated[float, between(0, 1)] = 0.0
     """Share of a step's questions that must teach something, in [0, 1]: dead groups are replaced by further questions;
     0 asks none."""
-    dynamic_rounds: int = 3
+    dynamic_rounds: Annotated[int, at_least(1)] = 3
     """How often more is asked for `dynamic_share`, at most; at least 1."""
     mask_truncated: bool = False
     """Leave completions that reached the limit out of the loss; they stay in the baseline."""
     sampler_weight_cap: float = 0.0
     """C of the truncated importance weight between sampler and policy, at least 1; 0 leaves it out."""
-    entropy_bonus: float = 0.0
+    entropy_bonus: Annotated[float, at_least(0)] = 0.0
     """Weight of the mean entropy, per nat, at least 0."""
-    pass_rate: tuple[float, float] = (0.0, 1.0)
+    pass_rate: Annotated[tuple[float, float], between(0, 1)] = (0.0, 1.0)
     """Train on questions whose pass rate under the parent expert and the neutral prompt lies in this range; [0, 1]
     takes all and measures nothing."""
-    pass_rate_samples: int = 8
+    pass_rate_samples: Annotated[int, at_least(1)] = 8
     """Answers per question for `pass_rate`, sampled once per parent and kept; at least 1."""
     curriculum: bool = False
     """Take questions from easy to hard by pass rate instead of in random order."""
-    lora_rank: int = 16
+    lora_rank: Annotated[int, at_least(1)] = 16
     """r of the adapter that learns, at least 1."""
-    lora_alpha: float = 32.0
+    lora_alpha: Annotated[float, above(0)] = 32.0
     """Scale numerator of the adapter, above 0."""
     lora_seed: int = 1
     """Seed of the adapter's A."""
 
-    advantage: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"})
+    advantage: Annotated[dict[str, Any], Slot(Advantage)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"}
+    )
     """How good a rollout was beside its siblings: a class of `lightning_modules.advantages`, or your own."""
-    loss: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"})
+    loss: Annotated[dict[str, Any], Slot(PolicyLoss)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"}
+    )
     """Policy loss per token: a class of `lightning_modules.losses`."""
-    kl: dict[str, Any] | None = field(default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"})
+    kl: Annotated[dict[str, Any], Slot(KLPenalty)] | None = field(
+        default_factory=lambda: {"class_path": "lightning_modules.losses.kl.InLoss"}
+    )
     """Distance to the reference, in the loss or in the reward; null leaves it and the reference pass out."""
-    rewards: tuple[dict[str, Any], ...] = field(
+    rewards: tuple[Annotated[dict[str, Any], Slot(RewardTerm)], ...] = field(
         default_factory=lambda: (
             {"class_path": "lightning_modules.rewards.correct.Correct"},
             {"class_path": "lightning_modules.rewards.format.Format"},
         )
     )
     """Reward terms, each with a `weight`; a term of your own is one class with one method."""
-    transfer: dict[str, Any] | None = None
+    transfer: Annotated[dict[str, Any], Slot(Transfer)] | None = None
     """What guided rollouts do to the neutral prompt: a class of `lightning_modules.transfer`; null for nothing."""
-    engine: dict[str, Any] = field(default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"})
+    engine: Annotated[dict[str, Any], Slot(Engine)] = field(
+        default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"}
+    )
     """What writes the rollouts: a class of `lightning_modules.engines`."""
 
     def __post_init__(self) -> None:
@@ -85,25 +102,13 @@ class RLSettings(Stage.Config):
         ranges = {
             "guidelines must name at least one": len(self.guidelines) >= 1,
             "guidelines must not repeat": len(set(self.guidelines)) == len(self.guidelines),
-            "rollouts_per_guideline must be at least 1": self.rollouts_per_guideline >= 1,
-            "neutral_share must lie in [0, 1)": 0 <= self.neutral_share < 1,
             "neutral_share must be 0 where guidelines names neutral, whose rollouts are then counted there": not (
                 self.neutral_share and NEUTRAL in self.guidelines
             ),
             "a group needs at least 2 rollouts: raise rollouts_per_guideline": group >= 2 or self.neutral_share > 0,
-            "questions_per_step must be at least 1": self.questions_per_step >= 1,
-            "temperature must be above 0": self.temperature > 0,
-            "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
-            "updates_per_rollout must be at least 1": self.updates_per_rollout >= 1,
-            "minibatches must lie between 1 and questions_per_step": 1 <= self.minibatches <= self.questions_per_step,
-            "dynamic_share must lie in [0, 1]": 0 <= self.dynamic_share <= 1,
-            "dynamic_rounds must be at least 1": self.dynamic_rounds >= 1,
+            "minibatches must lie between 1 and questions_per_step": self.minibatches <= self.questions_per_step,
             "sampler_weight_cap must be 0 or at least 1": self.sampler_weight_cap == 0 or self.sampler_weight_cap >= 1,
-            "entropy_bonus must be at least 0": self.entropy_bonus >= 0,
-            "pass_rate must be two numbers in [0, 1], the lower one first": 0 <= low <= high <= 1,
-            "pass_rate_samples must be at least 1": self.pass_rate_samples >= 1,
-            "lora_rank must be at least 1": self.lora_rank >= 1,
-            "lora_alpha must be above 0": self.lora_alpha > 0,
+            "pass_rate must be two numbers in [0, 1], the lower one first": low <= high,
         }
         broken = [message for message, holds in ranges.items() if not holds]
         if broken:

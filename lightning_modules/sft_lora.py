@@ -8,14 +8,17 @@ Choice: ranks, rates and steps are ours, the paper publishes none. Every trace i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from typing_extensions import override
 
 from datamodules.batch import Batch
 from datamodules.loading import Demand, Feed
 from datamodules.prompts import NEUTRAL
+from guards.ranges import above, at_least
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.imitation import Lesson, validation_loss
+from lightning_modules.parts import GuidelineNames
 from lightning_modules.stage import Stage, StageContext
 
 
@@ -29,11 +32,11 @@ class SFTLoRA(Stage):
     class Config(Stage.Config):
         """Hyper-parameters of DSA."""
 
-        guidelines: tuple[str, ...] = ("differential", "intuitive", "analytical", "bayesian")
+        guidelines: GuidelineNames = ("differential", "intuitive", "analytical", "bayesian")
         """Guidelines whose traces are learnt; names, or paths of guideline files."""
-        lora_rank: int = 16
+        lora_rank: Annotated[int, at_least(1)] = 16
         """r, at least 1."""
-        lora_alpha: float = 32.0
+        lora_alpha: Annotated[float, above(0)] = 32.0
         """Scale numerator of the update alpha / r · B A; above 0."""
         lora_seed: int = 0
         """Seed of A; the same for all experts, which makes them easier to merge."""
@@ -41,11 +44,6 @@ class SFTLoRA(Stage):
         """Peak of the schedule; above 0."""
         warmup: float = 10.0
         """Linear rise: below 1 a share of all steps, from 1 on a number of steps."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.lora_rank < 1 or self.lora_alpha <= 0:
-                raise ValueError("lora_rank must be at least 1 and lora_alpha above 0")
 
     def __init__(self, config: Config | None = None, *, context: StageContext) -> None:
         """Attach a fresh adapter.

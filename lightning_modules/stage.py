@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from typing_extensions import override
 from artifacts import step_records
 from datamodules.batch import Batch
 from datamodules.loading import Demand, Feed
+from guards.ranges import Ranged, above, at_least, between
 from lightning_modules.bad_steps import FILE, BadSteps
 from lightning_modules.functional.accumulation import summed_in_pieces
 from lightning_modules.phases import PhaseClock
@@ -72,44 +73,29 @@ class Stage(L.LightningModule):
     kind: ClassVar[str] = ""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """How steps are taken, in every stage."""
 
-        learning_rate: float = 1e-3
+        learning_rate: Annotated[float, above(0)] = 1e-3
         """Peak of the schedule; above 0."""
-        weight_decay: float = 0.0
+        weight_decay: Annotated[float, at_least(0)] = 0.0
         """Decoupled weight decay per unit of learning rate; at least 0."""
-        betas: tuple[float, float] = (0.9, 0.99)
+        betas: Annotated[tuple[float, float], between(0, 1, open_high=True)] = (0.9, 0.99)
         """Decay of AdamW's two moments, each in [0, 1)."""
         schedule: Literal["cosine", "linear", "constant"] = "cosine"
         """How the learning rate falls after its rise."""
-        floor: float = 0.1
+        floor: Annotated[float, between(0, 1)] = 0.1
         """Factor on the learning rate at the end, in [0, 1]; a constant schedule has none."""
-        warmup: float = 0.05
+        warmup: Annotated[float, at_least(0)] = 0.05
         """Linear rise: below 1 a share of all steps, so that `budget` scales it; from 1 on a number of steps."""
-        max_grad_norm: float = 1.0
+        max_grad_norm: Annotated[float, above(0, finite=False)] = 1.0
         """Gradients are scaled down to this norm; above 0, `.inf` leaves them."""
-        max_bad_steps: int = 3
+        max_bad_steps: Annotated[int, at_least(1)] = 3
         """Steps in a row that are not finite, and skipped, before training stops; at least 1."""
-        micro_batch_tokens: int = 16384
+        micro_batch_tokens: Annotated[int, at_least(1)] = 16384
         """Bound on tokens per forward pass, shared prefixes counted once; the gradient does not depend on it."""
         checkpoint_layers: bool = False
         """Compute activations again in the backward pass: less memory, about a third slower."""
-
-        def __post_init__(self) -> None:
-            ranges = {
-                "learning_rate must be above 0": self.learning_rate > 0,
-                "weight_decay must be at least 0": self.weight_decay >= 0,
-                "betas must lie in [0, 1)": all(0 <= beta < 1 for beta in self.betas),
-                "floor must lie in [0, 1]": 0 <= self.floor <= 1,
-                "warmup must be at least 0": self.warmup >= 0,
-                "max_grad_norm must be above 0": self.max_grad_norm > 0,
-                "max_bad_steps must be at least 1": self.max_bad_steps >= 1,
-                "micro_batch_tokens must be at least 1": self.micro_batch_tokens >= 1,
-            }
-            broken = [message for message, holds in ranges.items() if not holds]
-            if broken:
-                raise ValueError("; ".join(broken))
 
     config: Config
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from artifacts.adoption import adopt
 from artifacts.durable import write_text
+from guards.printable import printable_lines
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
 from merge.live import Live
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in helps.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--config", type=Path, required=True, help="recipe YAML: sources, method, out, ...")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the recipe")
         if name == "run":
             command.add_argument("--dry-run", action="store_true", help="check the sources and tell what it needs")
         if name == "report":
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "adopt":
             return adopted(options.adapter, options.config, options.out)
-        recipe = load_recipe(options.config)
+        recipe = load_recipe(options.config, options.overrides)
         if options.command == "verify":
             return verify(recipe)
         if options.command == "auto":
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
         return report(recipe, options.json) if options.command == "report" else run(recipe, model)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable_lines(error), file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
 
 

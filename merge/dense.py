@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -44,7 +44,7 @@ class Dense:
 
     base: Path
     """Folder of the base: safetensors shards, tokenizer, configuration."""
-    dtype: str = "base"
+    dtype: Literal["base", "float32"] = "base"
     """Of the changed weights: "base" keeps each weight's own, "float32" loses nothing."""
     accept_rounding: bool = False
     """Write it although rounding takes more than `MAX_LOSS` of an update."""

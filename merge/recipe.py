@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import math
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from configs.build import build
+from configs.check import Checker
+from configs.load import read
+from configs.problems import ConfigError, Problem, Report, did_you_mean
+from configs.schema import Checked, Component, Slot
+from guards.printable import shown
+from guards.ranges import FINITE, Ranged
 from merge.dense import Dense
 from merge.live import Live
 from merge.methods.interface import MergeMethod
@@ -27,10 +31,6 @@ from merge.truncation import parse_rank
 FORMAT = "merge-recipe/2"
 PRESETS = Path(__file__).resolve().parent.parent / "configs" / "merge"
 """Folder of method settings that a recipe may name instead of spelling them out."""
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be carried out; the message lists every problem."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,41 @@ class Source:
     """Of that adapter's weights; where given, another content is refused."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """A merge, ready to run."""
+def source_faults(sources: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the sources besides their form."""
+    for name, chain in sources.items():
+        if "|" in name:
+            yield f"{name!r}: a name must not hold '|', which stands between pairs in the report"
+        if not chain:
+            yield f"{name!r}: expected adapter folders, or {{path, sha256, relative_to}} each, got none"
 
-    sources: dict[str, list[Source]]
+
+def rank_faults(rank: int | str) -> Iterator[str]:
+    """What is wrong with a rank."""
+    try:
+        parse_rank(rank)
+    except ValueError as error:
+        yield str(error)
+
+
+@dataclass(frozen=True)
+class Recipe(Ranged):
+    """A merge, ready to run, and what its YAML may say."""
+
+    sources: Annotated[dict[str, list[Source]], Checked(source_faults)]
     """Name -> chain of adapters that are summed into one task vector, e.g. a DSA expert and the GBA expert on it."""
-    method: MergeMethod
+    method: Annotated[Any, Slot(MergeMethod)]
+    """A `MergeMethod`; in YAML its class_path and init_args, or a preset's name."""
     out: Path
     base_fingerprint: str | None = None
     """None: whatever base the sources agree on."""
-    rank: int | str = "sum"
+    rank: Annotated[int | str, Checked(rank_faults)] = "sum"
     """Rank of the merged adapter: an integer, "sum", "max" or "energy:0.95"."""
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, Annotated[float, FINITE]] = field(default_factory=dict)
     """Name -> factor; 1 where not given."""
-    missing: str = "error"
+    missing: Literal["error", "zero"] = "error"
     """A module that only some experts have: "error" refuses it, "zero" takes it as unchanged by the others."""
-    gate: str = "reject"
+    gate: Literal["reject", "warn"] = "reject"
     """What becomes of a merge that the gates reject: "reject" keeps it apart, "warn" lets it through, recorded."""
     grams: dict[str, Path] = field(default_factory=dict)
     """Name -> safetensors file of input Gram matrices, for methods that need them; see `merge.grams`."""
@@ -72,6 +90,13 @@ class Recipe:
     """A model to ask where the method needs Gram matrices and none are given, and for `auto`."""
     dense: Dense | None = None
     """Also write a dense checkpoint, to out/dense/, of an accepted merge; changes nothing of the adapter."""
+    trust: list[str] = field(default_factory=list)
+    """Top-level packages besides this project's whose merge methods may be named, and so run."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := sorted(set(self.weights) - set(self.sources)):
+            raise ValueError(f"weights: no sources named {unknown}; sources: {sorted(self.sources)}")
 
 
 def method_settings(method: MergeMethod) -> dict[str, Any]:
@@ -82,166 +107,117 @@ def method_settings(method: MergeMethod) -> dict[str, Any]:
     }
 
 
-def build_method(class_path: str, init_args: Mapping[str, Any]) -> MergeMethod:
+def build_method(class_path: str, init_args: Mapping[str, Any], trust: Sequence[str] = ()) -> MergeMethod:
     """Build a merge method from its class path.
 
     Raises:
-        RecipeError: no such class, it is no merge method, or an option is unknown or out of range.
+        ConfigError: no such class, it is no merge method, or an option is unknown or out of range.
     """
-    module_name, _, class_name = class_path.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RecipeError(f"method.class_path: {class_path!r} cannot be imported: {error}") from error
-    config_class = getattr(cls, "Config", None)
-    if config_class is None or not (isinstance(cls, type) and issubclass(cls, MergeMethod)):
-        raise RecipeError(
-            f"method.class_path: {class_path!r} is no merge method: a subclass of MergeMethod with a `Config`"
-        )
-    try:
-        options = OmegaConf.merge(OmegaConf.structured(config_class), dict(init_args))
-        return cls(OmegaConf.to_object(options))
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        accepts = ", ".join(f.name for f in fields(config_class))
-        first_line = str(error).splitlines()[0]
-        raise RecipeError(f"method.init_args: {first_line} ({class_name} accepts: {accepts})") from error
+    problems: list[Problem] = []
+    checker = Checker(lambda *fault: problems.append(Problem("merge method", *fault)), trust)
+    good = checker.component({"class_path": class_path, "init_args": dict(init_args)}, Slot(MergeMethod), "method")
+    if problems:
+        raise ConfigError(problems)
+    return build(Component(**good))
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe written by hand or by an earlier merge.
 
         sources: {pediatrics: [runs/dsa/pediatrics/adapter], pediatrics.rl: [runs/gba/pediatrics/adapter]}
         method: {class_path: merge.methods.ties.Ties, init_args: {density: 0.2}}    # or a preset's name: caci
         out: runs/merged/ties
 
-    `base_fingerprint`, `rank`, `weights`, `missing`, `gate`, `grams`, `live` and `dense` may be added, and a source may
-    be `{path, sha256, relative_to}`. Relative paths start at the recipe's own folder.
+    The other fields of `Recipe` may be added, a source may be `{path, sha256, relative_to}`, and Gram matrices
+    `name: {path, sha256}`. Relative paths start at the recipe's own folder.
 
     Raises:
-        RecipeError: lists every problem found.
+        ConfigError: lists every problem found.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        rejected = path.parent / "rejected" / "recipe.yaml"
-        hint = f"; the gates rejected this merge, see {rejected}" if rejected.is_file() else ""
-        raise RecipeError(f"{path}: there is no such file{hint}") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected a mapping with the keys sources, method and out")
-    allowed = {f.name for f in fields(Recipe)}
-    # `format` and `versions` are written by a merge for the reader; they are no settings.
-    problems = [
-        f"unknown key {k!r}; allowed: {sorted(allowed)}" for k in content.keys() - allowed - {"format", "versions"}
-    ]
-    problems += [f"key {key!r} is missing" for key in ("sources", "method", "out") if not content.get(key)]
-    values: dict[str, Any] = {}
+    rejected = path.parent / "rejected" / "recipe.yaml"
+    if not path.is_file() and rejected.is_file():
+        message = f"there is no such file; the gates rejected this merge, see {rejected}"
+        raise ConfigError([Problem(str(path), "", None, message)])
+    recipe, root = read(Recipe, str(path), overrides, written_out), path.parent
+    chains = {n: [located(source, root) for source in chain] for n, chain in sorted(recipe.sources.items())}
+    return replace(
+        recipe,
+        sources={name: chains[name] for name in recipe.sources},
+        method=build(Component(**recipe.method)),
+        out=root / recipe.out,
+        grams={name: root / file for name, file in recipe.grams.items()},
+        dense=recipe.dense and replace(recipe.dense, base=root / recipe.dense.base),
+        weights=checked_weights(recipe.weights, recipe.sources),
+    )
 
-    def attempt(key: str, read: Any) -> None:
-        if content.get(key) is None:
-            return
+
+def located(source: Source, root: Path) -> Source:
+    """A source with its paths from the recipe's folder on."""
+    return replace(source, path=root / source.path, relative_to=source.relative_to and root / source.relative_to)
+
+
+def written_out(given: dict[str, Any], report: Report) -> dict[str, Any]:
+    """A recipe's short forms in full: folders as sources, files as Gram matrices, a preset's name as the method."""
+    # `format` and `versions` are written by a merge for the reader; they are no settings
+    given = {key: value for key, value in given.items() if key not in ("format", "versions")}
+    if isinstance(given.get("method"), str):
         try:
-            values[key] = read(content[key])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            problems.append(f"{key}: {error}" if not isinstance(error, RecipeError) else str(error))
-
-    attempt("sources", lambda value: read_sources(value, path.parent))
-    attempt("method", read_method)
-    attempt("out", lambda value: path.parent / value)
-    attempt("base_fingerprint", str)
-    attempt("rank", lambda value: parse_rank(value) and value)
-    attempt("weights", lambda value: checked_weights(value, values.get("sources", value)))
-    attempt("gate", lambda value: one_of("gate", value, ("reject", "warn")))
-    attempt("missing", lambda value: one_of("missing", value, ("error", "zero")))
-    attempt("live", lambda value: Live(**{**value, "overrides": tuple(value.get("overrides") or ())}))
-    attempt("dense", lambda value: Dense(**{**value, "base": path.parent / value["base"]}))
-    attempt("grams", lambda value: read_grams(value, path.parent))
-    attempt("gram_sha256", dict)
-    if isinstance(content.get("grams"), dict):
-        entries = {str(name): entry for name, entry in content["grams"].items() if isinstance(entry, dict)}
-        hashes = {name: str(entry["sha256"]) for name, entry in entries.items() if entry.get("sha256")}
-        values["gram_sha256"] = values.get("gram_sha256", {}) | hashes
-    if problems:
-        raise RecipeError("\n".join(f"{path}: {problem}" for problem in problems))
-    return Recipe(**values)
+            given["method"] = preset(given["method"])
+        except ConfigError as error:
+            report("method", given.pop("method"), error.problems[0].message, error.problems[0].suggestion)
+            given["method"] = preset("default")
+    if isinstance(given.get("sources"), dict):
+        chains = {name: chain if isinstance(chain, list) else [chain] for name, chain in given["sources"].items()}
+        given["sources"] = {n: [{"path": x} if isinstance(x, str) else x for x in c] for n, c in chains.items()}
+    if isinstance(grams := given.get("grams"), dict):
+        hashed = {n: e for n, e in grams.items() if isinstance(e, dict) and set(e) <= {"path", "sha256"}}
+        hashes = {name: entry["sha256"] for name, entry in hashed.items() if entry.get("sha256")}
+        given["grams"] = grams | {name: entry.get("path") for name, entry in hashed.items()}
+        if isinstance(given.get("gram_sha256", {}), dict):
+            given["gram_sha256"] = given.get("gram_sha256", {}) | hashes
+    return given
 
 
-def read_sources(value: Any, root: Path) -> dict[str, list[Source]]:
-    """Read `name: folder`, `name: [folder, ...]` or `name: [{path: folder, sha256: ...}, ...]`."""
-    if not isinstance(value, dict):
-        raise RecipeError("sources: expected a mapping of expert names to adapter folders")
-    if barred := [name for name in value if "|" in str(name)]:
-        raise RecipeError(f"sources: {barred[0]!r}: a name must not hold '|', which stands between pairs in the report")
-    sources = {}
-    for name, chain in value.items():
-        chain = chain if isinstance(chain, list) else [chain]
-        entries = [entry if isinstance(entry, dict) else {"path": entry} for entry in chain]
-        allowed = {"path", "sha256", "relative_to", "relative_to_sha256"}
-        if not entries or any(not isinstance(e.get("path"), str) or set(e) - allowed for e in entries):
-            raise RecipeError(
-                f"sources.{name}: expected adapter folders, or {{path, sha256, relative_to}} each; got {chain!r}"
-            )
-        sources[str(name)] = [
-            Source(
-                root / e["path"],
-                e.get("sha256"),
-                root / e["relative_to"] if e.get("relative_to") else None,
-                e.get("relative_to_sha256"),
-            )
-            for e in entries
-        ]
-    return sources
-
-
-def read_grams(value: Any, root: Path) -> dict[str, Path]:
-    """Read `name: file` or `name: {path: file, sha256: ...}`."""
-    if not isinstance(value, dict):
-        raise RecipeError(f"grams: expected a mapping of expert names to safetensors files, got {value!r}")
-    return {str(n): root / (entry["path"] if isinstance(entry, dict) else entry) for n, entry in value.items()}
-
-
-def one_of(key: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """Read one of some words."""
-    if value not in allowed:
-        raise RecipeError(f"{key}: expected one of {', '.join(allowed)}; got {value!r}")
-    return value
-
-
-def read_method(value: Any) -> MergeMethod:
-    """Read `{class_path: ..., init_args: {...}}`, or the name of a preset."""
-    if isinstance(value, str):
-        value = preset(value)
-    if not isinstance(value, dict) or "class_path" not in value or set(value) - {"class_path", "init_args"}:
-        raise RecipeError(f"method: expected class_path and init_args, got {value!r}")
-    return build_method(value["class_path"], value.get("init_args") or {})
+def read_method(value: str | Mapping[str, Any]) -> MergeMethod:
+    """Build what `{class_path: ..., init_args: {...}}` or the name of a preset says."""
+    spec = preset(value) if isinstance(value, str) else value
+    return build_method(spec["class_path"], spec.get("init_args") or {})
 
 
 def preset(name: str) -> dict[str, Any]:
     """The settings of a preset: a file of `configs/merge/`.
 
     Raises:
-        RecipeError: there is none of this name.
+        ConfigError: there is none of this name.
     """
     names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
     if name not in names:
-        raise RecipeError(f"method: no preset {name!r} in configs/merge; there are {', '.join(names)}")
+        message = f"no preset {shown(name)} in configs/merge; there are {', '.join(names)}"
+        raise ConfigError([Problem("merge method", "method", name, message, did_you_mean(name, names))])
     return yaml.safe_load((PRESETS / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def preset_faults(names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with presets' names, or with their files."""
+    for name in names:
+        try:
+            read_method(name)
+        except ConfigError as error:
+            yield from (f"{problem.message}; {problem.suggestion}".rstrip("; ") for problem in error.problems)
 
 
 def checked_weights(weights: Mapping[str, float] | None, names: Mapping[str, Any]) -> dict[str, float]:
     """One finite weight per source, 1 where none is given.
 
     Raises:
-        RecipeError: a weight for an unknown source, or not a finite number.
+        ValueError: a weight for an unknown source, or not a finite number.
     """
     weights = dict(weights or {})
     if unknown := sorted(set(weights) - set(names)):
-        raise RecipeError(f"weights: no sources named {unknown}; sources: {sorted(names)}")
+        raise ValueError(f"weights: no sources named {unknown}; sources: {sorted(names)}")
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise RecipeError(f"weights.{name}: expected a finite number, got {weight!r}")
+            raise ValueError(f"weights.{name}: expected a finite number, got {weight!r}")
     return {name: float(weights.get(name, 1.0)) for name in sorted(names)}
 
 

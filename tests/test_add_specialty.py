@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = Path(os.environ.get("README", ROOT / "README.md"))
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = (
-    *("answering", "artifacts", "callbacks", "configs", "datamodules", "evaluation", "experiment", "lightning_modules"),
+    *("answering", "artifacts", "callbacks", "configs", "datamodules", "evaluation", "experiment", "guards"),
+    *("lightning_modules",),
     *("merge", "train.py"),
 )
 

@@ -12,17 +12,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from configs.build import build
-from configs.components import check_component
-from configs.load import find, read_file
-from configs.problems import ConfigError, Problem
-from configs.resolve import Resolver
-from configs.schema import Component
-from configs.tree import COMMAND_LINE, Branch, merge_trees, plain, read_overrides
+from configs.check import Checker
+from configs.load import read, trusted, with_data
+from configs.problems import ConfigError, Problem, Report
+from configs.schema import Component, Slot
+from configs.tree import COMMAND_LINE, plain, read_overrides
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
 from datamodules.check.audit import audit
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         components, model_folder = asked_for(options.words, options.config)
         tokens = counter(options.tokenizer or model_folder, options.image_tokens)
-        sight = sight_of(options.config)
+        sight = sight_of(options.config, options.words)
         sets: list[VQADataModule] = [build(one, specialty=name) for name, one in components.items()]
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -89,58 +89,81 @@ def asked_for(words: Sequence[str], configs: Sequence[str]) -> tuple[dict[str, C
         raise ConfigError([Problem(COMMAND_LINE, "", None, message)])
     found: dict[str, Component] = {}
     model: Path | None = None
-    given = read_overrides(overrides, problems)
     if paths:
-        component = {"class_path": paths[0], "init_args": plain(given)}
-        checked = check_component(component, paths[0].rpartition(".")[2], lambda *fault: note(problems, *fault))
-        found[paths[0].rpartition(".")[2]] = checked or Component("")
+        options = plain(read_overrides(overrides, problems))
+        checker = Checker(lambda *fault: problems.append(Problem(COMMAND_LINE, *fault)), trusted(options))
+        component = {"class_path": paths[0], "init_args": {n: v for n, v in options.items() if n != "trust"}}
+        name = paths[0].rpartition(".")[2]
+        checked = checker.component(component, DATA, name)
+        found[name] = Component("" if problems else checked["class_path"], {} if problems else checked["init_args"])
     for name in configs:
-        path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
-        tree = read_file(path, (), problems) if path else None
-        if tree is not None:
-            sets, folder = specialties(merge_trees(tree, given), problems)
-            found.update({key if key not in found else f"{path.stem}.{key}": one for key, one in sets.items()})
-            model = model or folder
+        try:
+            sets = read(Sets, name, overrides, named_sets)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        taken = {key if key not in found else f"{Path(name).stem}.{key}": one for key, one in sets.specialties.items()}
+        found.update(taken)
+        path = (sets.model or {}).get("init_args", {}).get("path")
+        model = model or (Path(path) if isinstance(path, str) and (Path(path) / "tokenizer.json").is_file() else None)
     if problems or not found:
         raise ConfigError(problems or [Problem(COMMAND_LINE, "--config", None, "no specialty is named there")])
     return found, model
 
 
-def sight_of(configs: Sequence[str]) -> Sight | None:
+DATA = Slot("datamodules.base.VQADataModule")
+MODEL = Slot("lightning_modules.families.base.VisionLanguageFamily")
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """The model of an experiment's file."""
+
+    model: Annotated[Component, MODEL] | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+def sight_of(configs: Sequence[str], words: Sequence[str]) -> Sight | None:
     """The first model that a configuration names, without its weights, and all traces as its targets; None without one.
 
     How long an answer may be is the stage's business, and known to `train.py --dry-run`.
 
+    Args:
+        configs: files.
+        words: of the command, of which `key=value` are settings.
+
     Raises:
-        ConfigError: the model's settings are wrong, or its files are not there.
+        ConfigError: the model's settings are wrong.
     """
-    problems: list[Problem] = []
+    overrides = [word for word in words if "=" in word]
     for name in configs:
-        path = find(name, Path.cwd(), COMMAND_LINE, "--config", problems)
-        tree = read_file(path, (), problems) if path else None
-        given = plain(tree).get("model") if tree is not None else None
-        if isinstance(given, dict):
-            checked = check_component(given, "model", lambda *fault: note(problems, *fault))
-            if problems or checked is None:
-                raise ConfigError(problems)
-            return Sight(cache(partial(build, checked, outline=True)), {"train": Demand(traces=None)})
+        model = read(Modelled, name, overrides, named_model).model
+        if model is not None:
+            return Sight(cache(partial(build, model, outline=True)), {"train": Demand(traces=None)})
     return None
 
 
-def note(problems: list[Problem], key: str, value: Any, message: str, suggestion: str = "") -> None:
-    """Take a fault of the command line."""
-    problems.append(Problem(COMMAND_LINE, key, value, message, suggestion))
+def named_model(given: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The part of a file that `Modelled` reads."""
+    return {name: value for name, value in given.items() if name in ("model", "trust") and value}
 
 
-def specialties(tree: Branch, problems: list[Problem]) -> tuple[dict[str, Component], Path | None]:
-    """The sets that a file names under `specialties`, with the options that `data` shares, and its local model."""
-    given = plain(tree)
-    resolver = Resolver(tree, problems)
-    shared, own = resolver.section(given, "data"), resolver.specialties(given)
-    model = given.get("model")
-    path = (model.get("init_args") or {}).get("path") if isinstance(model, dict) else None
-    folder = Path(path) if isinstance(path, str) and (Path(path) / "tokenizer.json").is_file() else None
-    return {name: Component(one.class_path, {**shared, **one.init_args}) for name, one in own.items()}, folder
+@dataclass(frozen=True)
+class Sets:
+    """What is looked at of an experiment's file."""
+
+    specialties: dict[str, Annotated[Component, DATA]] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    model: Any = None
+    trust: list[str] = field(default_factory=list)
+
+
+def named_sets(given: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The sets that a file names under `specialties`, with the options that `data` shares, and its model."""
+    kept = {name: value for name, value in given.items() if name in ("specialties", "data", "trust") and value}
+    if isinstance(given.get("model"), dict) and isinstance(given["model"].get("init_args"), dict):
+        kept["model"] = {"init_args": {"path": given["model"]["init_args"].get("path")}}
+    return with_data(kept)
 
 
 def counter(path: Path | None, image_tokens: int) -> Callable[[Example], int] | None:

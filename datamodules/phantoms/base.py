@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from PIL import Image
 from typing_extensions import override
@@ -21,6 +21,7 @@ from typing_extensions import override
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
 from datamodules.prompts import question_text
+from guards.ranges import at_least, between
 
 GUIDELINES = ("differential", "intuitive", "analytical", "bayesian")
 
@@ -77,19 +78,12 @@ class PhantomDataModule(VQADataModule):
     class Config(VQADataModule.Config):
         """Options of every phantom specialty."""
 
-        n_patients: int = 600
+        n_patients: Annotated[int, at_least(1)] = 600
         """Synthetic patients over all splits, each with one picture and two questions; at least 1."""
-        difficulty: float = 0.3
+        difficulty: Annotated[float, between(0, 1)] = 0.3
         """In [0, 1]: grows noise and jitter and shrinks the gap that cases leave around each cut-off."""
         data_seed: int = 0
         """Draws another population; splits move with it because ids carry it."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.n_patients < 1:
-                raise ValueError(f"n_patients must be at least 1, got {self.n_patients}")
-            if not 0 <= self.difficulty <= 1:
-                raise ValueError(f"difficulty must lie in [0, 1], got {self.difficulty}")
 
     @classmethod
     @abstractmethod

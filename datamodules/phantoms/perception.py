@@ -11,6 +11,7 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from typing_extensions import override
 
@@ -18,6 +19,7 @@ from datamodules.base import VQADataModule
 from datamodules.batch import Example
 from datamodules.phantoms.base import PhantomDataModule, phantom_classes, texts_of
 from datamodules.prompts import NEUTRAL
+from guards.ranges import at_least, between
 
 SCRAP_WORDS = (3, 7)
 """Shortest and longest scrap of a sentence that language rows are made of."""
@@ -33,23 +35,14 @@ class PerceptionMixture(VQADataModule):
     class Config(VQADataModule.Config):
         """Options of the base model's training set."""
 
-        n_rows: int = 4000
+        n_rows: Annotated[int, at_least(1)] = 4000
         """Rows over all splits, each with a patient of its own; at least 1."""
-        picture_fraction: float = 0.7
+        picture_fraction: Annotated[float, between(0, 1)] = 0.7
         """Share of rows with a picture to be read, in [0, 1]; the others are text."""
-        difficulty: float = 0.3
+        difficulty: Annotated[float, between(0, 1)] = 0.3
         """As in the specialties, in [0, 1]."""
         data_seed: int = 0
         """Draws another set; its patients are never those of a specialty, whatever their seeds."""
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.n_rows < 1:
-                raise ValueError(f"n_rows must be at least 1, got {self.n_rows}")
-            if not 0 <= self.picture_fraction <= 1:
-                raise ValueError(f"picture_fraction must lie in [0, 1], got {self.picture_fraction}")
-            if not 0 <= self.difficulty <= 1:
-                raise ValueError(f"difficulty must lie in [0, 1], got {self.difficulty}")
 
     @override
     def examples(self) -> Iterator[Example]:

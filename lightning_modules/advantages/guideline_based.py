@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, at_least
 from lightning_modules.advantages.advantage import Advantage, Outcome
 from lightning_modules.functional.advantages import guideline_based_advantages
 
@@ -17,15 +19,15 @@ class GuidelineBased(Advantage):
     """Group-relative advantages with a contrast between guidelines, trust, and adherence within a guideline."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of the formula; `lambda_: 1`, `tau: .inf`, `alpha: 0` without priors is GRPO."""
 
-        lambda_: float = 1.1
+        lambda_: Annotated[float, at_least(0)] = 1.1
         """λ, weight of the difference between guidelines, at least 0. Below 1 credit does not cross guidelines, and
         nothing learns which of them suits a question; 1.1 as NudgeRL."""
-        tau: float = math.inf
+        tau: Annotated[float, at_least(0, finite=False)] = math.inf
         """τ in units of the compared reward, in [0, inf]; finite values shift trust to guidelines that are right."""
-        alpha: float = 0.1
+        alpha: Annotated[float, at_least(0)] = 0.1
         """α, weight of adherence within its guideline, in standard deviations; at least 0."""
         priors: dict[str, float] = field(default_factory=dict)
         """π by guideline name, above 0; what is not named has the weight that its file gives, 1 by default."""
@@ -33,12 +35,10 @@ class GuidelineBased(Advantage):
         """Divide the compared reward by the group's standard deviation; false as in Dr. GRPO."""
 
         def __post_init__(self) -> None:
-            if self.lambda_ < 0 or self.tau < 0 or self.alpha < 0:
-                raise ValueError(
-                    f"lambda_, tau and alpha must be at least 0, got {self.lambda_}, {self.tau} and {self.alpha}"
-                )
-            if any(not (value > 0 and math.isfinite(value)) for value in self.priors.values()):
-                raise ValueError(f"priors must be positive and finite, got {self.priors}")
+            super().__post_init__()
+            for name, prior in self.priors.items():
+                if fault := above(0).fault(f"priors.{name}", prior):
+                    raise ValueError(fault)
 
     @override
     def __call__(self, outcome: Outcome) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from typing_extensions import override
 
+from guards.ranges import Ranged, at_least
 from lightning_modules.engines.engine import Engine
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
@@ -17,15 +19,11 @@ class Packed(Engine):
     """Samples from the policy itself, so that what was sampled is what is scored."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """How much at a time."""
 
-        rows_at_once: int = 128
+        rows_at_once: Annotated[int, at_least(1)] = 128
         """Rollouts decoded together, at least 1; changes no rollout beyond rounding."""
-
-        def __post_init__(self) -> None:
-            if self.rows_at_once < 1:
-                raise ValueError(f"rows_at_once must be at least 1, got {self.rows_at_once}")
 
     @override
     def generate(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -18,6 +18,8 @@ from transformers import (
 )
 from typing_extensions import override
 
+from configs.build import import_function
+from configs.schema import Function
 from lightning_modules.families.qwen2_5_vl import CONTROL_TOKENS, Qwen2_5_VL
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -30,7 +32,7 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
     class Config:
         """Sizes of the model and the corpus of its tokenizer."""
 
-        corpus: str = "datamodules.phantoms.perception.corpus"
+        corpus: Annotated[str, Function("Iterator[str]")] = "datamodules.phantoms.perception.corpus"
         """Dotted path of a function that yields the texts to train the tokenizer on."""
         vocab_size: int = 1024
         """V, upper bound."""
@@ -72,8 +74,7 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
 
 def corpus_of(dotted: str) -> Iterator[str]:
     """Call the corpus function at a dotted path."""
-    module, _, name = dotted.rpartition(".")
-    return getattr(importlib.import_module(module), name)()
+    return import_function(dotted)()
 
 
 @lru_cache(maxsize=4)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, at_least, between
 from lightning_modules.functional.policy_loss import clamped_log_ratio, weighted_log_likelihood
 from lightning_modules.losses.loss import PolicyLoss, TokenLoss, clipped_shares
 
@@ -15,19 +17,13 @@ class CISPO(PolicyLoss):
     """REINFORCE with a truncated importance weight."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Bounds of the weight."""
 
-        clip_low: float = 1.0
+        clip_low: Annotated[float, between(0, 1)] = 1.0
         """ε_low, in [0, 1]; 1 sets no lower bound, as published."""
-        clip_high: float = 0.28
+        clip_high: Annotated[float, at_least(0)] = 0.28
         """ε_high, at least 0; the paper tunes it and publishes none."""
-
-        def __post_init__(self) -> None:
-            if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
-                raise ValueError(
-                    f"clip_low must lie in [0, 1] and clip_high be at least 0, got {self.clip_low} and {self.clip_high}"
-                )
 
     @override
     def __call__(self, logps: Tensor, old_logps: Tensor, advantages: Tensor, completion_mask: Tensor) -> TokenLoss:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, at_least, between
 from lightning_modules.functional.policy_loss import clamped_log_ratio, clipped_surrogate, dual_clipped
 from lightning_modules.losses.loss import PolicyLoss, TokenLoss, clipped_shares
 
@@ -16,22 +18,15 @@ class Clipped(PolicyLoss):
     """Ratio per token, clipped from below and above."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """The bounds."""
 
-        clip_low: float = 0.2
+        clip_low: Annotated[float, between(0, 1)] = 0.2
         """ε_low of the ratio, in [0, 1]."""
-        clip_high: float = 0.28
+        clip_high: Annotated[float, at_least(0)] = 0.28
         """ε_high of the ratio, at least 0; DAPO's clip-higher."""
-        dual_clip: float = math.inf
+        dual_clip: Annotated[float, above(1, finite=False)] = math.inf
         """c, above 1: the loss of a token with A < 0 is at most −c · A; infinity leaves it out."""
-
-        def __post_init__(self) -> None:
-            if not 0 <= self.clip_low <= 1 or self.clip_high < 0 or self.dual_clip <= 1:
-                raise ValueError(
-                    "clip_low must lie in [0, 1], clip_high must be at least 0 and dual_clip above 1, got "
-                    f"{self.clip_low}, {self.clip_high} and {self.dual_clip}"
-                )
 
     @override
     def __call__(self, logps: Tensor, old_logps: Tensor, advantages: Tensor, completion_mask: Tensor) -> TokenLoss:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, at_least, between
 from lightning_modules.functional.policy_loss import clamped_log_ratio, clipped_surrogate, sequence_log_ratio
 from lightning_modules.losses.loss import PolicyLoss, TokenLoss, clipped_shares
 
@@ -15,19 +17,13 @@ class GSPO(PolicyLoss):
     """The clipped surrogate of the sequence's ratio; each token keeps its own gradient (GSPO-token)."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """The bounds; as published they are narrow, because a mean over tokens moves little."""
 
-        clip_low: float = 3e-4
+        clip_low: Annotated[float, between(0, 1)] = 3e-4
         """ε_low of the ratio, in [0, 1]."""
-        clip_high: float = 4e-4
+        clip_high: Annotated[float, at_least(0)] = 4e-4
         """ε_high of the ratio, at least 0."""
-
-        def __post_init__(self) -> None:
-            if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
-                raise ValueError(
-                    f"clip_low must lie in [0, 1] and clip_high be at least 0, got {self.clip_low} and {self.clip_high}"
-                )
 
     @override
     def __call__(self, logps: Tensor, old_logps: Tensor, advantages: Tensor, completion_mask: Tensor) -> TokenLoss:

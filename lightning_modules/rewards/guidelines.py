@@ -137,6 +137,17 @@ def load_guidelines(names_or_paths: Sequence[str | Path], folder: str | Path = F
     return found
 
 
+def guideline_faults(names: Sequence[str]) -> list[str]:
+    """All that keeps guidelines from being read, each alone and then together: one may be named twice."""
+    faults = []
+    for part in [*([name] for name in names), names]:
+        try:
+            load_guidelines(part)
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+    return list(dict.fromkeys(faults))
+
+
 def _path(item: str, folder: Path) -> Path:
     """A path as given, or a name's file; a name cannot leave the folder."""
     if item.endswith((".yaml", ".yml")):

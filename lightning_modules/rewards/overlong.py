@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from typing_extensions import override
 
+from guards.ranges import at_least
 from lightning_modules.rewards.term import Judged, RewardTerm
 
 
@@ -33,16 +34,14 @@ class Overlong(RewardTerm):
 
         weight: float = 0.5
         """As of every term; below what a right answer earns more than a wrong one."""
-        max_tokens: int = 96
+        max_tokens: Annotated[int, at_least(1)] = 96
         """L_max in tokens, at least 1: the module's `max_new_tokens`, or less."""
-        buffer: int = 20
+        buffer: Annotated[int, at_least(1)] = 20
         """L_cache in tokens, from 1 to `max_tokens`; DAPO takes a fifth of L_max."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.max_tokens < 1:
-                raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
-            if not 1 <= self.buffer <= self.max_tokens:
+            if self.buffer > self.max_tokens:
                 raise ValueError(f"buffer must lie in [1, max_tokens={self.max_tokens}], got {self.buffer}")
 
     @override

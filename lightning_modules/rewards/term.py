@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
+from guards.ranges import Ranged, at_least
 from lightning_modules.rewards.gates import Gate
 from lightning_modules.rewards.guidelines import Guideline
 
@@ -78,15 +78,11 @@ class RewardTerm(ABC):
     """The most that `score` gives."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of every term."""
 
-        weight: float = 1.0
+        weight: Annotated[float, at_least(0)] = 1.0
         """Of the score in the total; finite and at least 0."""
-
-        def __post_init__(self) -> None:
-            if not math.isfinite(self.weight) or self.weight < 0:
-                raise ValueError(f"reward weight must be finite and at least 0, got {self.weight}")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above
 from lightning_modules.functional.policy_loss import clamped_log_ratio, shaped_ratio
 from lightning_modules.transfer.transfer import Crossing, Transfer, check_eta
 
@@ -18,18 +20,17 @@ class ShapedTransfer(Transfer):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Its weight and its shape."""
 
         eta: float = 1.0
         """η, above 0."""
-        gamma: float = 0.1
+        gamma: Annotated[float, above(0)] = 0.1
         """γ, above 0; 0.1 as LUFFY."""
 
         def __post_init__(self) -> None:
+            super().__post_init__()
             check_eta(self.eta)
-            if not self.gamma > 0:
-                raise ValueError(f"gamma must be above 0, got {self.gamma}")
 
     @override
     def __call__(self, crossing: Crossing) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
+from guards.ranges import Ranged, above, between
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.threshold import thresholds_over
 from merge.methods.ties import per_expert, sum_or_elect
 
@@ -29,24 +30,22 @@ class Breadcrumbs(EntryMethod):
     """
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of Breadcrumbs."""
 
-        density: float = 0.9
+        density: Annotated[float, between(0, 1, open_low=True)] = 0.9
         """Share of entries kept, in (0, 1]."""
-        gamma: float = 0.01
+        gamma: Annotated[float, between(0, 1)] = 0.01
         """Share of the largest entries dropped; density + gamma at most 1."""
         consensus: Literal["sum", "ties"] = "sum"
         """Add what is left, or elect signs as TIES does."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
 
         def __post_init__(self) -> None:
-            check_number("density", self.density, 0, 1, open_low=True)
-            check_number("gamma", self.gamma, 0, 1)
-            check_number("density + gamma", self.density + self.gamma, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("consensus", self.consensus, ("sum", "ties"))
+            super().__post_init__()
+            if self.density + self.gamma > 1:
+                raise ValueError(f"density + gamma must be at most 1, got {self.density} and {self.gamma}")
 
     @property
     @override

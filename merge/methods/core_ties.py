@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, between
 from merge.cores import Cores, clear_directions, singular, squared_sum
-from merge.methods.interface import CoreMethod, check_choice, check_number
+from merge.methods.interface import CoreMethod
 from merge.methods.ties import Disjoint, Elect, ties
 
 
@@ -54,23 +55,17 @@ class CoreTies(CoreMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of TIES, counted over the entries of a module's core."""
 
-        density: float = 0.2
+        density: Annotated[float, between(0, 1)] = 0.2
         """Fraction of an expert's core entries that is kept, in [0, 1]."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         elect: Literal["mass", "frequency", "unit"] = "mass"
         """Elect a sign by summed magnitude, by the number of experts, or at unit norm each."""
         disjoint: Literal["weighted", "mean", "sum"] = "weighted"
         """Divide the agreeing values' sum by the agreeing weight, by the number agreeing, or not at all."""
-
-        def __post_init__(self) -> None:
-            check_number("density", self.density, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("elect", self.elect, ("mass", "frequency", "unit"))
-            check_choice("disjoint", self.disjoint, ("weighted", "mean", "sum"))
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, between
 from merge.methods.draws import uniform
-from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.ties import sum_or_elect
 
 
@@ -44,22 +45,17 @@ class Dare(EntryMethod):
     """DARE on the dense updates; which entries are dropped depends on seed and names alone."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of DARE."""
 
-        density: float = 0.2
+        density: Annotated[float, between(0, 1, open_low=True)] = 0.2
         """p, the probability that an entry is kept, in (0, 1]."""
         consensus: Literal["sum", "ties"] = "sum"
         """Add what is left, or elect signs as TIES does."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         seed: int = 0
         """Of the draws."""
-
-        def __post_init__(self) -> None:
-            check_number("density", self.density, 0, 1, open_low=True)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("consensus", self.consensus, ("sum", "ties"))
 
     @property
     @override

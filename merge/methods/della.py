@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, at_least
 from merge.methods.dare import draws_for, drop_and_rescale
-from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.ties import sum_or_elect
 
 
@@ -40,26 +41,27 @@ class Della(EntryMethod):
     """DELLA on the dense updates; which entries are dropped depends on seed, names and magnitudes alone."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of DELLA."""
 
         density: float = 0.5
         """Mean probability that an entry is kept."""
-        epsilon: float = 0.15
+        epsilon: Annotated[float, at_least(0)] = 0.15
         """Half the span of probabilities; density - epsilon above 0, density + epsilon at most 1."""
         consensus: Literal["sum", "ties"] = "ties"
         """Elect signs as TIES does, or add what is left."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         seed: int = 0
         """Of the draws."""
 
         def __post_init__(self) -> None:
-            check_number("epsilon", self.epsilon, 0)
-            check_number("density - epsilon", self.density - self.epsilon, 0, 1, open_low=True)
-            check_number("density + epsilon", self.density + self.epsilon, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("consensus", self.consensus, ("sum", "ties"))
+            super().__post_init__()
+            if self.density - self.epsilon <= 0 or self.density + self.epsilon > 1:
+                raise ValueError(
+                    "density - epsilon must be above 0 and density + epsilon at most 1, got "
+                    f"{self.density} and {self.epsilon}"
+                )
 
     @property
     @override

@@ -250,23 +250,3 @@ def expert_sample(vector: Mapping[str, Factors], modules: Sequence[str], entries
         rows, columns = torch.arange(height) * m // height, torch.arange(width) * n // width
         found.append((f.B[rows] @ f.A[:, columns]).flatten())
     return torch.cat(found)
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse an option that is none of the allowed words.
-
-    Raises:
-        ValueError: names the option, its value and the words.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def check_number(name: str, value: float, low: float, high: float = math.inf, *, open_low: bool = False) -> None:
-    """Refuse an option outside its range.
-
-    Raises:
-        ValueError: names the option, its value and the range.
-    """
-    if not (low <= value <= high and math.isfinite(value)) or (open_low and value == low):
-        raise ValueError(f"{name} must lie in {'(' if open_low else '['}{low}, {high}] and be finite, got {value}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above
 from merge.cores import Cores, Triples, singular
-from merge.methods.interface import CoreMethod, check_number
+from merge.methods.interface import CoreMethod
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.tsv_m import RELATIVE_RANK
 
@@ -40,14 +42,11 @@ class IsoC(CoreMethod):
     """Iso-C in the core. One expert alone comes back with a flat spectrum: that is the method."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of Iso-C."""
 
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Triples:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, between
 from merge.cores import Cores, singular
 from merge.factors import Factors
-from merge.methods.interface import Experts, MergeMethod, Update, check_choice, check_number
+from merge.methods.interface import Experts, MergeMethod, Update
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.ties import ties
 
@@ -42,20 +43,15 @@ class Knots(MergeMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of KnOTS."""
 
         consensus: Literal["ties", "sum"] = "ties"
         """How the aligned parts are merged; "sum" equals task arithmetic."""
-        density: float = 0.2
+        density: Annotated[float, between(0, 1)] = 0.2
         """Fraction of an expert's aligned entries kept before TIES, per module, in [0, 1]."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_choice("consensus", self.consensus, ("ties", "sum"))
-            check_number("density", self.density, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
     def prepare(self, experts: Experts) -> Callable[[str], Update]:

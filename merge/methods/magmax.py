@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.methods.interface import EntryMethod, Experts, Tile, check_number
+from guards.ranges import Ranged, above
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.ties import per_expert
 
 
@@ -37,14 +39,11 @@ class MagMax(EntryMethod):
     """MagMax on the dense updates."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of MagMax."""
 
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
     def sparsify(self, experts: Experts, tile: Tile, known: None) -> Tensor:

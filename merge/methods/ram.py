@@ -8,12 +8,14 @@ epsilon it deletes the small experts. Sparse updates come from full fine-tuning 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.methods.interface import EntryMethod, Experts, Tile, check_number
+from guards.ranges import Ranged, at_least
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.ties import per_expert
 
 
@@ -40,19 +42,15 @@ class Ram(EntryMethod):
     """RAM on the dense updates, and RAM+ where r is above 0; weights multiply the updates."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of RAM."""
 
-        epsilon: float = 1e-5
+        epsilon: Annotated[float, at_least(0)] = 1e-5
         """Changes up to this magnitude count as none; at least 0."""
-        r: float = 0.0
+        r: Annotated[float, at_least(0)] = 0.0
         """Strength of RAM+'s compensation of unique entries; 0 is RAM."""
-        alpha: float = 0.2
+        alpha: Annotated[float, at_least(0)] = 0.2
         """Upper bound of the ratio of shared to unique entries in that compensation."""
-
-        def __post_init__(self) -> None:
-            for name in ("epsilon", "r", "alpha"):
-                check_number(name, getattr(self, name), 0)
 
     @override
     def of_module(self, experts: Experts, module: str, shared: None) -> Tensor:

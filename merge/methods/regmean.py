@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, between
 from merge.factors import Factors
-from merge.methods.interface import Experts, MergeMethod, Update, check_number
+from merge.methods.interface import Experts, MergeMethod, Update
 
 
 def regmean(
@@ -72,20 +74,15 @@ class RegMean(MergeMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of RegMean."""
 
-        off_diagonal: float = 0.95
+        off_diagonal: Annotated[float, between(0, 1)] = 0.95
         """Factor on the Gram matrices' entries beside the diagonal, in [0, 1]; 0 weighs inputs one by one."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-        ridge: float = 1e-6
+        ridge: Annotated[float, above(0)] = 1e-6
         """Share of the mean diagonal entry added to the diagonal, above 0; inputs that never vary are left alone."""
-
-        def __post_init__(self) -> None:
-            check_number("off_diagonal", self.off_diagonal, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_number("ridge", self.ridge, 0, open_low=True)
 
     @override
     def prepare(self, experts: Experts) -> Callable[[str], Update]:

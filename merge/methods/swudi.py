@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above
 from merge.cores import Cores
-from merge.methods.interface import CoreMethod, check_choice, check_number
+from merge.methods.interface import CoreMethod
 from merge.methods.task_arithmetic import task_arithmetic
 from merge.methods.wudi import interference_form
 
@@ -55,23 +56,17 @@ class Swudi(CoreMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of SWUDI."""
 
-        time: float = 300.0
+        time: Annotated[float, above(0)] = 300.0
         """Length of the descent, above 0; the longer, the closer to WUDI's minimum."""
         directions: Literal["all", "participation"] = "participation"
         """Follow all directions, or per layer as many as its spectrum has in effect (SWUDI-A)."""
         init: Literal["mean", "sum"] = "mean"
         """Where the descent starts, and what stays in directions that it does not follow."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_number("time", self.time, 0, open_low=True)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("directions", self.directions, ("all", "participation"))
-            check_choice("init", self.init, ("mean", "sum"))
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Tensor:

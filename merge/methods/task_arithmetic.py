@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import FINITE, Ranged
 from merge.cores import Cores
-from merge.methods.interface import CoreMethod, check_number
+from merge.methods.interface import CoreMethod
 
 
 def task_arithmetic(task_vectors: Tensor, weights: Tensor, lambda_: float = 1.0) -> Tensor:
@@ -35,14 +36,11 @@ class TaskArithmetic(CoreMethod):
     """Task arithmetic, exact in factor space."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of task arithmetic."""
 
-        lambda_: float = 1.0
+        lambda_: Annotated[float, FINITE] = 1.0
         """Scale of the sum, finite; 1 adds the experts, 1 / K averages them."""
-
-        def __post_init__(self) -> None:
-            check_number("lambda_", self.lambda_, -math.inf)
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Tensor:

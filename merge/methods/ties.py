@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from merge.methods.interface import EntryMethod, Experts, Tile, check_choice, check_number
+from guards.ranges import Ranged, above, between
+from merge.methods.interface import EntryMethod, Experts, Tile
 from merge.methods.threshold import kept_threshold, thresholds_over
 
 Elect = Literal["mass", "frequency", "unit"]
@@ -175,12 +176,12 @@ class Ties(EntryMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of TIES; the defaults are the paper's recipe without validation data."""
 
-        density: float = 0.2
+        density: Annotated[float, between(0, 1)] = 0.2
         """Fraction of an expert's entries that is kept, in [0, 1]."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         trim: Literal["global", "tensor"] = "global"
         """Count the fraction over the whole expert, as the release does, or over each matrix, as mergekit does."""
@@ -188,13 +189,6 @@ class Ties(EntryMethod):
         """Elect a sign by summed magnitude, as the paper does, by the number of experts, or at unit norm each."""
         disjoint: Literal["weighted", "mean", "sum"] = "weighted"
         """Divide the agreeing values' sum by the agreeing weight, by the number agreeing, or not at all."""
-
-        def __post_init__(self) -> None:
-            check_number("density", self.density, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
-            check_choice("trim", self.trim, ("global", "tensor"))
-            check_choice("elect", self.elect, ("mass", "frequency", "unit"))
-            check_choice("disjoint", self.disjoint, ("weighted", "mean", "sum"))
 
     @override
     def shared(self, experts: Experts) -> Known | None:

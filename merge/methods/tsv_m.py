@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above, between
 from merge.cores import Cores, Triples, singular, singular_of_product
-from merge.methods.interface import CoreMethod, check_number
+from merge.methods.interface import CoreMethod
 
 RELATIVE_RANK = 1e-6
 """Singular values below this share of the largest are rounding noise of fp32 factors."""
@@ -62,17 +64,13 @@ class TsvM(CoreMethod):
     """TSV-M, exact in factor space."""
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of TSV-M."""
 
-        share: float = 0.0
+        share: Annotated[float, between(0, 1)] = 0.0
         """Share of each expert's singular directions that is kept, in [0, 1]; 0 means 1 / K, as the paper."""
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_number("share", self.share, 0, 1)
-            check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Triples:

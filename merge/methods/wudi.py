@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from guards.ranges import Ranged, above
 from merge.cores import Cores
-from merge.methods.interface import CoreMethod, check_number
+from merge.methods.interface import CoreMethod
 
 RELATIVE_EIGENVALUE = 1e-12
 """Eigenvalues of the interference below this share of the largest come from rounding of fp32 factors."""
@@ -59,14 +61,11 @@ class Wudi(CoreMethod):
     positive_weights = True
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Ranged):
         """Options of WUDI."""
 
-        lambda_: float = 1.0
+        lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
-
-        def __post_init__(self) -> None:
-            check_number("lambda_", self.lambda_, 0, open_low=True)
 
     @override
     def core(self, joint: Cores, weights: Tensor) -> Tensor:

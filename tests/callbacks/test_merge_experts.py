@@ -46,6 +46,7 @@ class Data:
 
     splits: dict
     config: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(answer_with="letter"))
+    memory: Path | None = None
 
 
 @dataclass

@@ -1,5 +1,6 @@
-"""A lab's own package, `labpkg`, whose modules import torch: what the configurations of these tests name."""
+"""A lab's own package, `labpkg`, which builds on ours: what the configurations of these tests name, and trust."""
 
+import sys
 import textwrap
 
 import pytest
@@ -11,7 +12,10 @@ PACKAGE = {
         from dataclasses import dataclass, field
         from pathlib import Path
         from typing import Any, Literal
-        import torch
+        from callbacks.experiment_callback import ExperimentCallback
+        from datamodules.base import VQADataModule
+        from lightning_modules.families.base import VisionLanguageFamily
+        from lightning_modules.stage import Stage
 
         @dataclass(frozen=True)
         class Schedule:
@@ -22,12 +26,12 @@ PACKAGE = {
                 if self.warmup < 0:
                     raise ValueError(f"warmup must be at least 0, got {self.warmup}")
 
-        class Model(torch.nn.Module):
+        class Model(VisionLanguageFamily):
             @dataclass(frozen=True)
             class Config:
                 size: int = 8
 
-        class Module(torch.nn.Module):
+        class Module(Stage):
             @dataclass(frozen=True)
             class Config:
                 group_size: int = 8
@@ -46,12 +50,16 @@ PACKAGE = {
                     if self.beta < 0:
                         raise ValueError(f"beta must be at least 0, got {self.beta}")
 
-        class Other(torch.nn.Module):
+        class Other(Stage):
             @dataclass(frozen=True)
             class Config:
                 beta: float = 1.0
 
-        class Data(torch.utils.data.Dataset):
+        class Watch(ExperimentCallback):
+            def __init__(self, monitor: str = "loss", *, experiment: Any) -> None:
+                self.monitor = monitor
+
+        class Data(VQADataModule):
             @dataclass(frozen=True)
             class Config:
                 root: Path
@@ -73,4 +81,6 @@ def working_folder(tmp_path, monkeypatch):
         (tmp_path / "labpkg" / name).write_text(textwrap.dedent(text))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "labpkg"]:
+        del sys.modules[name]

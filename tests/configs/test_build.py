@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.build import build, import_class
-from configs.construct import as_plain, construct
+from configs.build import build, construct, import_class
+from configs.check import as_plain
 from configs.load import load
 from configs.problems import ConfigError
 from configs.schema import Component
@@ -33,7 +33,7 @@ class Part:
         pair: tuple[int, float] = (0, 0.0)
         inner: Inner = field(default_factory=Inner)
         perhaps: Inner | None = None
-        groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
+        groups: dict[str, list[int]] = field(default_factory=dict)
         names: list[str] = field(default_factory=list)
 
     def __init__(self, config: Config, *, seed: int = 0) -> None:
@@ -59,11 +59,11 @@ def test_build_gives_the_types_that_the_config_names():
     }
     part = build(Component(f"{__name__}.Part", init_args), seed=4)
     assert part.seed == 4
-    expected = Part.Config(Path("films"), 1.0, (1, 2.0), Inner((1, 2)), Inner((3,)), {"a": (1,)}, ["x"])
+    expected = Part.Config(Path("films"), 1.0, (1, 2.0), Inner((1, 2)), Inner((3,)), {"a": [1]}, ["x"])
     assert part.config == expected
     assert type(part.config.rate) is float
     assert type(part.config.pair[1]) is float
-    assert construct(as_plain(expected), Part.Config, Part) == expected  # plain data and back
+    assert construct(Part.Config, as_plain(expected)) == expected  # plain data and back
     assert init_args["pair"] == [1, 2]  # the input is not written to
 
 
@@ -73,17 +73,17 @@ def test_a_class_without_config_takes_keywords():
 
 
 @pytest.mark.parametrize(
-    ("path", "error", "message"),
+    ("path", "message"),
     [
-        ("Plain", ImportError, "not of the form"),
-        ("configs.schema.Nothing", ImportError, "has no 'Nothing'"),
-        ("configs.schema.check_name", TypeError, "not a class"),
-        ("configs.nowhere.A", ImportError, "nowhere"),
-        ("os.system('x').A", ImportError, "not of the form"),
+        ("Plain", "not of the form"),
+        ("configs.schema.Nothing", "no such class or function 'configs.schema.Nothing'"),
+        ("configs.schema.check_name", "not a class"),
+        ("configs.nowhere.A", "nowhere"),
+        ("os.system('x').A", "not of the form"),
     ],
 )
-def test_a_wrong_class_path_is_refused(path, error, message):
-    with pytest.raises(error, match=message):
+def test_a_wrong_class_path_is_refused(path, message):
+    with pytest.raises(ImportError, match=message):
         import_class(path)
 
 

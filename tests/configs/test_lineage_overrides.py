@@ -11,6 +11,7 @@ from configs.problems import ConfigError
 from configs.show import format_resolved
 
 TEXT = """\
+trust: [labpkg]
 model: {class_path: labpkg.parts.Model}
 module: {class_path: labpkg.parts.Module}
 specialties: {pediatrics: {class_path: labpkg.parts.Data, init_args: {root: films}}}
@@ -74,7 +75,7 @@ def test_each_experiment_keeps_the_arguments_that_make_it_again(lineage):
         ("midle:seed=1", "did you mean 'middle'?"),
         ("mid:seed=1", "there are top, middle, ground"),  # the name in the file counts, not the file's
         ("middle:trainer.max_step=1", "command line for middle: trainer.max_step: unknown key"),
-        ("middle:seed=-1", "command line for middle: seed: seed must lie in 0"),
+        ("middle:seed=-1", "command line for middle: seed: seed must lie in [0, 4294967295], got -1"),
         ("middle:seed", "command line for middle: expected key=value, got 'seed'"),
     ],
 )

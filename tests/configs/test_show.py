@@ -11,8 +11,8 @@ from configs.show import changed_settings, format_resolved
 
 TEXT = """\
 description: "a text: with # signs and 'quotes', λ"
-model: {class_path: configs.schema.Component, init_args: {class_path: a.B}}
-module: {class_path: datamodules.base.VQADataModule}
+model: {class_path: lightning_modules.families.tiny.TinyQwen2_5_VL, init_args: {system: a.B}}
+module: {class_path: lightning_modules.sft_lora.SFTLoRA}
 specialties:
   pediatrics: {class_path: datamodules.base.VQADataModule, init_args: {val_fraction: 2e-1}}
 only: ["pediatrics"]

@@ -10,6 +10,7 @@ from configs.problems import ConfigError
 from configs.trainer import REFUSED, TAKEN
 
 TEXT = """\
+trust: [labpkg]
 model: {class_path: labpkg.parts.Model}
 module: {class_path: labpkg.parts.Module}
 specialties: {pediatrics: {class_path: labpkg.parts.Data, init_args: {root: films}}}
@@ -49,7 +50,9 @@ def test_what_a_stage_cannot_honour_is_refused_by_name_with_what_to_write(fault,
 
 @pytest.mark.parametrize("value", ["0", "-1", "4.7", "'3'", "true", "null", "3.0"])
 def test_steps_are_a_whole_number_of_at_least_one(fault, value):
-    assert "trainer.max_steps: expected a whole number of at least 1, got" in fault(f"trainer.max_steps={value}")
+    line = fault(f"trainer.max_steps={value}")
+    range_, type_ = "max_steps must be at least 1, got", "expected a whole number, got"
+    assert f"trainer.max_steps: {range_ if value in ('0', '-1') else type_}" in line
 
 
 def test_an_experiment_that_trains_says_how_long(working_folder, fault):

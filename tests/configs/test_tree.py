@@ -23,7 +23,8 @@ block: |
 """
     tree, problems = read(text)
     assert problems == []
-    assert plain(tree) == yaml.safe_load(text)
+    dates_are_texts = text.replace("2001-01-01", "'2001-01-01'")
+    assert plain(tree) == yaml.safe_load(dates_are_texts)
     assert tree.children["more"].children["a"].place == "a.yaml:3"
     assert tree.children["more"].children["c"].place == "a.yaml:2"
 
@@ -67,7 +68,7 @@ def test_aliases_of_aliases_do_not_fill_the_memory():
     # ten to the seventh values in seven lines
     lines = ["a: &a [1,1,1,1,1,1,1,1,1,1]"]
     lines += [f"{n}: &{n} [{','.join([f'*{p}'] * 10)}]" for p, n in zip("abcdef", "bcdefg", strict=True)]
-    assert "more than 100000 values" in read("\n".join(lines))[1][0]
+    assert "more than 20000 values" in read("\n".join(lines))[1][0]
 
 
 def test_the_later_argument_wins_and_mappings_merge():

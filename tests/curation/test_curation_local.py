@@ -93,6 +93,7 @@ def test_from_pool_to_a_set_with_a_local_teacher(machine, tmp_path):
     options = {"config": str(machine / "dsa.yaml"), "max_new_tokens": 24}
     bars = {"class_path": "made_bars.Bars", "init_args": {"root": str(machine / "data" / "alpha"), "val_fraction": 0.2}}
     content = {
+        "trust": ["made_bars"],
         "pools": {"bars": {"data": bars, "source": "made bars", "licence": "made here"}},
         "rules": str(machine / "rules.yaml"),
         "teacher": {**local, "init_args": {**options, "temperature": 0.5}},

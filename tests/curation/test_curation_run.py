@@ -444,7 +444,7 @@ def test_every_problem_of_a_configuration_is_told_at_once(tmp_path, capsys):
     assert run(config, *wrong) == 2
     said = capsys.readouterr().err
     for name in (
-        "concurrency must be at least 1",
+        "concurrency must lie in [1, 64]",
         "n_patents",
         "did you mean 'limit'",
         "min_traces must lie in 1 to 4",

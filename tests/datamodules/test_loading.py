@@ -576,7 +576,7 @@ def test_the_loaders_ask_the_trainer_which_device_they_serve(pictured, monkeypat
 
 @pytest.mark.parametrize("bad", [{"num_workers": -1}, {"val_questions": -1}])
 def test_numbers_below_nothing_are_refused(bad):
-    with pytest.raises(ValueError, match="num_workers and val_questions must be at least 0"):
+    with pytest.raises(ValueError, match="must be at least 0, got -1"):
         Made.Config(**bad)
 
 

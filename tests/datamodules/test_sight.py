@@ -164,8 +164,7 @@ def test_the_check_asks_the_model_of_a_configuration(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text("".join(lines))
     Image.new("L", (1200, 4)).save(tmp_path / "strip.png")
     (tmp_path / "c.yaml").write_text(
-        "model:\n  class_path: lightning_modules.families.tiny.TinyQwen2_5_VL\n"
-        "  init_args: {corpus: tests.conftest.corpus}\n"
+        "model: {class_path: lightning_modules.families.tiny.TinyQwen2_5_VL, init_args: {vocab_size: 400}}\n"
         "specialties:\n"
         f"  shapes: {{class_path: datamodules.mmedexpert.MMedExpert, init_args: {{root: {tmp_path}}}}}\n"
     )

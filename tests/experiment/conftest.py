@@ -16,6 +16,7 @@ import train
 SOURCE = '''"""Made for tests: a bar in a picture; rows of questions.csv under the root."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from datamodules.base import VQADataModule
@@ -50,7 +51,7 @@ class Bars(VQADataModule):
                 )
 
 
-def corpus():
+def corpus() -> Iterator[str]:
     """Texts for the tokenizer."""
     for length in range(56):
         yield f"how long is the bar?\\nA) short\\nB) middling\\nC) long\\nuser\\nassistant\\nreason by differential"
@@ -95,6 +96,7 @@ def bars(root: Path, **options) -> dict:
 def experiments(folder: Path) -> dict[str, dict]:
     """The three experiment files by name."""
     shared = {
+        "trust": ["made_bars"],
         "model": {"class_path": "lightning_modules.families.tiny.TinyQwen2_5_VL", "init_args": SIZES},
         "data": {"batch_size": 2, "val_fraction": 0.2, "test_fraction": 0.25},
         "specialties": {name: bars(folder / "data" / name) for name in ("alpha", "beta")},

@@ -216,7 +216,9 @@ class Failing(SFTLoRA):
 def test_an_error_on_one_device_ends_both_with_an_error(based, bars_module, tmp_path, rank):
     (bars_module / f"made_failing_{rank}.py").write_text(FAILING.format(rank=rank))
     module = {"class_path": f"made_failing_{rank}.Failing", "init_args": {"lora_rank": 2}}
-    other = based.copy(tmp_path / "runs").write(tmp_path / "files", "dsa", module=module)
+    other = based.copy(tmp_path / "runs").write(
+        tmp_path / "files", "dsa", module=module, trust=["made_bars", f"made_failing_{rank}"]
+    )
     process = start(other, bars_module, *TWO, "trainer.max_steps=4")
     second = child_of(process)
     told = finish(process, 90)

@@ -334,8 +334,8 @@ def test_a_dry_run_says_what_would_be_examined(lineage, medxpertqa, capsys):
         ("image=[]", "at least one"),
         ("image=none", "write [none]"),
         ("image=[black]", "one of 'shown', 'none', 'blank', 'swapped'"),
-        ("shuffle_options=10", "shuffle_options must be 0 to 9"),
-        ("paraphrase=5", "paraphrase 0 to 4"),
+        ("shuffle_options=10", "shuffle_options must lie in [0, 9]"),
+        ("paraphrase=5", "paraphrase must lie in [0, 4]"),
         ("scorers=['official:medxpert']", "one of 'official:medxpertqa'"),
     ],
 )

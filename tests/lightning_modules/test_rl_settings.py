@@ -341,6 +341,7 @@ OWN_TERM = '''
 '''
 OWN_YAML = """
     extends: [rl_gba.yaml]
+    trust: [tests, labrewards]
     requires: []
     module:
       class_path: lightning_modules.rl_gba.GBA

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import merge.methods
+from configs.problems import ConfigError
 from merge.auto import CANDIDATES
 from merge.cores import Core
 from merge.factors import Factors, TaskVector
 from merge.methods.interface import Experts, MergeMethod
-from merge.recipe import PRESETS, RecipeError, build_method, read_method
+from merge.recipe import PRESETS, build_method, read_method
 
 
 def found():
@@ -201,5 +202,5 @@ def test_every_preset_and_every_candidate_can_be_built():
     assert {type(method).__name__ for method in methods} == {cls.__name__ for cls in METHODS}
     for spec in CANDIDATES.values():
         build_method(spec["class_path"], spec["init_args"])
-    with pytest.raises(RecipeError, match=r"no preset 'cacy' .* breadcrumbs, caci, "):
+    with pytest.raises(ConfigError, match=r"no preset 'cacy' .* breadcrumbs, caci, "):
         read_method("cacy")

@@ -1,0 +1,137 @@
+"""Configuration files: where they are found, what they extend, and the files that stand for a part of an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.problems import Problem, did_you_mean
+from configs.tree import COMMAND_LINE, MAX_BYTES, Branch, Leaf, TreeReader, merge_trees, plain
+from guards.printable import shown
+
+CONFIGS = Path(__file__).resolve().parent
+OWN = ("name", "description")
+"""Keys that a file does not hand down through `extends`."""
+GROUPS = {"model": ("model",), "data": ("specialties", "data")}
+"""Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
+the experiment says there."""
+
+
+def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The files that overrides choose per group, and the other overrides.
+
+    Examples:
+        >>> choices(["data=real", "data.root=films", "model={class_path: a.B}"])
+        ({'data': 'real'}, ['data.root=films', 'model={class_path: a.B}'])
+    """
+    chosen: dict[str, str] = {}
+    others = []
+    for argument in overrides:
+        key, _, text = argument.partition("=")
+        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in GROUPS else None
+        if isinstance(value, str) and value:
+            chosen[key.strip()] = value
+        else:
+            others.append(argument)
+    return chosen, others
+
+
+def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
+    """An experiment's tree with the sections of a group taken from one file, and from it alone."""
+    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
+    path = next((place.resolve() for place in places if is_file(place)), None)
+    if path is None:
+        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path"
+        problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
+    layer = read_file(path, (), problems) if path else None
+    if layer is None:
+        return below
+    taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
+    if not taken:
+        message = f"{spelled(path)} says nothing about {' or '.join(GROUPS[group])}"
+        problems.append(Problem(COMMAND_LINE, group, name, message))
+    kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
+    return Branch({**kept, **taken}, below.place)
+
+
+def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
+    """A file laid over the files that it extends, left to right.
+
+    Args:
+        path: an existing file.
+        chain: the files that extend this one, outermost first.
+        problems: takes what is wrong.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(spelled(path), "", None, f"cannot be read: {error}"))
+        return None
+    tree = TreeReader(spelled(path), problems).read(text)
+    if tree is None:
+        return None
+    if not isinstance(tree, Branch):
+        problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
+        return None
+    below = Branch({}, tree.place)
+    extends = tree.children.get("extends")
+    for name in parents(extends, problems):
+        parent = find(name, path.parent, extends.place, "extends", problems)
+        if parent is not None and parent in (*chain, path):
+            message = f"files extend each other: {ring((*chain, path), parent)}"
+            problems.append(Problem(extends.place, "extends", name, message))
+        elif parent is not None:
+            layer = read_file(parent, (*chain, path), problems) or below
+            below = merge_trees(below, Branch({k: v for k, v in layer.children.items() if k not in OWN}, layer.place))
+    return merge_trees(below, Branch({k: v for k, v in tree.children.items() if k != "extends"}, tree.place))
+
+
+def parents(extends: Leaf | Branch | None, problems: list[Problem]) -> list[str]:
+    """The file names under `extends`: one, or a list."""
+    names = plain(extends)
+    names = [names] if isinstance(names, str) else [] if names is None else names
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    message = f"expected a file name or a list of them, got {shown(names)}"
+    problems.append(Problem(extends.place, "extends", names, message))
+    return []
+
+
+def find(name: str, folder: Path, asked_by: str, key: str, problems: list[Problem]) -> Path | None:
+    """A file by name: in a folder, then in `configs/`, with or without `.yaml`."""
+    places = [folder / name, CONFIGS / name]
+    for place in places:
+        for candidate in (place, place.with_name(f"{place.name}.yaml")) if place.name else ():
+            if is_file(candidate):
+                return candidate.resolve()
+    folders = dict.fromkeys(place.parent for place in places)
+    found = [file for parent in folders if parent.is_dir() for file in sorted(parent.glob("*.yaml"))]
+    files = [name for file in found for name in (file.name, file.stem)]
+    looked = ", ".join(spelled(place) for place in dict.fromkeys(places))
+    message = f"no such file: {name!r} (looked for {looked})"
+    problems.append(Problem(asked_by, key, name, message, did_you_mean(Path(name).name, files)))
+    return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path leads to a file; one that no file can have leads to none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def spelled(path: Path) -> str:
+    """The path as the user would type it: relative to the working folder where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)
+
+
+def ring(chain: tuple[Path, ...], path: Path) -> str:
+    """A cycle of files in words."""
+    return " -> ".join(spelled(file) for file in [*chain[chain.index(path) :], path])
