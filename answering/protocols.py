@@ -78,4 +78,4 @@ def second_prompt(policy: Policy, example: Example, first: Prompt, reply: Sequen
 def with_pictures_of(policy: Policy, ids: Sequence[int], shown: Prompt) -> Prompt:
     """A prompt of these tokens with another's pictures; all but its last token may be shared."""
     positions = policy.family.position_ids(ids, [item.grid for _, item in shown.images])
-    return Prompt(tuple(ids), shown.images, positions, shared=len(ids) - 1)
+    return Prompt(tuple(ids), shown.images, positions, len(ids) - 1, shown.question_id)

@@ -37,6 +37,7 @@ from callbacks.evaluation_board import write_board
 from callbacks.experiment_callback import ExperimentCallback
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
+from datamodules.loading import Demand
 from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
 from evaluation import answers
 from evaluation.baselines import FILE as TRAINING_ANSWERS
@@ -132,6 +133,14 @@ class EvaluateExperts(ExperimentCallback):
         self.data_sha256 = cache(lambda specialty: data_sha256(experiment.data(specialty), c.split))
         self.asked = cache(self._asked)
         self.prompts = cache(self._prompts)
+
+    @override
+    def demands(self) -> Mapping[str, Demand]:
+        c = self.config
+        written = self.new_tokens
+        if c.protocol == "two_turn":  # the second turn's words, and those of the release around the first
+            written += c.answer_tokens + sum(len(text.encode()) for text in self.texts)
+        return {c.split: Demand(tuple(self.guidelines.values()), written)}
 
     @override
     def finish(self) -> None:

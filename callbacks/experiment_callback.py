@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+
+from datamodules.loading import Demand
 
 if TYPE_CHECKING:
     from experiment.context import ExperimentContext
@@ -28,6 +31,10 @@ class ExperimentCallback(L.Callback):
     def plan(self) -> str:
         """One line for a dry run about what `finish` would do; empty says nothing."""
         return ""
+
+    def demands(self) -> Mapping[str, Demand]:
+        """Split -> how `finish` puts its questions to the model."""
+        return {}
 
     def finish(self) -> None:
         """Called when every run of the experiment is complete, possibly more than once: do nothing twice."""

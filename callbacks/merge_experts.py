@@ -22,6 +22,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_board import write_board
 from configs.build import build
 from configs.schema import Checked, Component, Slot, check_name
+from datamodules.loading import Demand
 from experiment.provenance import git_state
 from guards.ranges import Ranged, at_least
 from merge.auto import auto_merge
@@ -75,6 +76,10 @@ class MergeExperts(ExperimentCallback):
             twice = (set(self.methods) | {AUTO}) & set(self.presets) | {AUTO} & set(self.methods)
             if twice:
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
+
+    @override
+    def demands(self) -> Mapping[str, Demand]:
+        return {"val": Demand(("",), self.config.max_new_tokens)}
 
     @override
     def finish(self) -> None:

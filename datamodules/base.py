@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,8 @@ from datamodules.loading import (
 )
 from datamodules.order import EndlessOrder
 from datamodules.prompts import NEUTRAL
+from datamodules.sight import Sight
+from datamodules.targets import refuse_unreadable, untagged
 from guards.ranges import Ranged, at_least, between
 
 SPLITS = ("train", "val", "test")
@@ -94,6 +96,7 @@ class VQADataModule(L.LightningDataModule):
         self.specialty = specialty or type(self).__name__
         self.seed = seed
         self.root = Path(self.config.root)
+        self.sight: Sight | None = None  # what the model can take, where that is known; set it before any split is read
 
     @abstractmethod
     def examples(self) -> Iterator[Example]:
@@ -109,7 +112,24 @@ class VQADataModule(L.LightningDataModule):
     def placed(self) -> Iterator[tuple[str, Example]]:
         """Every example with its split; a set whose authors give the splits overrides this."""
         for example in self.examples():
-            yield self.split_of(example.patient_id), example
+            yield self.split_of(example.patient_id), self.with_targets(example)
+
+    def with_targets(self, example: Example) -> Example:
+        """The example with traces that can be imitated; a set that overrides `placed` calls this for each of its rows.
+
+        Raises:
+            BadExampleError: a trace would teach an answer that is not the right one as strictly read; see
+                `datamodules.targets`.
+        """
+        if not example.reasoning:
+            return example
+        try:
+            plain = untagged(example)
+            shown = self.shuffled(plain) if self.config.shuffle_options else plain
+            refuse_unreadable(shown, self.config.answer_with)
+        except BadExampleError as error:
+            raise BadExampleError(f"example {example.question_id!r}: {error}") from error
+        return plain
 
     def expected_splits(self) -> Collection[str]:
         """The splits that must hold something."""
@@ -147,10 +167,36 @@ class VQADataModule(L.LightningDataModule):
                     f"({sum(map(len, found.values()))} examples in all; root={self.config.root!r}); "
                     "is the data folder right, and are there enough patients for the fractions?"
                 )
-        return {
+        in_order = {
             name: tuple(sorted(held.values(), key=lambda e: uniform_hash("order", e.question_id)))
             for name, held in found.items()
         }
+        return in_order if self.sight is None else self.seen(in_order, self.sight)
+
+    def seen(self, splits: Mapping[str, tuple[Example, ...]], sight: Sight) -> dict[str, tuple[Example, ...]]:
+        """The splits without the questions that the model cannot take.
+
+        Raises:
+            BadExampleError: there are such questions, and the set does not leave them out; or nothing else is left.
+        """
+        unfit = {n: sight.unfit(n, held, self.config.answer_with) for n, held in splits.items()}
+        if any(unfit.values()):
+            self.leave_out({name: reason for held in unfit.values() for name, reason in held.items()})
+        for name, held in splits.items():
+            if held and len(unfit[name]) == len(held):
+                raise BadExampleError(
+                    f"specialty {self.specialty!r}: the model can take no question of the {name} split"
+                )
+        return {n: tuple(e for e in held if e.question_id not in unfit[n]) for n, held in splits.items()}
+
+    def leave_out(self, unfit: Mapping[str, str]) -> None:
+        """Say that questions cannot be used, by id with the reason, and refuse the set unless it goes on without them.
+
+        Raises:
+            BadExampleError: it does not; names the first ten.
+        """
+        shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(unfit.items())[:10])
+        raise BadExampleError(f"specialty {self.specialty!r}: the model cannot take {len(unfit)} questions:\n  {shown}")
 
     def _placed_examples(self) -> Iterator[tuple[str, Example]]:
         """Splits and examples; what is wrong with one is told with the specialty's name."""

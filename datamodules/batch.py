@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from PIL import Image
 
 from datamodules.regular import irregular
+from datamodules.shown import FORMATS, Frames, NotShownError, as_shown, choose_page, shown_size
 
 LETTERS = "ABCDEFGHIJ"
 
 MAX_PIXELS = 64_000_000
 """Of a picture: 8000 x 8000. Above it stands a decompression bomb, or a whole slide that should have been tiled."""
 
+DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    struct.error,
+)
+"""What Pillow raises over a damaged file."""
+
 ImageSource = Path | Image.Image | Callable[[], Image.Image]
 """A file, a picture in memory, or a function that draws one when it is looked at."""
 
+
+Seen = TypeVar("Seen")
+Look = Callable[[Image.Image, str], Seen]
+"""Makes something of an opened picture, not decoded yet, and its name."""
 
 AnswerStyle = Literal["letter", "text"]
 
@@ -131,44 +151,112 @@ class Batch:
 
 
 def load_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open a picture as RGB.
+    """Open a picture in RGB, as a viewer shows it; see `datamodules.shown`.
+
+    Args:
+        source: of the picture; its attribute `frames`, if it has one, says what is done with several pages.
+        max_pixels: above it stands a decompression bomb, or a whole slide that should have been tiled.
 
     Raises:
-        PictureError: the file is missing, is not a picture, is truncated, has more than 8 bits per channel, or has
-            more than `max_pixels` pixels (a decompression bomb, or a whole slide that should have been tiled).
+        PictureError: the file is missing, is not a picture, is truncated, has more than `max_pixels` pixels, or cannot
+            be shown without a choice (of a page, of a grey-level window).
+    """
+    frames = getattr(source, "frames", "refuse")
+    return opened(source, lambda image, name: as_rgb(image, name, max_pixels, frames))
+
+
+def picture_size(source: ImageSource, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of what `load_image` would return, from the header where there is one; errors alike."""
+
+    def size(image: Image.Image, name: str) -> tuple[int, int]:
+        wind(image, name, max_pixels, getattr(source, "frames", "refuse"))
+        return shown_size(image)
+
+    return opened(source, size)
+
+
+def file_of(source: ImageSource) -> Path | None:
+    """The file that a picture is, whole or a page of it; None where it is none."""
+    return source if isinstance(source, Path) else getattr(source, "file", None)
+
+
+def called(source: ImageSource) -> str:
+    """A picture's name for messages."""
+    return str(file_of(source) or ("a picture in memory" if isinstance(source, Image.Image) else source))
+
+
+def opened(source: ImageSource, look: Look[Seen]) -> Seen:
+    """What a function makes of an opened picture and its name; errors as of `load_image`.
+
+    Args:
+        source: a file, a picture, or a function that draws one, unless it opens something itself (`look_at`).
+        look: makes it.
     """
     if not isinstance(source, Path):
-        return as_rgb(source if isinstance(source, Image.Image) else source(), "picture in memory", max_pixels)
+        if hasattr(source, "look_at"):
+            return source.look_at(look)
+        return look(source if isinstance(source, Image.Image) else source(), "picture in memory")
     try:
-        if found := irregular(source):
-            raise PictureError(
-                "broken" if source.exists() else "missing", f"{source}: is {found}, expected a file of a picture"
-            )
-        with Image.open(source) as image:
-            return as_rgb(image, str(source), max_pixels)
+        return looked_at(source, str(source), look)
     except FileNotFoundError as error:
         raise PictureError("missing", f"{source}: no such image file") from error
-    except BadExampleError:
+
+
+def looked_at(file: Path | BinaryIO, name: str, look: Look[Seen]) -> Seen:
+    """What a function makes of a file's picture.
+
+    Args:
+        file: path, or open stream.
+        name: for messages.
+        look: as of `opened`.
+
+    Raises:
+        PictureError: as of `load_image`.
+        FileNotFoundError: there is no such file.
+    """
+    if isinstance(file, Path) and (found := irregular(file)):
+        raise PictureError(
+            "broken" if file.exists() else "missing", f"{file}: is {found}, expected a file of a picture"
+        )
+    try:
+        # Never by its path: Pillow 13 maps an uncompressed TIFF into memory then, and skews one that lies on its side.
+        with (
+            file.open("rb") if isinstance(file, Path) else file as stream,
+            Image.open(stream, formats=FORMATS) as image,
+        ):
+            return look(image, name)
+    except (BadExampleError, FileNotFoundError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError("over_limits", f"{source}: is over the limit of {max_pixels} pixels ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        message = f"{source}: cannot be read as an image ({error}); is it truncated or not a picture?"
+        raise PictureError("over_limits", f"{name}: is over the limit of {MAX_PIXELS} pixels ({error})") from error
+    except DAMAGE as error:
+        message = f"{name}: cannot be read as an image ({error}); is it truncated or not a picture?"
         raise PictureError("broken", message) from error
 
 
-def as_rgb(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    """A picture of 8 bits per channel as RGB; arguments and errors as of `load_image`."""
+def as_rgb(image: Image.Image, name: str, max_pixels: int, frames: Frames) -> Image.Image:
+    """An opened picture in RGB, as a viewer shows it; errors as of `load_image`."""
+    wind(image, name, max_pixels, frames)
+    with shown_by_name(name):
+        return as_shown(image)
+
+
+def wind(image: Image.Image, name: str, max_pixels: int, frames: Frames) -> None:
+    """Go to the page that is shown, and refuse one of too many pixels; errors as of `load_image`."""
+    with shown_by_name(name):
+        choose_page(image, frames)
     if image.width * image.height > max_pixels:
         size = f"{image.width}x{image.height}"
         raise PictureError("over_limits", f"{name}: {size} is over the limit of {max_pixels} pixels")
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255: a radiograph would come out white
-        raise PictureError(
-            "broken",
-            f"{name}: has mode {image.mode!r}, more than 8 bits per channel; the DataModule has to choose a grey-level "
-            "window first (datamodules/windows.py)",
-        )
-    return image.convert("RGB")
+
+
+@contextmanager
+def shown_by_name(name: str) -> Iterator[None]:
+    """Say of which picture it is that it cannot be shown."""
+    try:
+        yield
+    except NotShownError as error:
+        raise PictureError("broken", f"{name}: {error}") from error
 
 
 def image_key(image: Image.Image) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from datamodules.batch import MAX_PIXELS, BadExampleError, PictureError, as_rgb
+from datamodules.batch import BadExampleError, Look, Seen, load_image, looked_at
 from datamodules.rows import Fault, Record
+from datamodules.shown import Frames
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EmbeddedPicture:
         index: row within it.
         column: name of the picture column.
         sha256: of its bytes, so that equal pictures are known without decoding them.
+        frames: what is done with several pages.
     """
 
     path: Path
@@ -35,11 +37,17 @@ class EmbeddedPicture:
     index: int
     column: str
     sha256: str
+    frames: Frames = "refuse"
 
     def __call__(self) -> Image.Image:
         """Decode it."""
+        return load_image(self)
+
+    def look_at(self, look: Look[Seen]) -> Seen:
+        """As of `datamodules.batch.opened`."""
         held = picture_column(self.path, self.group, self.column)[self.index]
-        return decoded(held["bytes"], f"{self.path}: row {self.index + 1} of group {self.group}, {self.column}")
+        name = f"{self.path}: row {self.index + 1} of group {self.group}, {self.column}"
+        return looked_at(io.BytesIO(held["bytes"]), name, look)
 
 
 @dataclass(frozen=True)
@@ -50,27 +58,16 @@ class HubPicture:
     dataset: Any = field(compare=False, repr=False)
     index: int = field(compare=False)
     column: str = field(compare=False)
+    frames: Frames = "refuse"
 
     def __call__(self) -> Image.Image:
         """Decode it."""
-        return decoded(self.dataset[self.index][self.column]["bytes"], f"{self.column} of row {self.index + 1}")
+        return load_image(self)
 
-
-def decoded(content: bytes, name: str) -> Image.Image:
-    """A picture from its file's bytes.
-
-    Raises:
-        PictureError: they are none, or of a kind that `load_image` refuses.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            return as_rgb(image, name, MAX_PIXELS)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, PictureError):
-            raise
-        raise PictureError("broken", f"{name}: cannot be read as an image ({error})") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError("over_limits", f"{name}: is over the limit of {MAX_PIXELS} pixels ({error})") from error
+    def look_at(self, look: Look[Seen]) -> Seen:
+        """As of `datamodules.batch.opened`."""
+        content = self.dataset[self.index][self.column]["bytes"]
+        return looked_at(io.BytesIO(content), f"{self.column} of row {self.index + 1}", look)
 
 
 @lru_cache(maxsize=2)

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from datamodules.base import VQADataModule
-from datamodules.batch import BadExampleError, Example, ImageSource, load_image
+from datamodules.batch import BadExampleError, Example, ImageSource, file_of, load_image
 from datamodules.memory import key_of, recall, remember, stamp
 from datamodules.prompts import VERSION
+from datamodules.shown import READING
 
 _known: dict[str, str] = {}
 
@@ -54,24 +55,25 @@ def contents_key(about: Iterable[str], examples: Iterable[Example], missing: boo
     Raises:
         OSError: a picture file is not there, and `missing` is off.
     """
-    stamps: dict[ImageSource, bytes] = {}
+    stamps: dict[Path, bytes] = {}
     changed = 0.0
     parts = [text.encode("utf-8", "backslashreplace") for text in about]
     for example in examples:
         parts.append(row_bytes(example))
         for source in example.images:
-            if not isinstance(source, Path):
+            file = file_of(source)
+            if file is None:
                 parts.append(picture_bytes(source))
                 continue
-            if source not in stamps:
+            if file not in stamps:
                 try:
-                    stamps[source], written = stamp(source)
+                    stamps[file], written = stamp(file)
                     changed = max(changed, written)
                 except (OSError, ValueError) as error:
                     if not missing:
                         raise
-                    stamps[source] = str(error).encode("utf-8", "backslashreplace")
-            parts.append(stamps[source])
+                    stamps[file] = str(error).encode("utf-8", "backslashreplace")
+            parts.append(stamps[file] + page_of(source).encode())
     return key_of(parts), changed
 
 
@@ -118,5 +120,15 @@ def prompt_sha256(example: Example, instruction: str) -> str:
 
 
 def picture_bytes(source: ImageSource) -> bytes:
-    """What tells a picture from another: its file, or the hash that it carries; nothing where it is made on demand."""
-    return source.read_bytes() if isinstance(source, Path) else getattr(source, "sha256", "").encode()
+    """What tells a picture from another: its file, or the hash that it carries, and how it is read.
+
+    Nothing where it is made on demand.
+    """
+    file = file_of(source)
+    held = file.read_bytes() if file is not None else getattr(source, "sha256", "").encode()
+    return repr((READING, page_of(source))).encode() + held if held else b""
+
+
+def page_of(source: ImageSource) -> str:
+    """Which of several pages is shown."""
+    return getattr(source, "frames", "refuse")

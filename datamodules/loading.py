@@ -32,6 +32,26 @@ class Feed:
 
 
 @dataclass(frozen=True)
+class Demand:
+    """How the questions of a split are put to a model, as far as lengths go."""
+
+    instructions: tuple[str, ...] = ("",)
+    """That may end a prompt; empty for the neutral one."""
+    new_tokens: int = 0
+    """That may follow a prompt, at most."""
+    traces: frozenset[str] | None = frozenset()
+    """Guidelines whose traces may follow it instead; None takes all."""
+
+    def joined(self, other: Demand) -> Demand:
+        """Of two uses of one split."""
+        return Demand(
+            tuple(dict.fromkeys((*self.instructions, *other.instructions))),
+            max(self.new_tokens, other.new_tokens),
+            None if self.traces is None or other.traces is None else self.traces | other.traces,
+        )
+
+
+@dataclass(frozen=True)
 class Share:
     """One device's part of what all devices take together."""
 

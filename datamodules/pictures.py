@@ -1,14 +1,39 @@
-"""Which pictures look alike."""
+"""Which pictures look alike, and which page of a file is one."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
+
+from datamodules.batch import Look, PictureError, Seen, load_image, looked_at
+from datamodules.shown import Frames
 
 GRID = 16
 """The difference hash compares the cells of a 17 x 16 thumbnail: 256 bits."""
 STEP = 4
 """Grey levels by which a cell must exceed its left neighbour to set its bit."""
+
+
+@dataclass(frozen=True)
+class Paged:
+    """A file that may have several pages or frames, of which a setting chooses one."""
+
+    file: Path
+    frames: Frames
+
+    def __call__(self) -> Image.Image:
+        """Decode the page."""
+        return load_image(self)
+
+    def look_at(self, look: Look[Seen]) -> Seen:
+        """As of `datamodules.batch.opened`."""
+        try:
+            return looked_at(self.file, str(self.file), look)
+        except FileNotFoundError as error:
+            raise PictureError("missing", f"{self.file}: no such image file") from error
 
 
 def difference_hash(image: Image.Image) -> np.ndarray:

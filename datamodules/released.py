@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,7 +56,9 @@ class ReleasedSet(RowSet):
             BadExampleError: the field is no name, or the name leads out of the root.
         """
         value = record.get(*names)
-        return value if isinstance(value, EmbeddedPicture | HubPicture) else self.file(record.text(*names))
+        if isinstance(value, EmbeddedPicture | HubPicture):
+            return replace(value, frames=self.config.frames)
+        return self.file(record.text(*names))
 
     @override
     def records(self) -> Iterator[tuple[str, Record | Fault]]:

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import override
 
 from datamodules.base import SPLITS, VQADataModule
-from datamodules.batch import BadExampleError, Example
+from datamodules.batch import BadExampleError, Example, ImageSource
 from datamodules.decoding import Encoding
 from datamodules.hashes import bad_pictures
+from datamodules.pictures import Paged
 from datamodules.places import find_picture, inside_root
 from datamodules.readers import read_rows
 from datamodules.rows import Fault, Record, RowCount
@@ -75,6 +76,8 @@ class RowSet(VQADataModule):
         on_bad_row: Literal["fail", "skip"] = "fail"
         """Refuse a set with bad rows, or leave them out (also those whose picture is missing or does not open, for
         which every picture is decoded once) and say on stderr how many. What was not read at all is always refused."""
+        frames: Literal["refuse", "first", "middle"] = "refuse"
+        """Files of several pages or frames: refuse them as bad rows, or show the first or the middle one."""
         encoding: Encoding = "utf-8"
         """Of text files without a byte order mark; cp1252 is what older spreadsheets write."""
 
@@ -106,9 +109,10 @@ class RowSet(VQADataModule):
         """To be raised for a sound row that the settings leave out; it is counted under the reason."""
         return NotAskedError(reason)
 
-    def file(self, name: str) -> Path:
+    def file(self, name: str) -> ImageSource:
         """A picture file below the root; errors as of `find_picture`."""
-        return find_picture(self.root, self.IMAGE_FOLDERS, name, self.config.allowed_roots)
+        path = find_picture(self.root, self.IMAGE_FOLDERS, name, self.config.allowed_roots)
+        return path if self.config.frames == "refuse" else Paged(path, self.config.frames)
 
     def records(self) -> Iterator[tuple[str, Record | Fault]]:
         """Every row with its split, or `BY_PATIENT`.
@@ -190,7 +194,7 @@ class RowSet(VQADataModule):
         """
         if isinstance(record, Fault):
             raise BadExampleError(record.reason)
-        example = self.example(record)
+        example = self.with_targets(self.example(record))
         if example.question_id in rows:
             file, row = places[example.question_id]
             raise BadExampleError(f"question_id {example.question_id!r} stands in {file}, row {row} already")
@@ -232,6 +236,18 @@ class RowSet(VQADataModule):
             print(f"{where}:\n  {shown(bad)}", file=sys.stderr)
         for split, held in scan.examples.items():
             yield from ((split, example) for example in held)
+
+    @override
+    def leave_out(self, unfit: Mapping[str, str]) -> None:
+        faults = [Fault(*self.scan.places[name], reason) for name, reason in unfit.items()]
+        count = f"{len(faults)} of {self.scan.all_rows.rows} rows"
+        if self.config.on_bad_row == "fail":
+            raise BadExampleError(
+                f"specialty {self.specialty!r} (root={self.config.root!r}): the model cannot take {count} "
+                f"(on_bad_row: skip leaves them out):\n  {shown(faults)}"
+            )
+        where = f"specialty {self.specialty!r}: LEFT OUT {count} that the model cannot take"
+        print(f"{where}:\n  {shown(faults)}", file=sys.stderr)
 
     @override
     def expected_splits(self) -> Collection[str]:

@@ -18,6 +18,7 @@ from configs.schema import Component
 from datamodules.base import VQADataModule
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
+from experiment.seeing import sight_of
 from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
@@ -32,9 +33,11 @@ class ExperimentContext(Lineage):
 
     Attributes:
         live: the base in memory; shared with the experiments that this one requires.
+        remembers: whether what is found out about the data is kept for other processes; a dry run leaves no file.
     """
 
     live: LiveBase = field(default_factory=LiveBase)
+    remembers: bool = True
     _data: dict[str, VQADataModule] = field(default_factory=dict)
 
     def data(self, specialty: str) -> VQADataModule:
@@ -43,7 +46,8 @@ class ExperimentContext(Lineage):
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
             data = build(merged, specialty=specialty, seed=self.experiment.seed)
-            data.memory = Path(self.experiment.runs_dir) / MEMORY
+            data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
+            data.sight = sight_of(self, data.memory)
             self._data[specialty] = data
         return self._data[specialty]
 

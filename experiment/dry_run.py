@@ -33,6 +33,8 @@ def dry_run_report(context: ExperimentContext) -> str:
         ConfigError: the folders hold results of other settings.
         Exception: whatever the first step of a run would raise.
     """
+    for member in context.lineage:
+        member.remembers = False
     refuse_what_cannot_be(context)
     refuse_changed(context)
     lines: list[str] = []

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from datamodules.batch import ImageSource, image_key, load_image
-from lightning_modules.families.base import ImageInput
+from datamodules.batch import ImageSource, PictureError, called, file_of, image_key, load_image
+from lightning_modules.families.base import ImageInput, PictureInput
 from lightning_modules.feature_cache import Recent
 
 KNOWN_SOURCES = 2**16
@@ -20,23 +19,23 @@ KNOWN_SOURCES = 2**16
 class PictureReader:
     """Decodes and preprocesses one picture. It holds nothing of the model, so that it can be sent to loader workers."""
 
-    to_input: Callable[[Image.Image], ImageInput]
+    to_input: PictureInput
     """The family's."""
 
     def __call__(self, source: ImageSource) -> tuple[str, ImageInput]:
         """The picture's `image_key` and its input.
 
         Raises:
-            PictureError: it cannot be read.
+            PictureError: it cannot be read, or the model takes none like it.
         """
         image = load_image(source)
-        return image_key(image), self.to_input(image)
+        return image_key(image), input_of(image, source, self.to_input)
 
 
 class HeldPictures:
     """Reads pictures, and holds those that were used last."""
 
-    def __init__(self, to_input: Callable[[Image.Image], ImageInput], max_bytes: int) -> None:
+    def __init__(self, to_input: PictureInput, max_bytes: int) -> None:
         """Hold nothing yet.
 
         Args:
@@ -51,7 +50,7 @@ class HeldPictures:
         """The picture's `image_key` and its input.
 
         Raises:
-            PictureError: it cannot be read.
+            PictureError: it cannot be read, or the model takes none like it.
         """
         name = lasting_name(source)
         key = self._keys.get(name) if name is not None else None
@@ -66,9 +65,21 @@ class HeldPictures:
             self._keys[name] = key
         item = self.held.get(key)
         if item is None:
-            item = self.to_input(image)
+            item = input_of(image, source, self.to_input)
             self.held.put(key, item, item.pixels.nbytes)
         return key, item
+
+
+def input_of(image: Image.Image, source: ImageSource, to_input: PictureInput) -> ImageInput:
+    """What the model takes in a picture's place.
+
+    Raises:
+        PictureError: names the file, or what else it is from.
+    """
+    try:
+        return to_input(image)
+    except PictureError as error:
+        raise PictureError(error.trouble, f"{called(source)}: {error}") from error
 
 
 def lasting_name(source: ImageSource) -> Hashable | None:
@@ -78,9 +89,10 @@ def lasting_name(source: ImageSource) -> Hashable | None:
     its picture draws the same one every time (a rule that the contract tests hold). A picture in memory may be drawn
     upon, and has no name.
     """
-    if isinstance(source, Path):
+    file = file_of(source)
+    if file is not None:
         try:
-            found = source.stat()
+            found = file.stat()
         except OSError:
             return None  # reading it tells what is wrong
         return source, found.st_ino, found.st_size, found.st_mtime_ns

@@ -16,7 +16,7 @@ from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.packing import Packing
 from lightning_modules.picture_reading import HeldPictures, PictureReader
-from lightning_modules.prompts import Prompt, write_prompts
+from lightning_modules.prompts import Prompt, refuse_beyond, write_prompts
 
 Images = Sequence[tuple[str, ImageInput]]
 """A question's pictures in order: (key, preprocessed)."""
@@ -196,7 +196,11 @@ class Policy(AdaptedModel):
             completions: B token lists, each ending with the end token where the model stopped by itself.
             temperature: of the distribution that is scored; the one that was sampled from.
             entropy_gradient: let the entropies carry a gradient too.
+
+        Raises:
+            BadExampleError: a prompt with its completion is over the model's context.
         """
+        refuse_beyond(self.family.context, prompts, list(map(len, completions)))
         line = self.line(prompts, [ids[:-1] for ids in completions])  # nothing is predicted from a last token
         lengths = torch.tensor([len(ids) for ids in completions])
         completion_mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.device)

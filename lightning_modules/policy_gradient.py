@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from datamodules.batch import Batch
-from datamodules.loading import WHOLE, Feed, Share
+from datamodules.loading import WHOLE, Demand, Feed, Share
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.asker import Asker
 from lightning_modules.dynamic_sampling import ask_again
@@ -65,6 +65,12 @@ class PolicyGradient(Stage):
     @override
     def check(cls, config: Config) -> None:
         RLParts.of(config)
+
+    @classmethod
+    @override
+    def demand(cls, config: Config) -> Demand:
+        guidelines = StageContext.guidelines_named(config.guidelines)
+        return Demand(("", *(item.instruction for item in guidelines.values())), config.max_new_tokens)
 
     @override
     def feed(self) -> Feed:

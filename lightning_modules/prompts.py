@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from datamodules.batch import Example
+from datamodules.batch import BadExampleError, Example
 from datamodules.prompts import prompt_text
+from datamodules.sight import beyond
 from lightning_modules.families.base import ImageInput, VisionLanguageFamily
 
 
@@ -20,6 +21,7 @@ class Prompt:
         ids: L token ids with image placeholders in place.
         images: (key, preprocessed picture) in order.
         positions: (A, L) int64.
+        question_id: whose prompt it is, for messages.
         shared: first tokens that may be computed once for several prompts: they hold all pictures, or are none.
     """
 
@@ -27,6 +29,7 @@ class Prompt:
     images: tuple[tuple[str, ImageInput], ...]
     positions: Tensor = field(compare=False)
     shared: int = 0
+    question_id: str = field(default="", compare=False)
 
     @property
     def prefix(self) -> tuple:
@@ -54,7 +57,26 @@ def write_prompts(
     if family.image_token_id in ids[0][shared:]:
         shared = 0
     grids = [item.grid for _, item in images]
-    return [Prompt(prompt, images, family.position_ids(prompt, grids), shared) for prompt in ids]
+    name = example.question_id
+    return [Prompt(prompt, images, family.position_ids(prompt, grids), shared, name) for prompt in ids]
+
+
+def refuse_beyond(context: int, prompts: Sequence[Prompt], completions: Sequence[int]) -> None:
+    """Refuse what a model was not made for: it would answer, and nobody would know that it had not read.
+
+    Args:
+        context: of the model, in tokens.
+        prompts: B prompts.
+        completions: of each, the tokens that follow it, or may follow.
+
+    Raises:
+        BadExampleError: names the first question that is too long.
+    """
+    for prompt, after in zip(prompts, completions, strict=True):
+        if len(prompt.ids) + after > context:
+            pictures = sum(item.n_tokens for _, item in prompt.images)
+            reason = beyond(len(prompt.ids), pictures, after, context)
+            raise BadExampleError(f"question {prompt.question_id!r}: {reason}")
 
 
 def common_length(sequences: Sequence[Sequence[int]]) -> int:

@@ -13,7 +13,7 @@ from lightning_modules.budget import within_budget
 from lightning_modules.functional.scoring import log_distribution
 from lightning_modules.packing import RowCache
 from lightning_modules.policy import Policy
-from lightning_modules.prompts import Prompt
+from lightning_modules.prompts import Prompt, refuse_beyond
 
 Processor = Callable[[Tensor, Sequence[int], int], Tensor]
 """(B, V) log-probabilities, the B rows they belong to, tokens written so far -> (B, V), normalised again."""
@@ -70,6 +70,7 @@ def sample(
         One completion per rollout.
 
     Raises:
+        BadExampleError: a prompt with so many new tokens is over the model's context.
         ValueError: temperature < 0, no tokens asked for, or the seeds do not match the rows.
     """
     if temperature < 0 or max_new_tokens < 1:
@@ -79,6 +80,7 @@ def sample(
         raise ValueError(f"got {len(counts)} numbers of copies for {len(prompts)} prompts")
     if temperature > 0 and len(seeds) != sum(counts):
         raise ValueError(f"got {len(seeds)} seeds for {sum(counts)} rollouts of {len(prompts)} prompts")
+    refuse_beyond(policy.family.context, prompts, [max_new_tokens] * len(prompts))
     completions: list[Completion] = []
     for part in within_budget(counts, rows_at_once):
         first = len(completions)

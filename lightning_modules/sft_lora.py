@@ -13,7 +13,7 @@ from typing import Annotated
 from typing_extensions import override
 
 from datamodules.batch import Batch
-from datamodules.loading import Feed
+from datamodules.loading import Demand, Feed
 from datamodules.prompts import NEUTRAL
 from guards.ranges import above, at_least
 from lightning_modules.adapters import LoRASettings
@@ -58,6 +58,12 @@ class SFTLoRA(Stage):
         self.instructions = {NEUTRAL: ""} | {name: item.instruction for name, item in guidelines.items()}
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
+
+    @classmethod
+    @override
+    def demand(cls, config: Config) -> Demand:
+        guidelines = StageContext.guidelines_named(config.guidelines)
+        return Demand(("", *(item.instruction for item in guidelines.values())), traces=frozenset(guidelines))
 
     @override
     def feed(self) -> Feed:

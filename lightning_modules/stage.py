@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from artifacts import step_records
 from datamodules.batch import Batch
-from datamodules.loading import Feed
+from datamodules.loading import Demand, Feed
 from guards.ranges import Ranged, above, at_least, between
 from lightning_modules.bad_steps import FILE, BadSteps
 from lightning_modules.functional.accumulation import summed_in_pieces
@@ -128,6 +128,11 @@ class Stage(L.LightningModule):
         Raises:
             ValueError: says which.
         """
+
+    @classmethod
+    def demand(cls, config: Config) -> Demand:
+        """How a training question of these settings is put to the model, known before there is one."""
+        return Demand(traces=None)
 
     def feed(self) -> Feed:
         """What training takes from a data set."""

@@ -19,6 +19,9 @@ ALLOWED = {
     "guards": (),
     "configs": (),
     "datamodules": (),
+    # What is imitated is read by the reader that will score it, and no other.
+    "datamodules/targets.py": ("datamodules", "evaluation"),
+    "datamodules/check/report.py": ("datamodules", "evaluation.detectable"),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient", "evaluation.thinking"),
@@ -32,6 +35,7 @@ ALLOWED = {
         "datamodules.batch",
         "datamodules.loading",
         "datamodules.prompts",
+        "datamodules.sight",
         "evaluation.answers",
         "artifacts",
         "configs.build",
@@ -127,6 +131,7 @@ BY_NAME = {
         *("callbacks.experiment_callback.ExperimentCallback", "datamodules.base.VQADataModule"),
         *("lightning_modules.families.base.VisionLanguageFamily", "lightning_modules.stage.Stage"),
     ),
+    "datamodules/check/__main__.py": ("lightning_modules.families.base.VisionLanguageFamily",),
     "merge/live.py": ("experiment.live_model.merge_answers",),
     "lightning_modules/families/tiny.py": ("datamodules.phantoms.perception.corpus",),
 }

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +28,10 @@ from datamodules.batch import Example
 from datamodules.check.audit import audit
 from datamodules.check.overlap import overlaps
 from datamodules.check.report import as_html, as_json, as_lines, may_start
+from datamodules.check.sheet import sheet
+from datamodules.loading import Demand
 from datamodules.prompts import question_text
+from datamodules.sight import Sight
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", action="append", default=[], help="a YAML file with specialties; may be repeated")
     parser.add_argument("--json", type=Path, help="write everything that was found")
     parser.add_argument("--html", type=Path, help="write a page with a sheet of samples")
+    parser.add_argument(
+        "--sheet", type=Path, help="write a PNG of samples: pictures as the model gets them, prompt, target"
+    )
     parser.add_argument("--pictures", type=int, help="open at most so many picture files per set; default all")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json, or the folder of a model that has one")
     parser.add_argument("--max-tokens", type=int, default=2048, help="longer prompts with traces count as cut off")
@@ -49,16 +56,22 @@ def main(arguments: Sequence[str]) -> int:
     try:
         components, model_folder = asked_for(options.words, options.config)
         tokens = counter(options.tokenizer or model_folder, options.image_tokens)
+        sight = sight_of(options.config, options.words)
         sets: list[VQADataModule] = [build(one, specialty=name) for name, one in components.items()]
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    audits = [audit(one, limit=options.pictures, tokens=tokens, max_tokens=options.max_tokens) for one in sets]
+    audits = [
+        audit(one, limit=options.pictures, tokens=tokens, max_tokens=options.max_tokens, sight=sight) for one in sets
+    ]
     found = overlaps(audits)
     if options.json:
         write(options.json, json.dumps(as_json(audits, found), indent=1, ensure_ascii=False) + "\n")
     if options.html:
         write(options.html, as_html(audits, found))
+    if options.sheet:
+        options.sheet.parent.mkdir(parents=True, exist_ok=True)
+        sheet(audits).save(options.sheet, "PNG")
     print("\n".join(as_lines(audits, found)))
     return 0 if may_start(audits, found) else 1
 
@@ -99,6 +112,40 @@ def asked_for(words: Sequence[str], configs: Sequence[str]) -> tuple[dict[str, C
 
 
 DATA = Slot("datamodules.base.VQADataModule")
+MODEL = Slot("lightning_modules.families.base.VisionLanguageFamily")
+
+
+@dataclass(frozen=True)
+class Modelled:
+    """The model of an experiment's file."""
+
+    model: Annotated[Component, MODEL] | None = None
+    trust: list[str] = field(default_factory=list)
+
+
+def sight_of(configs: Sequence[str], words: Sequence[str]) -> Sight | None:
+    """The first model that a configuration names, without its weights, and all traces as its targets; None without one.
+
+    How long an answer may be is the stage's business, and known to `train.py --dry-run`.
+
+    Args:
+        configs: files.
+        words: of the command, of which `key=value` are settings.
+
+    Raises:
+        ConfigError: the model's settings are wrong.
+    """
+    overrides = [word for word in words if "=" in word]
+    for name in configs:
+        model = read(Modelled, name, overrides, named_model).model
+        if model is not None:
+            return Sight(cache(partial(build, model, outline=True)), {"train": Demand(traces=None)})
+    return None
+
+
+def named_model(given: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The part of a file that `Modelled` reads."""
+    return {name: value for name, value in given.items() if name in ("model", "trust") and value}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,22 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import SPLITS, VQADataModule
-from datamodules.batch import BadExampleError, Example, ImageSource, PictureError, image_key, load_image
+from datamodules.batch import (
+    AnswerStyle,
+    BadExampleError,
+    Example,
+    ImageSource,
+    PictureError,
+    file_of,
+    image_key,
+    load_image,
+)
 from datamodules.pictures import difference_hash
 from datamodules.places import inside_root
 from datamodules.prompts import question_text
 from datamodules.row_set import RowSet
 from datamodules.rows import Fault
+from datamodules.sight import Sight
 from datamodules.spelling import plain, spells_nothing
 
 TROUBLES = ("missing", "broken", "over_limits", "outside")
@@ -73,6 +83,7 @@ class Audit:
         doubts: what can be used, and should be looked at.
         tolerated: whether the set's own settings leave bad rows out.
         notes: what a table of results should state about the set.
+        answer_with: what the answer block of its training targets holds.
     """
 
     name: str
@@ -82,6 +93,7 @@ class Audit:
     doubts: Sequence[Fault] = ()
     tolerated: bool = False
     notes: Mapping[str, Any] = field(default_factory=dict)
+    answer_with: AnswerStyle = "letter"
 
     @property
     def usable(self) -> bool:
@@ -109,6 +121,7 @@ def audit(
     as_used: bool = False,
     tokens: Callable[[Example], int] | None = None,
     max_tokens: int = 0,
+    sight: Sight | None = None,
 ) -> Audit:
     """Read a set and look at everything in it; nothing that is wrong with a row or a picture is raised.
 
@@ -120,6 +133,7 @@ def audit(
         as_used: take the splits as a run would get them, and let them raise; without it every bad row is listed.
         tokens: length of an example's prompt and longest trace; None counts no tokens.
         max_tokens: lengths above it are counted as cut off; 0 sets no limit.
+        sight: what the model can take; None asks no model.
     """
     examples, faults, places, notes = used(data) if as_used else read(data)
     pictures = look_at([e for held in examples.values() for e in held], data, limit, draw, looks)
@@ -132,12 +146,17 @@ def audit(
             items[split].append(Item(example, file, row, held))
             where = "" if row else f"{example.question_id}: "
             problems += [Fault(file, row, where + picture.reason) for picture in held if picture.trouble]
+    for split, held in examples.items() if sight is not None else ():
+        for name, reason in sight.unfit(split, held, data.config.answer_with).items():
+            file, row = places.get(name, (data.config.root or type(data).__name__, 0))
+            problems.append(Fault(file, row, reason if row else f"{name}: {reason}"))
     splits = {split: counts(held, tokens, max_tokens) for split, held in items.items()}
     for split, number in bad_rows(data).items():
         splits[split]["bad_rows"] = number
     tolerated = getattr(data.config, "on_bad_row", "fail") == "skip"
     doubts = () if as_used else tuple(doubtful([item for held in items.values() for item in held]))
-    return Audit(data.specialty, items, splits, tuple(problems), doubts, tolerated, notes)
+    answer_with = data.config.answer_with
+    return Audit(data.specialty, items, splits, tuple(problems), doubts, tolerated, notes, answer_with)
 
 
 Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Mapping[str, tuple[str, int]], dict[str, Any]]
@@ -203,7 +222,8 @@ def doubtful(items: Sequence[Item]) -> Iterator[Fault]:
 
 def source_key(source: ImageSource) -> Any:
     """Tells sources apart: a path by its name, what knows its bytes by them, anything else by identity."""
-    return str(source) if isinstance(source, Path) else getattr(source, "sha256", None) or id(source)
+    file = file_of(source)
+    return str(file) if file is not None else getattr(source, "sha256", None) or id(source)
 
 
 def look_at(
@@ -212,23 +232,23 @@ def look_at(
     """Every distinct picture of the examples, by `source_key`."""
     root, allowed = data.root, data.config.allowed_roots
     sources = {source_key(source): source for example in examples for source in example.images}
-    files = sorted((source, key) for key, source in sources.items() if isinstance(source, Path))
+    files = sorted(key for key, source in sources.items() if file_of(source) is not None)
     opened = len(files) if limit is None else limit
-    found = {key: look(path, root, number < opened, looks, allowed) for number, (path, key) in enumerate(files)}
+    found = {key: look(sources[key], root, number < opened, looks, allowed) for number, key in enumerate(files)}
     for key, source in sources.items():
-        if not isinstance(source, Path):
+        if key not in found:
             found[key] = look(source, root, draw, looks) if draw else Picture(str(key))
     return found
 
 
 def look(source: ImageSource, root: Path, opened: bool, looks: bool, allowed: Sequence[str] = ()) -> Picture:
     """One picture; where it is not opened, only whether a file is there and lies below the root."""
-    key = str(source_key(source))
+    key, file = str(source_key(source)), file_of(source)
     try:
-        if isinstance(source, Path):
-            inside_root(source, root, allowed)
-            if not opened and not source.is_file():
-                raise PictureError("missing", f"{source}: no such image file")
+        if file is not None:
+            inside_root(file, root, allowed)
+            if not opened and not file.is_file():
+                raise PictureError("missing", f"{file}: no such image file")
         if not opened:
             return Picture(key)
         image = load_image(source)

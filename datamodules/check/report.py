@@ -15,6 +15,7 @@ from datamodules.batch import BadExampleError, load_image
 from datamodules.check.audit import Audit, Item
 from datamodules.check.overlap import Overlap
 from datamodules.prompts import question_text
+from evaluation.detectable import DISAGREEMENT, smallest_told
 
 SAMPLES = 6
 """Questions shown per split."""
@@ -102,6 +103,8 @@ def as_lines(audits: Sequence[Audit], found: Sequence[Overlap]) -> Iterable[str]
         for split, counts in one.splits.items():
             if counts["examples"] or counts["bad_rows"]:
                 yield f"  {split:5} {split_line(counts)}"
+                if split == "test":
+                    yield f"        {could_show(counts)}"
         for reason, number in one.notes.get("left_out", {}).items():
             yield f"  left out: {number} {reason}"
         for file, count in one.notes.get("rows", {}).items():
@@ -131,6 +134,13 @@ def statement(notes: Mapping[str, Any]) -> str:
         return ""
     found, released = notes["found"].get("test", 0), notes["released"]
     return f" ({notes['subset']}, {found} of {released} released questions)" if released else f" ({notes['subset']})"
+
+
+def could_show(counts: Mapping[str, Any]) -> str:
+    """The smallest difference between two models that a test split could show."""
+    points = smallest_told(counts["examples"], counts["patients"])
+    seen = f"smallest visible difference between two models, in points: {points}"
+    return f"{seen} (80 % power at 5 %, if {DISAGREEMENT:.0%} of the questions tell the two apart)"
 
 
 def split_line(counts: Mapping[str, Any]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
@@ -34,6 +34,26 @@ class ImageInput:
     grid: tuple[int, int, int] | None = None
 
 
+class PictureInput(Protocol):
+    """Turns pictures into the vision tower's input; it holds nothing of the model, so that it can be sent to workers.
+
+    Attributes:
+        most_tokens: placeholder tokens that no picture exceeds.
+    """
+
+    most_tokens: int
+
+    def __call__(self, image: Image.Image) -> ImageInput:
+        """The input of an RGB picture; errors as of `tokens`."""
+
+    def tokens(self, width: int, height: int) -> int:
+        """Placeholder tokens of a picture of that size, in pixels.
+
+        Raises:
+            PictureError: the vision tower takes no picture of that size or shape.
+        """
+
+
 class VisionLanguageFamily(nn.Module):
     """A pretrained (or tiny random) vision-language model, seen through the few operations that training needs.
 
@@ -44,8 +64,8 @@ class VisionLanguageFamily(nn.Module):
         image_token_id: the placeholder that pictures occupy in `input_ids`.
         banned_token_ids: vision and control tokens, excluded alike when sampling and when scoring.
         hidden_size: width H of the language model.
-        to_input: turns an RGB picture into the vision tower's input. It holds nothing of the model, and its class can
-            be imported by name: loaders send it to their workers.
+        to_input: turns an RGB picture into the vision tower's input. Its class can be imported by name: loaders send
+            it to their workers.
         config: the settings that it was built with.
         weights: folder of a base that this code base trained, whose parameters it has; else None.
     """
@@ -56,7 +76,7 @@ class VisionLanguageFamily(nn.Module):
     image_token_id: int
     banned_token_ids: tuple[int, ...]
     hidden_size: int
-    to_input: Callable[[Image.Image], ImageInput]
+    to_input: PictureInput
     config: Any = None
     weights: Path | None = None
 
@@ -71,6 +91,11 @@ class VisionLanguageFamily(nn.Module):
     def eos_token_id(self) -> int:
         """The token that ends an assistant turn."""
         return self.tokenizer.eos_token_id
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and completion may have together, as the model's configuration says."""
+        return self.model.config.get_text_config().max_position_embeddings
 
     @property
     def pad_token_id(self) -> int:

@@ -43,12 +43,26 @@ def load_llama(path: Path, control: tuple[str, str]) -> tuple[LlamaForCausalLM, 
     Raises:
         GGUFError: the file is not whole, or its architecture is not llama with byte-level BPE.
     """
+    file = supported(path)
+    return read_model(file), read_tokenizer(file, *control)
+
+
+def outline_llama(path: Path, control: tuple[str, str]) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """The same without weights; arguments and errors as of `load_llama`."""
+    file = supported(path)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(model_config(file, tied=True))
+    return model, read_tokenizer(file, *control)
+
+
+def supported(path: Path) -> GGUFFile:
+    """A file of the kind that is read here; errors as of `load_llama`."""
     file = GGUFFile(path)
     keys = ("general.architecture", "tokenizer.ggml.model", "tokenizer.ggml.pre")
     kind = tuple(file.metadata.get(key) for key in keys)
     if kind != SUPPORTED:
         raise GGUFError(f"{path}: {keys} are {kind}, this loader reads {SUPPORTED} alone")
-    return read_model(file), read_tokenizer(file, *control)
+    return file
 
 
 def read_model(file: GGUFFile) -> LlamaForCausalLM:
@@ -61,14 +75,19 @@ def read_model(file: GGUFFile) -> LlamaForCausalLM:
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight = halves_from_pairs(weight, heads if "q_proj" in name else kv_heads)
         state[name] = torch.from_numpy(np.ascontiguousarray(weight))
-    tied = "lm_head.weight" not in state
-    config = LlamaConfig(
-        vocab_size=state["model.embed_tokens.weight"].shape[0],
+    return llama_with(model_config(file, tied="lm_head.weight" not in state), state)
+
+
+def model_config(file: GGUFFile, *, tied: bool) -> LlamaConfig:
+    """The sizes of a file's model in transformers' words; `tied` says whether its head is its embedding."""
+    meta = file.metadata
+    return LlamaConfig(
+        vocab_size=len(meta["tokenizer.ggml.tokens"]),
         hidden_size=meta["llama.embedding_length"],
         intermediate_size=meta["llama.feed_forward_length"],
         num_hidden_layers=meta["llama.block_count"],
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
+        num_attention_heads=meta["llama.attention.head_count"],
+        num_key_value_heads=meta["llama.attention.head_count_kv"],
         max_position_embeddings=meta["llama.context_length"],
         rms_norm_eps=meta["llama.attention.layer_norm_rms_epsilon"],
         rope_parameters={"rope_type": "default", "rope_theta": meta["llama.rope.freq_base"]},
@@ -76,7 +95,6 @@ def read_model(file: GGUFFile) -> LlamaForCausalLM:
         bos_token_id=meta["tokenizer.ggml.bos_token_id"],
         eos_token_id=meta["tokenizer.ggml.eos_token_id"],
     )
-    return llama_with(config, state)
 
 
 def llama_with(config: LlamaConfig, state: dict[str, Tensor]) -> LlamaForCausalLM:

@@ -15,9 +15,10 @@ from torch.nn.utils import skip_init
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
+from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
-from lightning_modules.families.gguf import chat_tokenizer, load_llama
+from lightning_modules.families.gguf import chat_tokenizer, load_llama, outline_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
 from lightning_modules.packing import ATTENTION, Attention
 
@@ -39,9 +40,25 @@ class PaddedSquare:
 
     def __call__(self, image: Image.Image) -> ImageInput:
         """Pixels are (3, S, S) uint8."""
+        self.tokens(*image.size)
         square = ImageOps.pad(image.convert("RGB"), (self.side, self.side), Image.Resampling.BICUBIC)
         pixels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(self.side, self.side, 3)
         return ImageInput(pixels.permute(2, 0, 1).contiguous(), self.n_tokens)
+
+    def tokens(self, width: int, height: int) -> int:
+        """The same of every picture; what would be thinner than a pixel in the square is refused."""
+        if max(width, height) > self.side * min(width, height):
+            raise PictureError(
+                "over_limits",
+                f"{width}x{height} pixels: less than one row of pixels is left of it in the {self.side}x{self.side} "
+                "square that the model takes; cut it, or set it on a background",
+            )
+        return self.n_tokens
+
+    @property
+    def most_tokens(self) -> int:
+        """As every picture."""
+        return self.n_tokens
 
 
 class Lite0SmolLM2(ChatMLFamily):
@@ -81,12 +98,13 @@ class Lite0SmolLM2(ChatMLFamily):
                     f"image_tokens={self.image_tokens} must be the square of a divisor of image_size/{STRIDE}={cells}"
                 )
 
-    def __init__(self, config: Config | None = None, *, weights: Path | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, weights: Path | None = None, outline: bool = False) -> None:
         """Load tower, language model and tokenizer; draw the projector.
 
         Args:
             config: see `Config`.
             weights: folder of a base that this code base trained; its parameters replace the loaded ones.
+            outline: leave the weights out, for who only writes prompts and preprocesses pictures.
 
         Raises:
             FileNotFoundError: the pretrained weights were not fetched.
@@ -94,7 +112,8 @@ class Lite0SmolLM2(ChatMLFamily):
         super().__init__()
         self.config = config if config is not None else self.Config()
         self.weights = weights
-        self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if self.config.random else self._load()
+        random = self.config.random
+        self.tower, self.model, self.tokenizer = random_parts(self.config.seed) if random else self._load(outline)
         self.to_input = PaddedSquare(self.config.image_size, self.config.image_tokens)
         self.tower.requires_grad_(False)
         self.hidden_size = self.model.config.hidden_size
@@ -102,15 +121,16 @@ class Lite0SmolLM2(ChatMLFamily):
             nn.LayerNorm(self.tower.width),
             skip_init(nn.Linear, self.tower.width, self.hidden_size),  # drawn below, from our own stream
         )
-        self._draw_projector()
+        if not outline:
+            self._draw_projector()
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids(IMAGE)
         self.banned_token_ids = tuple(sorted(set(self.tokenizer.all_special_ids) - {self.eos_token_id}))
         self.model.set_attn_implementation(ATTENTION)
-        if weights is not None:
+        if weights is not None and not outline:
             self.load_weights(weights)
 
-    def _load(self) -> tuple[Lite0, LlamaForCausalLM, PreTrainedTokenizerFast]:
+    def _load(self, outline: bool) -> tuple[Lite0, LlamaForCausalLM, PreTrainedTokenizerFast]:
         root = Path(self.config.root)
         tower, language = (
             root / "lite0/efficientnet-lite0-57934424.pth",
@@ -120,6 +140,9 @@ class Lite0SmolLM2(ChatMLFamily):
             if not path.is_file():
                 command = f"python -m datamodules.assets --root {root} --only lite0 smollm2"
                 raise FileNotFoundError(f"{path}: no such weights; run `{command}` once (110 MB, needs a network)")
+        if outline:
+            with torch.device("meta"):
+                return Lite0(), *outline_llama(language, (END, PAD))
         return load_lite0(tower), *load_llama(language, (END, PAD))
 
     def _draw_projector(self) -> None:

@@ -10,14 +10,24 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLImageProcessorPil,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from typing_extensions import override
 
+from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
 from lightning_modules.packing import ATTENTION, Attention
 
 CONTROL_TOKENS = (START, END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+
+MOST_ASPECT = 200
+"""Longer side over shorter side, above which the released image processor refuses a picture."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +35,43 @@ class QwenPictures:
     """Patches of a picture that was resized to whole patches; see `VisionLanguageFamily.to_input`."""
 
     image_processor: Qwen2VLImageProcessorPil
-    merge: int
-    """Patches that become one token of the language model."""
 
     def __call__(self, image: Image.Image) -> ImageInput:
         """Pixels are (patches, values of one), and the grid is given."""
+        n_tokens = self.tokens(*image.size)
         out = self.image_processor(images=[image], return_tensors="pt")
-        grid = tuple(out["image_grid_thw"][0].tolist())
-        return ImageInput(out["pixel_values"], grid[0] * grid[1] * grid[2] // self.merge, grid)
+        return ImageInput(out["pixel_values"], n_tokens, tuple(out["image_grid_thw"][0].tolist()))
+
+    def tokens(self, width: int, height: int) -> int:
+        """One per square of `merge_size` x `merge_size` patches, after resizing."""
+        aspect = max(width, height) / min(width, height)
+        if aspect > MOST_ASPECT:
+            raise PictureError(
+                "over_limits",
+                f"{width}x{height} pixels: one side is {aspect:.0f} times the other, and the model's image processor "
+                f"takes at most {MOST_ASPECT}; cut it, or set it on a background",
+            )
+        resized = smart_resize(height, width, self._cell, *self._pixels)
+        return resized[0] * resized[1] // self._cell**2
+
+    @property
+    def most_tokens(self) -> int:
+        """Bound of `tokens`: of a strip one cell high at the largest area, or of a small picture that is enlarged."""
+        cell, (smallest, largest) = self._cell, self._pixels
+        strip = cell * (largest * MOST_ASPECT) ** 0.5
+        enlarged = (smallest * MOST_ASPECT) ** 0.5 + smallest**0.5 + cell
+        return int(max(largest, strip, smallest + cell * enlarged) // cell**2)
+
+    @property
+    def _cell(self) -> int:
+        """Side of what becomes one token, in pixels."""
+        return self.image_processor.patch_size * self.image_processor.merge_size
+
+    @property
+    def _pixels(self) -> tuple[int, int]:
+        """Least and largest area after resizing."""
+        size = self.image_processor.size
+        return size["shortest_edge"], size["longest_edge"]
 
 
 class Qwen2_5_VL(ChatMLFamily):
@@ -57,18 +96,19 @@ class Qwen2_5_VL(ChatMLFamily):
         system: str = "You are a helpful assistant."
         """System prompt; empty leaves the system turn out."""
 
-    def __init__(self, config: Config | None = None, *, weights: Path | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, weights: Path | None = None, outline: bool = False) -> None:
         """Load tokenizer, image processor and model.
 
         Args:
             config: see `Config`.
             weights: folder of a base that this code base trained; its parameters replace the loaded ones.
+            outline: leave the weights out, for who only writes prompts and preprocesses pictures.
         """
         super().__init__()
         self.config = config if config is not None else self.Config()
         self.weights = weights
-        self._build(weights)
-        self.to_input = QwenPictures(self.image_processor, self.model.config.vision_config.spatial_merge_size**2)
+        self._build(weights, outline)
+        self.to_input = QwenPictures(self.image_processor)
         ids = self.tokenizer.convert_tokens_to_ids
         self.image_token_id = ids("<|image_pad|>")
         self.vision_start_id, self.vision_end_id = ids("<|vision_start|>"), ids("<|vision_end|>")
@@ -76,16 +116,20 @@ class Qwen2_5_VL(ChatMLFamily):
         self.banned_token_ids = tuple(sorted(special - {self.eos_token_id}))
         self.hidden_size = self.model.config.text_config.hidden_size
         self.model.set_attn_implementation({"text_config": ATTENTION})
-        if weights is not None:
+        if weights is not None and not outline:
             self.load_weights(weights)
 
-    def _build(self, weights: Path | None) -> None:
+    def _build(self, weights: Path | None, outline: bool) -> None:
         """Set `tokenizer`, `image_processor` and `model`."""
         source = {"pretrained_model_name_or_path": self.config.path, "revision": self.config.revision}
         self.tokenizer = AutoTokenizer.from_pretrained(**source)
         self.image_processor = Qwen2VLImageProcessorPil(
             min_pixels=self.config.min_pixels, max_pixels=self.config.max_pixels
         )
+        if outline:
+            with torch.device("meta"):
+                self.model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(**source))
+            return
         self.model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             **source, dtype=getattr(torch, self.config.dtype), use_safetensors=True
         )

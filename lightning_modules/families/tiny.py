@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -59,14 +60,14 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
                 raise ValueError(f"hidden={self.hidden} must be a multiple of 16 * heads={self.heads}")
 
     @override
-    def _build(self, weights: Path | None) -> None:
+    def _build(self, weights: Path | None, outline: bool) -> None:
         config = self.config
         if weights is not None:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(weights)
         else:
-            self.tokenizer = train_tokenizer(corpus_of(config.corpus), config.vocab_size)
+            self.tokenizer = trained_tokenizer(config.corpus, config.vocab_size)
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=config.pixels, max_pixels=config.pixels)
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta" if outline else "cpu"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.init_seed)
             self.model = Qwen2_5_VLForConditionalGeneration(tiny_config(config, self.tokenizer))
 
@@ -74,6 +75,12 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
 def corpus_of(dotted: str) -> Iterator[str]:
     """Call the corpus function at a dotted path."""
     return import_function(dotted)()
+
+
+@lru_cache(maxsize=4)
+def trained_tokenizer(corpus: str, vocab_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a corpus function, trained once per process: an outline and its model share it."""
+    return train_tokenizer(corpus_of(corpus), vocab_size)
 
 
 def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -46,7 +46,7 @@ class Data:
 
     splits: dict
     config: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(answer_with="letter"))
-    memory: None = None
+    memory: Path | None = None
 
 
 @dataclass

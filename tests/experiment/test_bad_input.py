@@ -11,6 +11,7 @@ import shutil
 from functools import partial
 
 import pytest
+from PIL import Image
 
 from artifacts.adapter_files import is_complete
 from callbacks.resume_point import ResumePoint
@@ -26,6 +27,10 @@ def truncate_a_picture(root):
 
 def put_text_for_a_picture(root):
     (root / "a03.png").write_text("not a picture")
+
+
+def put_a_strip(root):
+    Image.new("L", (1200, 4)).save(root / "a03.png")
 
 
 def edit(root, line: int, column: str, value: str):
@@ -62,6 +67,15 @@ BAD = {
     "two equal options": (partial(edit, line=3, column="A", value="long"), ["a03-q", "repeat"]),
     "question id twice": (partial(edit, line=3, column="question_id", value="a04-q"), ["a04-q", "twice", "alpha"]),
     "no patient": (partial(edit, line=3, column="patient_id", value=""), ["a03-q", "patient_id"]),
+    "a strip of a picture": (put_a_strip, ["a03-q", "a03.png", "one side is 300 times the other"]),
+    "a question beyond the context": (
+        partial(edit, line=3, column="question", value="how long is the bar? " * 900),
+        ["a03-q", "over the model's context of 2048"],
+    ),
+    "a trace with tags": (
+        partial(edit, line=3, column="length", value="<answer>B</answer>"),
+        ["a03-q", "reasoning.differential holds the tags", "no_think"],
+    ),
     "empty specialty": (keep_no_rows, ["alpha", "split is empty"]),
     "no such folder": (shutil.rmtree, ["questions.csv"]),
     "a link out of the root": (leave_the_root_by_a_link, ["a03.png", "leads out of the root", "allowed_roots"]),
