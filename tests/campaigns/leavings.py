@@ -15,6 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from artifacts.manifest import MANIFEST, DamagedError, beside, verify
+from callbacks.board_files import BOARD
 
 IGNORED = re.compile(r"(^|/)\.lock$")
 """Locks: they say nothing, and stay."""
@@ -98,6 +99,8 @@ def comparable(name: str) -> Callable[[Path], Any]:
         return _checkpoint
     if last.endswith(f".ckpt.{MANIFEST}"):
         return lambda path: bool(verify(path))  # seconds stand in the checkpoint, so its hash differs
+    if last == BOARD:
+        return lambda path: verify(path)["made_from"]  # what is on a board is compared point by point
     if last in MAY_DIFFER:
         return lambda path: _without(MAY_DIFFER[last], path)
     return Path.read_bytes

@@ -92,6 +92,7 @@ def experiments(folder: Path) -> dict[str, dict[str, Any]]:
     """The experiment files by name."""
     bars = {name: stage("tests.campaigns.nano.Bars", root=str(folder / "data" / name)) for name in SPECIALTIES}
     shared = {
+        "trust": ["tests"],
         "runs_dir": str(folder / "runs"),
         "model": stage("lightning_modules.families.tiny.TinyQwen2_5_VL", **SIZES),
         "data": {"batch_size": 2, "val_fraction": 0.2, "test_fraction": 0.25},
@@ -167,6 +168,7 @@ def write(folder: Path) -> None:
         "licence": "none",
     }
     curation = {
+        "trust": ["tests"],
         "out": str(runs / "set"),
         "pools": {"alpha": pool},
         "teacher": local,
