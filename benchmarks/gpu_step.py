@@ -37,7 +37,7 @@ class LargeFamily(Qwen2_5_VL):
     """The family on random weights of a published shape, drawn on the GPU in bf16."""
 
     @override
-    def _build(self, weights: Path | None) -> None:
+    def _build(self, weights: Path | None, outline: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.tokenizer = made_model.tokenizer("5m", Path(folder))
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=work.MAX_PIXELS)

@@ -17,8 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from artifacts.manifest import MANIFEST, DamagedError, beside, verify
 from callbacks.board_files import BOARD
 
-IGNORED = re.compile(r"(^|/)\.lock$")
-"""Locks: they say nothing, and stay."""
+IGNORED = re.compile(r"(^|/)(\.lock$|earlier/)")
+"""Locks: they say nothing, and stay. Curves that a fresh start set aside are kept on purpose."""
 TEMPORARY = re.compile(r"\.(tmp|old)$|(^|/)\.[^/]*\.\d+\.")
 """What only a process at work needs."""
 EVENTS = "events.out.tfevents."

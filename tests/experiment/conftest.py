@@ -245,6 +245,7 @@ def _signals():
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Path -> (time of change, bytes) of every file but locks."""
+    """Path -> (time of change, bytes) of every file but locks and remembered checks, which take no files just made."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock")
+    files = (path for path in files if path.parent.name != ".checked")
     return {str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}

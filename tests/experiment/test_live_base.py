@@ -11,7 +11,7 @@ import pytest
 from answering.live_base import LiveBase
 from experiment.context import ExperimentContext
 from experiment.live_model import live_model, merge_answers
-from lightning_modules.families.base import VisionLanguageFamily
+from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
 from lightning_modules.policy import Policy
 
 FEW = {"mean": {"class_path": "merge.methods.mean.Mean"}, "regmean": {"class_path": "merge.methods.regmean.RegMean"}}
@@ -19,16 +19,17 @@ FEW = {"mean": {"class_path": "merge.methods.mean.Mean"}, "regmean": {"class_pat
 
 @pytest.fixture
 def built(monkeypatch):
-    """Every family that is built from here on, and how many of them were alive at that moment; nothing is collected."""
+    """Every family that is built with weights, and how many of them were alive at that moment; nothing is collected."""
     families, alive = [], []
-    original = VisionLanguageFamily.__init__
+    original = Qwen2_5_VL.__init__
 
-    def counted(self, *args, **kwargs):
-        alive.append(sum(family() is not None for family in families))
-        families.append(weakref.ref(self))
-        original(self, *args, **kwargs)
+    def counted(self, *args, outline=False, **kwargs):
+        if not outline:
+            alive.append(sum(family() is not None for family in families))
+            families.append(weakref.ref(self))
+        original(self, *args, outline=outline, **kwargs)
 
-    monkeypatch.setattr(VisionLanguageFamily, "__init__", counted)
+    monkeypatch.setattr(Qwen2_5_VL, "__init__", counted)
     gc.collect()
     gc.disable()  # a collection that happens to come would hide what holds on
     yield families, alive

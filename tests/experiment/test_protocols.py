@@ -49,6 +49,7 @@ def evaluate(machine, data, protocol, *overrides):
     """The base and one expert on both sets, without and with their pictures, in pieces; returns the exit code."""
     model = machine.files / "base.yaml"
     arguments = [f"model={model}", f"requires=[{model}]", f"data={data}", f"runs_dir={machine.runs}", "workers=1"]
+    arguments.append("trust=[made_bars]")
     arguments += [f"name={protocol}", f"adapters=[{machine.runs}/gba/alpha]"]
     options = ["n=3", "image=[shown, none]", "rows_at_once=4", f"protocol={protocol}", *OPTIONS[protocol]]
     return train.main(
@@ -170,6 +171,7 @@ def made_callback(machine, data, *options):
     """The callback of an evaluation that has not run."""
     model = machine.files / "base.yaml"
     overrides = [f"model={model}", f"requires=[{model}]", f"data={data}", f"runs_dir={machine.runs}"]
+    overrides.append("trust=[made_bars]")
     context = assemble(load("evaluate.yaml", [*overrides, *(f"{EVALUATE}{option}" for option in options)]))
     return next(one for one in context.callbacks() if isinstance(one, EvaluateExperts))
 
@@ -215,7 +217,7 @@ def test_the_plan_says_how_it_would_be_asked(machine, data, options, line):
     ("options", "message"),
     [
         (["protocol=two_turns"], "one of 'single', 'two_turn', 'likelihood'"),
-        (["protocol=two_turn", "answer_tokens=0"], "answer_tokens and rows_at_once at least 1"),
+        (["protocol=two_turn", "answer_tokens=0"], "answer_tokens must be at least 1, got 0"),
         (["protocol=two_turn", "guidelines=[neutral, bayesian]"], "guidelines must be [neutral]"),
         (["protocol=likelihood", "guidelines=[bayesian]"], "got ['bayesian'] and 0; protocol=single takes both"),
         (["protocol=two_turn", "paraphrase=1"], "paraphrase 0"),

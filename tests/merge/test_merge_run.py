@@ -540,7 +540,7 @@ def test_the_command_line_does_what_the_function_does(sources, tmp_path, capsys)
     assert main(["run", "--config", str(tmp_path / "by_command/recipe.yaml")]) == 0
     assert "unchanged" in capsys.readouterr().out
     assert main(["run", "--config", str(tmp_path / "absent.yaml")]) == 2
-    assert "there is no such file" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_the_report_alone_writes_nothing_but_where_it_is_told(sources, tmp_path, capsys):
