@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 from typing_extensions import override
@@ -39,6 +38,24 @@ def uniform_hash(*keys: object) -> float:
     """A number in [0, 1) that depends on the keys alone, not on order, process or platform."""
     digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+class Once:
+    """`functools.cached_property` as it is from Python 3.12 on: without a lock.
+
+    That of 3.11 holds one lock for all data sets while it computes. Here one may wait for another in another thread: to
+    know what a model takes of a split, the tiny model's tokenizer is made, in a thread, of texts from other data sets.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        """Keep what computes the value."""
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """The value, computed at the first look."""
+        if instance is None:
+            return self
+        return instance.__dict__.setdefault(self.function.__name__, self.function(instance))
 
 
 class VQADataModule(L.LightningDataModule):
@@ -147,7 +164,7 @@ class VQADataModule(L.LightningDataModule):
         if not self.splits["train"]:
             raise BadExampleError(f"specialty {self.specialty!r}: there is no training question")
 
-    @cached_property
+    @Once
     def splits(self) -> dict[str, tuple[Example, ...]]:
         """Split name -> examples, ordered by a hash of their ids.
 

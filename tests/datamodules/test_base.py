@@ -4,6 +4,8 @@ Run: pytest tests/datamodules/test_base.py.
 """
 
 from collections import Counter
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,6 +45,20 @@ def test_a_patient_added_later_moves_nobody():
     more.n = 260
     for name in SPLITS:
         assert set(ids(Made(), name)) <= set(ids(more, name))
+
+
+def test_a_set_can_be_read_in_a_thread_while_another_is_looked_at():
+    def unfit(*_):  # as the tiny model's tokenizer, which is made of other sets' texts in a thread
+        thread = Thread(target=lambda: Made().splits, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        return {}
+
+    module = Made()
+    module.sight = SimpleNamespace(unfit=unfit)
+    assert module.splits is module.splits
+    assert module.splits == Made().splits
 
 
 def test_fractions_are_about_what_was_asked_for():

@@ -74,7 +74,8 @@ def test_a_base_is_let_go_before_another_one_is_read(tiny_policy):
     assert seen == [None, None]
 
 
-def test_all_that_asks_from_the_command_line_shares_a_base(lineage, built):
+def test_all_that_asks_from_the_command_line_shares_a_base(lineage, built, monkeypatch):
+    monkeypatch.setattr("experiment.live_model.LIVE", LiveBase())  # other tests may have asked before
     families, alive = built
     files = [str(lineage.files / f"{name}.yaml") for name in ("dsa", "gba")]
     runs = [f"runs_dir={lineage.runs}"]
