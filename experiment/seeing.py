@@ -19,7 +19,7 @@ from configs.build import build, config_of, import_class
 from datamodules.batch import AnswerStyle, Example
 from datamodules.hashes import contents_key
 from datamodules.loading import Demand
-from datamodules.memory import recall, remember
+from datamodules.memory import recall, remember, stamp
 from datamodules.sight import Sight
 from lightning_modules.families.base import VisionLanguageFamily
 
@@ -37,7 +37,7 @@ class KeptSight(Sight):
     memory: Path | None
     """As of `VQADataModule.memory`."""
     named: str
-    """Tells the model from others: its settings, and the code that reads them."""
+    """Tells the model from others: its settings, its files, and the code that reads them."""
 
     @override
     def unfit(self, split: str, examples: Sequence[Example], answer_with: AnswerStyle) -> dict[str, str]:
@@ -56,8 +56,16 @@ def sight_of(context: ExperimentContext, memory: Path | None) -> Sight:
     """The experiment's model, and how the questions of each split are put to it; `memory` as of `KeptSight`."""
     model = context.experiment.model
     code = hashlib.sha256(Path(inspect.getfile(import_class(model.class_path))).read_bytes()).hexdigest()
-    named = f"{code} {json.dumps(context.resolved['model'], sort_keys=True)} {context.base_folder}"
+    named = f"{code} {json.dumps(context.resolved['model'], sort_keys=True)} {model_files(context)}"
     return KeptSight(partial(outline, context), demands(context), memory=memory, named=named)
+
+
+def model_files(context: ExperimentContext) -> list[bytes]:
+    """What tells that the files which the model is read from are the same: another model may lie at the same path."""
+    named = [Path(value) for value in context.experiment.model.init_args.values() if isinstance(value, str) and value]
+    places = named if context.base_folder is None else [*named, context.base_folder]
+    files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place]) if file.is_file()]
+    return [stamp(file)[0] for file in sorted(files)]
 
 
 def outline(context: ExperimentContext) -> VisionLanguageFamily:

@@ -6,6 +6,7 @@ Run: pytest tests/datamodules/test_sight.py.
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ from datamodules.mmedexpert import MMedExpert
 from datamodules.prompts import prompt_text
 from datamodules.sight import Sight
 from evaluation.detectable import smallest_told
-from experiment.seeing import KeptSight
+from experiment.seeing import KeptSight, sight_of
 from tests.datamodules.test_targets import PLAIN, rows
 
 WRAPPING = 5
@@ -191,3 +192,21 @@ def test_of_several_frames_the_setting_chooses(tmp_path, frames, shade):
     refusing = MMedExpert(MMedExpert.Config(root=str(tmp_path), val_fraction=0.0, on_bad_row="skip"))
     assert [fault.row for fault in refusing.scan.faults] == [1, 2, 3, 4]
     assert all("holds 4 frames or pages" in fault.reason for fault in refusing.scan.faults)
+
+
+def test_another_model_at_the_same_path_is_looked_at_anew(tmp_path):
+    settings = {"path": str(tmp_path / "model"), "system": "", "vocab_size": 512}
+    model = SimpleNamespace(class_path="lightning_modules.families.qwen2_5_vl.Qwen2_5_VL", init_args=settings)
+    context = SimpleNamespace(
+        experiment=SimpleNamespace(model=model, module=None),
+        resolved={"model": {"class_path": model.class_path, "init_args": settings}},
+        base_folder=tmp_path / "base",
+        callbacks=list,
+    )
+    names = [sight_of(context, None).named]
+    for file, text in (("model/config.json", "{}"), ("model/config.json", "{ }"), ("base/tokenizer.json", "{}")):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+        names.append(sight_of(context, None).named)
+    assert sight_of(context, None).named == names[-1]
+    assert len(set(names)) == 4
