@@ -26,6 +26,7 @@ from evaluation.report_files import write_reports
 from evaluation.scorers import SCORERS, main_scorer
 from evaluation.seeds import facts_of, refuse_no_seeds
 from evaluation.systems import System, answer_alike, load_systems, pairs_of, refuse_unlike
+from guards.printable import printable_whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{late[0]} stands behind --, where only experiments may; put options before it")
         if others and not given.by:
             raise ValueError(f"-- {others[0]} …: a second method needs --by seed; name single experiments without --")
-        print(over_seeds(given, others) if given.by else one_by_one(given))
+        print(printable_whole(over_seeds(given, others) if given.by else one_by_one(given)))
     except (OSError, ValueError) as error:
-        print(f"compare: {error}", file=sys.stderr)
+        print(printable_whole(f"compare: {error}"), file=sys.stderr)
         return 2
     return 0
 

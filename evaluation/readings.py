@@ -24,6 +24,7 @@ from evaluation.answers import LETTERS, extract
 from evaluation.official import medevalkit, medxpertqa, omnimedvqa
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.scorers import by_reading
+from guards.printable import printable_whole
 
 TABLE = Path(__file__).with_name("strings.yaml")
 READERS = ("strict", "lenient", "medxpertqa", "omnimedvqa", "medevalkit")
@@ -150,9 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tabled = given.file.suffix in (".yaml", ".yml")
         readings = of_table(given.file) if tabled else of_predictions(read_predictions(given.file))
     except (OSError, ValueError) as error:
-        print(f"readings: {error}", file=sys.stderr)
+        print(printable_whole(f"readings: {error}"), file=sys.stderr)
         return 2
-    print(shown(readings, given.limit, given.length))
+    print(printable_whole(shown(readings, given.limit, given.length)))
     return int(any(one.wrong for one in readings))
 
 

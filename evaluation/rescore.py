@@ -20,6 +20,7 @@ from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import SCORERS
 from evaluation.scoring import matrix, matrix_csv
 from evaluation.tables import report, telling_tags
+from guards.printable import printable_whole
 
 
 def refuse_other_numbers(path: Path, predictions: Sequence[Prediction]) -> str:
@@ -66,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tags_shown = given.by or telling_tags(predictions)
         text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment))
     except (OSError, ValueError) as error:
-        print(f"rescore: {error}", file=sys.stderr)
+        print(printable_whole(f"rescore: {error}"), file=sys.stderr)
         return 2
-    print(text)
+    print(printable_whole(text))
     if given.check:
         try:
             print("\n" + refuse_other_numbers(given.experiment, predictions))
         except (OSError, ValueError) as error:
-            print(f"rescore: {error}", file=sys.stderr)
+            print(printable_whole(f"rescore: {error}"), file=sys.stderr)
             return 1
     return 0
 

@@ -24,6 +24,7 @@ from evaluation.scoring import Row, columns_of, matrix
 from evaluation.seeds import Facts, differing, facts_of, refuse_no_seeds
 from evaluation.statistics import mean_sd
 from evaluation.systems import System, refuse_unlike
+from guards.printable import printable_whole
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,9 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders; seeds among them are averaged")
     folders = parser.parse_args(given).experiments
     try:
-        print(summary(folders))
+        print(printable_whole(summary(folders)))
     except (OSError, ValueError) as error:
-        print(f"summary: {error}", file=sys.stderr)
+        print(printable_whole(f"summary: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -30,11 +30,26 @@ def printable(text: object, limit: int = 200) -> str:
     whole = str(text)
     if len(whole) > limit:  # before the escapes, so that a long text costs no more than a short one
         whole = f"{whole[:limit]}…{whole[-limit:]}"
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in whole)
+    line = escaped(whole)
     if len(line) <= limit:
         return line
     head = limit // 2
     return f"{line[:head]}…{line[len(line) - (limit - head - 1) :]}"
+
+
+def escaped(line: str) -> str:
+    """A line with backslash escapes in place of all that is not printable."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def printable_whole(text: object) -> str:
+    r"""A report of which nothing is left out, each line of it printable.
+
+    Examples:
+        >>> printable_whole("| model\x1b[2J |\n| --- |")
+        '| model\\x1b[2J |\n| --- |'
+    """
+    return "\n".join(map(escaped, str(text).split("\n")))
 
 
 def printable_lines(text: object, limit: int = 800, most: int = 40) -> str:

@@ -32,6 +32,7 @@ from datamodules.check.sheet import sheet
 from datamodules.loading import Demand
 from datamodules.prompts import question_text
 from datamodules.sight import Sight
+from guards.printable import printable_whole
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         sight = sight_of(options.config, options.words)
         sets: list[VQADataModule] = [build(one, specialty=name) for name, one in components.items()]
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(printable_whole(error), file=sys.stderr)
         return 2
     audits = [
         audit(one, limit=options.pictures, tokens=tokens, max_tokens=options.max_tokens, sight=sight) for one in sets
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.sheet:
         options.sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet(audits).save(options.sheet, "PNG")
-    print("\n".join(as_lines(audits, found)))
+    print(printable_whole("\n".join(as_lines(audits, found))))
     return 0 if may_start(audits, found) else 1
 
 

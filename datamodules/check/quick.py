@@ -12,6 +12,7 @@ from datamodules.check.audit import Audit, audit
 from datamodules.check.overlap import overlaps, shared_patients
 from datamodules.hashes import contents_key
 from datamodules.memory import key_of, recall, remember
+from guards.printable import printable
 
 MAX_PICTURES = 2000
 """Files opened per specialty by the quick check; the rest is opened when it is needed, and compared by name alone."""
@@ -54,7 +55,7 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     found = remembered(sets, training)
     if not training:
         for one in found:
-            print(f"OVERLAP: {one}; what was trained on that split has seen them", file=sys.stderr)
+            print(f"OVERLAP: {printable(one)}; what was trained on that split has seen them", file=sys.stderr)
     elif found:
         shown = "\n  ".join(found[:10])
         raise BadExampleError(f"what is examined must not be trained on; {len(found)} overlaps:\n  {shown}")

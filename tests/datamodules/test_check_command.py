@@ -53,6 +53,18 @@ def test_a_good_set_by_hand(tmp_path, capsys):
     assert "MedXpertQA-MM, 40 of 2000 released questions" in capsys.readouterr().out
 
 
+def test_nothing_that_is_printed_acts_on_the_terminal(tmp_path, capsys):
+    name = "a\x1b[31mb.png"
+    (tmp_path / name).write_bytes(b"no picture")
+    row = {"id": "q0", "specialty": "pediatrics", "patient_id": "p0", "images": [name], "question": "which?"}
+    row |= {"options": ["a", "b"], "answer": "A", "provenance": {"source": "made", "source_id": "0", "licence": "none"}}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    assert main([MMEDEXPERT, f"root={tmp_path}"]) == 1
+    printed = capsys.readouterr().out
+    assert "a\\x1b[31mb.png" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
+
+
 def bomb(side: int) -> bytes:
     """A PNG of a few bytes that says it is `side` x `side`."""
 

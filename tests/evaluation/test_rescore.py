@@ -49,6 +49,16 @@ def test_the_numbers_follow_from_the_file(run, capsys):
     assert "the 22 numbers follow from the predictions" in printed
 
 
+@pytest.mark.parametrize("command", [main, summarise])
+def test_names_in_a_file_do_not_act_on_the_terminal(tmp_path, capsys, command):
+    name = "expert\x1b[2J"
+    folder = experiment(tmp_path / "run", [replace(prediction(i, "A"), model=name) for i in range(3)])
+    assert command([str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "expert\\x1b[2J" in printed
+    assert all(line.isprintable() for line in printed.split("\n"))
+
+
 def test_another_number_is_found(run, capsys):
     path = run / "evaluation" / "matrix.csv"
     path.write_text(path.read_text().replace("0.250000", "0.350000", 1))
