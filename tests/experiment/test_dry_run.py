@@ -1,6 +1,7 @@
 """Reference: the run itself: what it would raise, and what it writes. Run: pytest tests/experiment/test_dry_run.py."""
 
 import re
+from threading import Thread
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_every_stage_takes_a_step_and_nothing_is_written(machine, tmp_path, monk
     assert "matrix: 7 models, 56 answers" in told
     assert "alpha: 4 questions of 4 patients; smallest visible difference between two models, in points: none" in told
     assert re.search(r"in all about \d+ s here", told)
+
+
+def test_the_data_of_the_first_look_are_read_where_nothing_was_made_before(tmp_path):
+    from configs.load import load
+    from experiment.run import assemble
+
+    context, found = assemble(load("sft_dsa.yaml", [f"runs_dir={tmp_path}"])), []
+    thread = Thread(target=lambda: found.append(context.data("pediatrics").splits), daemon=True)
+    thread.start()
+    thread.join(120)  # the model's tokenizer is made meanwhile, of other sets' texts
+    assert found
+    assert len(found[0]["train"]) == 1332
 
 
 def test_of_a_finished_lineage_nothing_is_left_to_train(lineage, monkeypatch, capsys):
