@@ -15,6 +15,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 HALVES = re.compile("[\ud800-\udfff]")
+ZERO = "\udc00"
+"""Stands for a zero byte."""
 
 
 class EncodingError(ValueError):
@@ -25,15 +27,21 @@ def decoded(content: bytes, encoding: Encoding = "utf-8") -> tuple[str, bool]:
     """The text, and whether some of its bytes belong to no character.
 
     A byte order mark says the encoding, whatever the setting. A byte that belongs to no character becomes half a
-    surrogate pair, which `foreign` finds again: it spoils its row and no other.
+    surrogate pair, which `foreign` finds again: it spoils its row and no other. So does a zero byte.
 
     Raises:
         EncodingError: the file is UTF-16 without a mark, or is to be read as cp1252 and is UTF-8.
     """
+    text, damaged = _by_mark(content, encoding)
+    return text.replace("\0", ZERO), damaged or "\0" in text
+
+
+def _by_mark(content: bytes, encoding: Encoding) -> tuple[str, bool]:
+    """As `decoded`, with zero bytes as they are."""
     for mark, named in MARKS:
         if content.startswith(mark):
             return _decoded(content[len(mark) :], named)
-    if b"\0" in content[:200]:
+    if 4 * content.count(0, 0, 200) > len(content[:200]):  # every second byte of Latin text
         raise EncodingError("holds zero bytes: is it UTF-16 without a byte order mark? Save it as UTF-8")
     if encoding == "cp1252" and not content.isascii() and not _decoded(content, "utf-8")[1]:
         raise EncodingError("is UTF-8, and encoding: cp1252 would read its accents as two letters each; leave it out")
@@ -63,7 +71,7 @@ def foreign(text: str, encoding: Encoding = "utf-8") -> str:
     if found is None:
         return ""
     code = ord(found.group())
-    byte = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "half a character"
+    byte = f"byte 0x{code - 0xDC00:02x}" if code == ord(ZERO) or 0xDC80 <= code <= 0xDCFF else "half a character"
     remedy = "was the file damaged, or written in another encoding?"
     if encoding == "utf-8":
         remedy = "save the file as UTF-8 ('CSV UTF-8' in a spreadsheet), or set encoding: cp1252 if it is that"

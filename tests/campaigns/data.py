@@ -9,6 +9,7 @@ end, without a traceback, whatever lies where a file is expected: a pipe nobody 
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import random
@@ -166,7 +167,7 @@ def judged(ended: forked.Ended, report: Path, one: Set) -> Iterator[tuple[str, s
         yield "different", f"exit code {ended.code}: {last_line(ended.output)}"
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f\x9b]", ended.output):
         yield "different", "control characters go to the terminal"
-    rows = sum(bool(line.strip()) for line in one.lines)
+    rows = sum(bool(line.removeprefix(codecs.BOM_UTF8).strip()) for line in one.lines)
     if ended.code == 2 or not rows or not report.exists():
         return
     accounts = [tuple(map(int, found)) for found in ACCOUNT.findall(ended.output)]

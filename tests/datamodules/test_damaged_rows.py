@@ -3,6 +3,7 @@
 Run: pytest tests/datamodules/test_damaged_rows.py. Every file is read by a set of rows as a user would write one.
 """
 
+import json
 import random
 
 import pytest
@@ -170,3 +171,18 @@ def test_all_faults_of_a_folder_are_told_at_once(tmp_path):
         assert text in said
     for text in ("names 'id' twice", "b.csv, row 2: label is 'Z'", "c.jsonl, row 1", "d.csv: holds no row", "a folder"):
         assert text in said
+
+
+@pytest.mark.parametrize("row", [0, 5, 11])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_zero_byte_costs_its_row_alone(tmp_path, form, row):
+    rows = [{"id": f"p{i}", "question": f"which {i}?", "A": "left", "B": "right", "answer": "A"} for i in range(12)]
+    lines = [json.dumps(one) if form == "jsonl" else ",".join(one.values()) for one in rows]
+    lines[row] = lines[row].replace("which", "wh\0ich")
+    head = [] if form == "jsonl" else [",".join(rows[0])]
+    (tmp_path / f"rows.{form}").write_text("\n".join([*head, *lines]) + "\n")
+    scan = made_set(tmp_path).scan
+    (fault,) = scan.faults
+    assert (fault.row, fault.rows, fault.unread) == (row + 1, 1, False)
+    assert "byte 0x00" in fault.reason
+    assert sum(map(len, scan.examples.values())) == 11
