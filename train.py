@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from artifacts.interrupts import as_program
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
@@ -54,4 +55,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    as_program(lambda: main(sys.argv[1:]))

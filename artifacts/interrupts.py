@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, a scheduler's end of time, a closed terminal: all mean to stop, and to go on later."""
@@ -20,9 +23,43 @@ def heeded() -> list[signal.Signals]:
 
 
 def stop_alike() -> None:
-    """Let every signal of `SIGNALS` do what Ctrl-C does: raise KeyboardInterrupt where the program stands."""
+    """Let every signal of `SIGNALS` do what Ctrl-C does: raise KeyboardInterrupt where the program stands.
+
+    Where it stands in a `__del__`, the signal comes again a little later: Python prints what a `__del__` raises, and
+    goes on. A long garbage collection ends in one as a rule, so that this is no rare place.
+    """
     for number in heeded():
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    above = frame
+    while above is not None and above.f_code.co_name != "__del__":
+        above = above.f_back
+    if above is None:
+        raise KeyboardInterrupt
+    again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def as_program(main: Callable[[], int]) -> NoReturn:
+    """Run a program's main function; a signal before its work began, or after it ended, leaves no traceback.
+
+    Args:
+        main: does everything, and returns the exit code.
+
+    Raises:
+        SystemExit: with that code, or 130 after an interrupt that `main` did not tell of itself.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    for number in heeded():
+        signal.signal(number, signal.SIG_DFL)  # nothing is left to do but to leave
+    sys.exit(code)
 
 
 class Waiting:

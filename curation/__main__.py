@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from artifacts.interrupts import as_program, stop_alike
 from configs.problems import ConfigError
 from curation.settings import Settings, load_settings
 from guards.printable import printable_lines
@@ -53,7 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def execute(settings: Settings, *, dry_run: bool) -> int:
     """Make the set, or count what that would ask; exit codes as of `main`."""
-    from artifacts.interrupts import stop_alike
     from curation.asking import UnfinishedError
     from curation.run import NothingKeptError, curate, most
     from curation.teachers import TeacherError
@@ -138,4 +138,4 @@ def show(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(main)

@@ -12,6 +12,7 @@ from typing import Any
 
 from artifacts.adoption import adopt
 from artifacts.durable import write_text
+from artifacts.interrupts import as_program, stop_alike
 from guards.printable import printable_lines
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 if a file cannot be read or written; 2 if the recipe, a source or a result is refused; 3 if the gates
-        rejected the merge.
+        rejected the merge; 130 if it was interrupted.
     """
     parser = argparse.ArgumentParser(prog="python -m merge", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     adopting.add_argument("--config", required=True, help="experiment YAML whose base the adapter was trained on")
     adopting.add_argument("--out", type=Path, required=True, help="adapter folder to write")
     options = parser.parse_args(arguments)
+    stop_alike()
     try:
         if options.command == "adopt":
             return adopted(options.adapter, options.config, options.out)
@@ -67,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = recipe.live.model() if recipe.live and options.command == "run" else None
         recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
         return report(recipe, options.json) if options.command == "report" else run(recipe, model)
+    except KeyboardInterrupt:
+        print("merge: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
         print(printable_lines(error), file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
@@ -175,4 +180,4 @@ def verify(recipe: Recipe) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    as_program(main)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from artifacts.interrupts import as_program
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"train.py": "train", "merge": "merge.__main__", "curation": "curation.__main__",
             "datamodules.check": "datamodules.check.__main__", "settings": "tests.campaigns.settings_of"}  # fmt: skip
@@ -89,7 +91,7 @@ def _live(words: Sequence[str], folder: Path, path: Path, prepare: Callable[[], 
     sys.argv = list(words)
     try:
         prepare()
-        code = import_module(PROGRAMS[words[0]]).main(list(words[1:]))
+        as_program(lambda: import_module(PROGRAMS[words[0]]).main(list(words[1:])))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(bool(error.code))
     except BaseException as error:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from artifacts.manifest import MANIFEST, DamagedError, beside, verify
+from artifacts.manifest import MANIFEST, DamagedError, beside, read_manifest, verify
 from callbacks.board_files import BOARD
 
-IGNORED = re.compile(r"(^|/)(\.lock$|earlier/)")
-"""Locks: they say nothing, and stay. Curves that a fresh start set aside are kept on purpose."""
+IGNORED = re.compile(r"(^|/)(\.lock$|earlier/|\.checked/)")
+"""Locks: they say nothing, and stay. Curves that a fresh start set aside are kept on purpose. Remembered checks are
+named by the times of files, which no two copies of a folder share."""
 TEMPORARY = re.compile(r"\.(tmp|old)$|(^|/)\.[^/]*\.\d+\.")
 """What only a process at work needs."""
 EVENTS = "events.out.tfevents."
@@ -72,6 +73,8 @@ def _checkpoint(path: Path) -> dict[str, str]:
     content = torch.load(path, weights_only=True)
     content["loops"].pop("validate_loop", None)  # Lightning counts the process's own validations
     content["callbacks"].pop("PhaseTimes", None)  # seconds, and cards that were drawn twice
+    for state in content["callbacks"].values():
+        state.pop("current_score", None)  # Lightning's, of the newest validation that this very process held
     return dict(leaves(content))
 
 
@@ -158,10 +161,16 @@ def torn(folder: Path) -> Iterator[tuple[str, str]]:
                 whole_tensors(path)
             elif path.suffix == ".ckpt":
                 verify(beside(path))
-            if path.name.endswith(MANIFEST):
+            if path.name.endswith(MANIFEST) and not waits_for_its_file(path):
                 verify(path)
         except (DamagedError, ValueError, KeyError, OSError) as error:
             yield "torn", f"{name}: {type(error).__name__}: {error}"
+
+
+def waits_for_its_file(manifest: Path) -> bool:
+    """Whether this is a single file's manifest, which is written before the file takes its place."""
+    file = manifest.with_name(manifest.name.removesuffix(f".{MANIFEST}"))
+    return set(read_manifest(manifest)["files"]) == {file.name} and not file.exists()
 
 
 def whole_tensors(path: Path) -> None:

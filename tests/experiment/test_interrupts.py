@@ -139,6 +139,25 @@ def test_a_process_started_deaf_stays_deaf():
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
+def test_a_signal_in_a_finaliser_is_not_swallowed(capsys):
+    class Collected:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+            done.append("collected")
+
+    def block():
+        Collected()
+        done.append("went on")
+        time.sleep(20)
+
+    done = []
+    stop_alike()
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["collected", "went on"]
+    assert capsys.readouterr().err == ""
+
+
 def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
     """A real process, trained long enough to be interrupted."""
     command = [sys.executable, str(TRAIN), "--config", str(machine.files / "dsa.yaml"), f"runs_dir={machine.runs}"]

@@ -692,3 +692,9 @@ def test_a_recipe_that_is_not_there_is_named_with_the_rejected_one_beside_it(tmp
     rejected.write_text("")
     with pytest.raises(ConfigError, match=rf"there is no such file; the gates rejected this merge, see {rejected}$"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_an_interrupted_merge_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("merge.__main__.load_recipe", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 130
+    assert capsys.readouterr().err == "merge: interrupted; the same command goes on where it stopped\n"
