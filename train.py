@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ from artifacts.interrupts import as_program
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
+from guards.arguments import Parser
 
 # Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
 # import this file and never call it.
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         0 when everything that was asked for is finished, 1 when it failed, 2 for a bad configuration, 130 when it was
         interrupted.
     """
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", required=True, help="a YAML file, or the bare name of one in configs/")
     parser.add_argument(
         "overrides",

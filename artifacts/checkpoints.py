@@ -17,6 +17,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from typing_extensions import override
 
 from artifacts.durable import flush
+from artifacts.folders import LAST
 from artifacts.manifest import Entry, beside, known_entries, put, verify_file
 
 UNKNOWN: Entry = {"bytes": 0, "sha256": "unknown"}
@@ -24,7 +25,7 @@ UNKNOWN: Entry = {"bytes": 0, "sha256": "unknown"}
 
 
 class Checkpoints(CheckpointIO):
-    """Writes beside the target, flushes and renames; verifies what it reads; keeps the checkpoint before."""
+    """Writes beside the target, flushes and renames; verifies what it reads; keeps the last checkpoint but one."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -40,7 +41,7 @@ class Checkpoints(CheckpointIO):
             with open(aside, "wb") as file:
                 entry = _written(checkpoint, file, path)
             flush(aside)
-            if path.exists():
+            if path.name == LAST and path.exists():  # one that is kept for its score is only ever written again alike
                 _keep(path)
             put(aside, path, entry)
         finally:

@@ -27,6 +27,8 @@ from typing import IO, Any
 from artifacts.durable import remove_left_behind, write_text
 from artifacts.ranks import is_first
 
+STATUS = "status.json"
+LAST = "last.ckpt"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that has no locks."""
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -38,7 +40,7 @@ def write_status(folder: Path, state: str, **fields: Any) -> None:
     if not is_first():
         return
     status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
-    write_text(folder / "status.json", json.dumps(status, indent=2) + "\n")
+    write_text(folder / STATUS, json.dumps(status, indent=2) + "\n")
 
 
 def write_failure(folder: Path, error: BaseException, **fields: Any) -> None:
@@ -51,7 +53,7 @@ def write_failure(folder: Path, error: BaseException, **fields: Any) -> None:
 def read_state(folder: Path) -> str:
     """The recorded state, empty where none is."""
     try:
-        return str(json.loads((folder / "status.json").read_text())["state"])
+        return str(json.loads((folder / STATUS).read_text())["state"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return ""
 
@@ -75,7 +77,7 @@ class RunFolder:
     @property
     def checkpoint(self) -> Path:
         """State of an interrupted run."""
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / "checkpoints" / LAST
 
     def set_status(self, state: str, **fields: Any) -> None:
         """Record what the run is doing: running, finished, interrupted or failed."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -45,7 +48,16 @@ def own_gpu(worker: int, trainer: Mapping[str, Any]) -> dict[str, str]:
 def take_gpu(places: Any) -> None:
     """Begin a worker process of a pool: take the next of the environments that `own_gpu` made, one for each worker.
 
+    It ends with its parent, however that ends: a pool's idle worker would wait for its next task for ever.
+
     Args:
         places: a queue of them.
     """
+    threading.Thread(target=_end_after, args=(parent_process(),), daemon=True).start()
     os.environ.update(places.get())
+
+
+def _end_after(parent: BaseProcess | None) -> None:
+    if parent is not None:
+        parent.join()
+        os._exit(1)

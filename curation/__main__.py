@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -12,6 +11,7 @@ from pathlib import Path
 from artifacts.interrupts import as_program, stop_alike
 from configs.problems import ConfigError
 from curation.settings import Settings, load_settings
+from guards.arguments import Parser
 from guards.printable import printable_lines
 
 UNFINISHED = 3
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if it failed, kept no question, or a finished set is damaged; 2 for a wrong command or configuration; 3 if
         replies are missing and the same command goes on; 130 when it was interrupted, likewise.
     """
-    parser = argparse.ArgumentParser(prog="python -m curation", description=__doc__)
+    parser = Parser(prog="python -m curation", description=__doc__)
     parser.add_argument(
         "command",
         choices=("run", "audit", "report"),

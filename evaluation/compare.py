@@ -26,7 +26,8 @@ from evaluation.report_files import write_reports
 from evaluation.scorers import SCORERS, main_scorer
 from evaluation.seeds import facts_of, refuse_no_seeds
 from evaluation.systems import System, answer_alike, load_systems, pairs_of, refuse_unlike
-from guards.printable import printable_whole
+from guards.arguments import Parser
+from guards.printable import printable_lines, printable_whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     cut = words.index("--") if "--" in words else len(words)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders or files of predictions")
     parser.add_argument("--by", choices=["seed"], help="take the experiments for seeds; those after -- for another's")
     parser.add_argument("--models", nargs="+", default=["*"], help="patterns of row names; all by default")
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"-- {others[0]} …: a second method needs --by seed; name single experiments without --")
         print(printable_whole(over_seeds(given, others) if given.by else one_by_one(given)))
     except (OSError, ValueError) as error:
-        print(printable_whole(f"compare: {error}"), file=sys.stderr)
+        print(printable_lines(f"compare: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -24,7 +24,8 @@ from evaluation.answers import LETTERS, extract
 from evaluation.official import medevalkit, medxpertqa, omnimedvqa
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.scorers import by_reading
-from guards.printable import printable_whole
+from guards.arguments import Parser
+from guards.printable import printable_lines, printable_whole
 
 TABLE = Path(__file__).with_name("strings.yaml")
 READERS = ("strict", "lenient", "medxpertqa", "omnimedvqa", "medevalkit")
@@ -142,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if a row is not read as its table expects; 2 if the file cannot be read.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="?", default=TABLE, help="table (.yaml), experiment or predictions")
     parser.add_argument("--limit", type=int, default=40, help="strings that are shown; 0 shows all")
     parser.add_argument("--length", type=int, default=160, help="characters shown of each")
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tabled = given.file.suffix in (".yaml", ".yml")
         readings = of_table(given.file) if tabled else of_predictions(read_predictions(given.file))
     except (OSError, ValueError) as error:
-        print(printable_whole(f"readings: {error}"), file=sys.stderr)
+        print(printable_lines(f"readings: {error}"), file=sys.stderr)
         return 2
     print(printable_whole(shown(readings, given.limit, given.length)))
     return int(any(one.wrong for one in readings))

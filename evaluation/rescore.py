@@ -20,7 +20,8 @@ from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import SCORERS
 from evaluation.scoring import matrix, matrix_csv
 from evaluation.tables import report, telling_tags
-from guards.printable import printable_whole
+from guards.arguments import Parser
+from guards.printable import printable_lines, printable_whole
 
 
 def refuse_other_numbers(path: Path, predictions: Sequence[Prediction]) -> str:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0; 1 if `--check` finds other numbers; 2 if the predictions cannot be read or scored.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, help="experiment folder or file of predictions")
     parser.add_argument("--scorer", nargs="+", default=[], choices=list(SCORERS), help="also score by these")
     parser.add_argument(
@@ -67,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tags_shown = given.by or telling_tags(predictions)
         text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment))
     except (OSError, ValueError) as error:
-        print(printable_whole(f"rescore: {error}"), file=sys.stderr)
+        print(printable_lines(f"rescore: {error}"), file=sys.stderr)
         return 2
     print(printable_whole(text))
     if given.check:
         try:
             print("\n" + refuse_other_numbers(given.experiment, predictions))
         except (OSError, ValueError) as error:
-            print(printable_whole(f"rescore: {error}"), file=sys.stderr)
+            print(printable_lines(f"rescore: {error}"), file=sys.stderr)
             return 1
     return 0
 

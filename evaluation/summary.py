@@ -24,7 +24,8 @@ from evaluation.scoring import Row, columns_of, matrix
 from evaluation.seeds import Facts, differing, facts_of, refuse_no_seeds
 from evaluation.statistics import mean_sd
 from evaluation.systems import System, refuse_unlike
-from guards.printable import printable_whole
+from guards.arguments import Parser
+from guards.printable import printable_lines, printable_whole
 
 
 @dataclass(frozen=True)
@@ -225,13 +226,13 @@ def main(given: Sequence[str] | None = None) -> int:
     Returns:
         0; 2 if one of them cannot be read.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiments", nargs="+", type=Path, help="experiment folders; seeds among them are averaged")
     folders = parser.parse_args(given).experiments
     try:
         print(printable_whole(summary(folders)))
     except (OSError, ValueError) as error:
-        print(printable_whole(f"summary: {error}"), file=sys.stderr)
+        print(printable_lines(f"summary: {error}"), file=sys.stderr)
         return 2
     return 0
 

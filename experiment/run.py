@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from answering.live_base import LiveBase
-from artifacts.folders import read_state, write_failure, write_status
+from artifacts.folders import STATUS, read_state, write_failure, write_status
 from artifacts.ranks import is_first, started_together
 from configs.build import config_of
 from configs.load import Loaded
@@ -165,6 +166,9 @@ def run_experiment(context: ExperimentContext) -> None:
         return  # what is made of finished runs is the first process's work
     missing = unfinished(context, context.specialties)
     if missing:
+        set_finished([context.folder.run(specialty).path for specialty in wanted])
+        with suppress(OSError):  # a folder that can only be read stays as it is
+            (context.folder.path / STATUS).unlink()  # of an interruption that has been made good
         print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
         return
     finish_all(context, wanted)
@@ -176,8 +180,13 @@ def finish_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
         with phase(context, type(callback).__name__):
             callback.finish()
     runs = [context.folder.run(specialty).path for specialty in wanted] if context.provides != "nothing" else []
-    for folder in (context.folder.path, *runs):
-        if read_state(folder) != "finished":  # also where a run was interrupted after it had left its result
+    set_finished([context.folder.path, *runs])
+
+
+def set_finished(folders: Sequence[Path]) -> None:
+    """Say so of those that do not yet, as of a run that was interrupted after it had left its result."""
+    for folder in folders:
+        if read_state(folder) != "finished":
             write_status(folder, "finished")
 
 

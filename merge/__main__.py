@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from artifacts.adoption import adopt
 from artifacts.durable import write_text
 from artifacts.interrupts import as_program, stop_alike
+from guards.arguments import Parser
 from guards.printable import printable_lines
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0; 1 if a file cannot be read or written; 2 if the recipe, a source or a result is refused; 3 if the gates
         rejected the merge; 130 if it was interrupted.
     """
-    parser = argparse.ArgumentParser(prog="python -m merge", description=__doc__)
+    parser = Parser(prog="python -m merge", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {
         "run": "carry out a recipe; where it was interrupted it goes on",

@@ -8,7 +8,6 @@ Several sets are also compared: what one trains on may stand in no test split of
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +31,7 @@ from datamodules.check.sheet import sheet
 from datamodules.loading import Demand
 from datamodules.prompts import question_text
 from datamodules.sight import Sight
+from guards.arguments import Parser
 from guards.printable import printable_whole
 
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0 when training may start, 1 when it may not, 2 for a wrong command or configuration.
     """
-    parser = argparse.ArgumentParser(prog="python -m datamodules.check", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m datamodules.check", description=__doc__.partition("\n")[0])
     parser.add_argument("words", nargs="*", metavar="class.path | key=value", help="a DataModule, and its options")
     parser.add_argument("--config", action="append", default=[], help="a YAML file with specialties; may be repeated")
     parser.add_argument("--json", type=Path, help="write everything that was found")

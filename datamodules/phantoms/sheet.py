@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -10,6 +9,7 @@ from PIL import Image, ImageDraw
 from datamodules.batch import load_image
 from datamodules.phantoms.base import PhantomDataModule, phantom_classes
 from datamodules.phantoms.drawing import SIZE
+from guards.arguments import Parser
 
 CAPTION = 22
 """Pixels under each picture for its answers."""
@@ -33,7 +33,7 @@ def sheet(specialty: type[PhantomDataModule], columns: int = 4, rows: int = 3, d
 
 def main() -> None:
     """Write one sheet per specialty."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--difficulty", type=float, default=0.3)
     arguments = parser.parse_args()

@@ -40,6 +40,14 @@ def test_what_was_saved_is_loaded_and_the_one_before_is_kept(path):
     assert not list(path.parent.iterdir())
 
 
+def test_only_the_last_checkpoint_has_one_before(path):
+    best = path.with_name("best-2.ckpt")
+    for seed in (1, 2):  # a run that goes on from before its best step writes that again
+        Checkpoints().save_checkpoint(state(seed), best)
+    assert {file.name for file in path.parent.iterdir()} == {"best-2.ckpt", "best-2.ckpt.manifest.json"}
+    assert same(Checkpoints().load_checkpoint(best), state(2))
+
+
 def test_every_flipped_bit_is_refused_by_name(path):
     for seed in (1, 2):
         Checkpoints().save_checkpoint(state(seed), path)

@@ -2,7 +2,11 @@
 
 import os
 import queue
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -112,3 +116,24 @@ def test_a_worker_of_a_pool_takes_what_is_next(monkeypatch):
     assert os.environ[VISIBLE] == "3"
     take_gpu(places)
     assert os.environ[VISIBLE] == "3"
+
+
+def test_workers_of_a_pool_end_with_a_parent_that_was_killed(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import os, signal\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from artifacts.gpus import take_gpu\n"
+        "if __name__ == '__main__':\n"
+        "    start = get_context('spawn')\n"
+        "    places = start.Queue()\n"
+        "    places.put({})\n"
+        "    with ProcessPoolExecutor(1, start, initializer=take_gpu, initargs=(places,)) as pool:\n"
+        "        pool.submit(os.getpid).result()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    # The worker holds the other end of this pipe: as long as it lives, we wait, and at last that is an error.
+    ended = subprocess.run([sys.executable, str(script)], stdout=subprocess.PIPE, timeout=120, env=os.environ | path)
+    assert ended.returncode == -signal.SIGKILL

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.folders import write_failure
 from artifacts.interrupts import SIGNALS, deferred, stop_alike
 from callbacks.resume_point import ResumePoint, resumed_step
 
@@ -98,6 +99,16 @@ def test_a_signal_waits_for_the_end_of_the_step_and_no_step_is_lost(lineage, tmp
     assert other.run("dsa") == 0
     weights = "dsa/alpha/adapter/adapter_model.safetensors"
     assert (other.runs / weights).read_bytes() == (lineage.runs / weights).read_bytes()
+
+
+def test_a_part_that_was_interrupted_and_made_good_says_nothing_of_it(lineage, tmp_path):
+    # After the result was written, before the status was; the other specialty is still to come.
+    other = lineage.copy(tmp_path / "runs").without("dsa/beta", "gba")
+    for folder in ("dsa", "dsa/alpha"):
+        write_failure(other.runs / folder, KeyboardInterrupt(), phase="training")
+    assert other.run("dsa", "only=[alpha]") == 0
+    assert status(other.runs / "dsa/alpha")["state"] == "finished"
+    assert not (other.runs / "dsa/status.json").exists()
 
 
 def test_a_second_signal_strikes_at_once_and_handlers_come_back():
