@@ -22,6 +22,8 @@ IGNORED = re.compile(r"(^|/)(\.lock$|earlier/|\.checked/)")
 named by the times of files, which no two copies of a folder share."""
 TEMPORARY = re.compile(r"\.(tmp|old)$|(^|/)\.[^/]*\.\d+\.")
 """What only a process at work needs."""
+BEFORE = re.compile(rf"last\.ckpt\.before(\.{re.escape(MANIFEST)})?$")
+"""The last checkpoint but one is of the step at which a run was interrupted, if it was."""
 EVENTS = "events.out.tfevents."
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # says of each board what was withdrawn
 TIMED = ("time/", "speed/", "memory/")
@@ -115,7 +117,7 @@ def differences(reference: Path, found: Path) -> Iterator[tuple[str, str]]:
     Yields:
         (column of the table, what it is).
     """
-    expected, there = files(reference), files(found)
+    expected, there = ({n: p for n, p in files(one).items() if not BEFORE.search(n)} for one in (reference, found))
     boards = {str(Path(name).parent) for name in {*expected, *there} if EVENTS in name}
     expected, there = ({n: p for n, p in some.items() if EVENTS not in n} for some in (expected, there))
     for name in sorted(expected.keys() - there.keys()):
