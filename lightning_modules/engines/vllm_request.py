@@ -41,7 +41,8 @@ def served_checkpoint(family: VisionLanguageFamily) -> dict[str, Any]:
     return {
         "model": str(Path(path).resolve()) if local else path,
         "revision": None if local else getattr(family.config, "revision", None),
-        "dtype": str(getattr(family.config, "dtype", "bfloat16")),
+        # As it stands in memory: an experiment's `precision` may have cast what the checkpoint's settings say.
+        "dtype": str(family.model.get_input_embeddings().weight.dtype).removeprefix("torch."),
     }
 
 

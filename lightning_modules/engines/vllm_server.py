@@ -30,6 +30,8 @@ MOST_JSON, MOST_BYTES = 2**30, 2**36
 """Longest JSON and longest binary part of a frame; more is no frame of ours."""
 FEATURES = ("float32", "bfloat16", "float16")
 """Types of picture features."""
+PREFILL = 8192
+"""Prompt tokens at a time, or one prompt."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -167,6 +169,10 @@ def loaded(settings: dict[str, Any]) -> Any:
         "mm_processor_cache_gb": 0,  # pictures come as features
         "limit_mm_per_prompt": {"image": 0, "video": 0},  # so that no vision tower is loaded
         "disable_log_stats": True,
+        # A prompt in pieces draws a number for each, and gives it back on some devices only: rows would share streams
+        # with the load of the moment.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(settings["max_model_len"], PREFILL),
     }
     return LLMEngine.from_engine_args(EngineArgs(**settings, **fixed))
 

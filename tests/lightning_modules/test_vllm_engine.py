@@ -298,7 +298,7 @@ PARENT = """
 import os, sys, time
 from lightning_modules.engines.vllm_process import Link
 link = Link(sys.argv[1], "", "", "")
-*_, reply = link.ask({"do": "open", "settings": {}}, doing="", silence=20)
+*_, reply = link.ask({"do": "open", "settings": {"max_model_len": 9}}, doing="", silence=20)
 print("ready", flush=True)
 time.sleep(60)
 """
