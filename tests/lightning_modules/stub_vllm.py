@@ -68,7 +68,8 @@ class LLMEngine:
         shapes = [] if grids is None else grids.tolist()
         tokens = len(ids) + sum(t * h * w // 4 - 1 for t, h, w in shapes)
         number = lora_request.lora_int_id if lora_request else 0
-        record(prompt=ids, grids=shapes, seed=params.seed, number=number, temperature=params.temperature)
+        told = {"temperature": params.temperature, "banned": sorted(params.logit_bias), "end": params.stop_token_ids}
+        record(prompt=ids, grids=shapes, seed=params.seed, number=number, **told)
         self.rows.append((name, [0] * (tokens + (FAULT == "pictures")), params))
 
     def has_unfinished_requests(self):

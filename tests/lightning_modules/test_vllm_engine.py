@@ -29,6 +29,10 @@ from tests.lightning_modules.rl_harness import GUIDED, a_part, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub_vllm.py")
+TEMPLATE = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""  # noqa: E501
 ASKED = {"max_new_tokens": 9, "temperature": 0.7, "version": 3}
 
 
@@ -40,6 +44,7 @@ def write_checkpoint(folder: Path) -> Path:
     for parameter in family.model.parameters():
         if parameter.ndim == 2:
             parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.shape[1] ** -0.5
+    family.tokenizer.chat_template = TEMPLATE
     for part in (family.model, family.tokenizer, family.image_processor):
         part.save_pretrained(folder)
     return folder
@@ -47,7 +52,7 @@ def write_checkpoint(folder: Path) -> Path:
 
 def policy_of(checkpoint: Path) -> Policy:
     """A checkpoint with two adapters that act, of different rank and scale."""
-    config = Qwen2_5_VL.Config(path=str(checkpoint), min_pixels=3136, max_pixels=12_544, system="")
+    config = Qwen2_5_VL.Config(str(checkpoint), dtype="float32", min_pixels=3136, max_pixels=12_544, system="")
     policy = Policy(Qwen2_5_VL(config))
     policy.add_adapter("dsa", LoRASettings(rank=3, alpha=12.0))
     policy.add_adapter("gba", LoRASettings(rank=4, alpha=4.0))
@@ -131,7 +136,10 @@ def test_every_rollout_comes_in_its_place_with_its_own_stream(engine, policy, re
     assert len({completion.ids for completion in found}) == 5
     rows = recorded("seed")[:6]
     assert [row["seed"] for row in rows] == seeds
-    assert {row["temperature"] for row in rows} == {0.7}
+    family = policy.family
+    for row in rows:
+        told = row["temperature"], row["banned"], row["end"]
+        assert told == (0.7, sorted(family.banned_token_ids), [family.eos_token_id])
     place, short = policy.family.image_token_id, rows[2]["prompt"]
     assert short.count(place) == 2 == len(rows[2]["grids"])  # each picture's placeholders are repeated there
     assert [token for token in short if token != place] == [token for token in prompts[1].ids if token != place]
@@ -317,26 +325,34 @@ def test_the_server_ends_with_a_run_that_is_killed(python, recorded, is_stopped)
     wait_until(lambda: is_gone(opened["pid"]))
 
 
-@acts(VLLM, "socket")
-def test_a_server_that_was_started_by_hand_serves_one_run_after_another(engine, policy, recorded, tmp_path):
-    path, asked = tmp_path / "socket", (questions(policy)[:1], [2], [1, 2])
-    command = [engine.config.python, vllm_server.__file__, "--socket", str(path)]
+@pytest.fixture
+def listening(python, recorded, tmp_path):
+    """The socket of a server that was started by hand."""
+    path = tmp_path / "socket"
+    command = [python, vllm_server.__file__, "--socket", str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        wait_until(path.exists)
-        config = VLLM.Config(socket=str(path), most_drift=100.0)
-        found = []
-        for _ in range(2):
-            first = VLLM(config)
-            found.append(first.generate(policy, *asked, **ASKED))
-            first.close()
-        assert found[0] == found[1]
-        assert [item["adapter"] for item in recorded("adapter")] == [1, 2]  # though the weights are the same
-        with pytest.raises(VLLMError, match=r"opened with other settings, \['max_num_seqs'\].*listened at"):
-            VLLM(replace(config, rows_at_once=3)).generate(policy, *asked, **ASKED)
-        assert VLLM(config).generate(policy, *asked, **ASKED) == found[0]
-        server.kill()
+        try:
+            wait_until(path.exists)
+            yield path
+        finally:
+            server.kill()
+
+
+@acts(VLLM, "socket")
+def test_a_server_that_was_started_by_hand_serves_one_run_after_another(listening, policy, recorded):
+    config, asked = VLLM.Config(socket=str(listening), most_drift=100.0), (questions(policy)[:1], [2], [1, 2])
+    found = []
+    for _ in range(2):
+        engine = VLLM(config)
+        found.append(engine.generate(policy, *asked, **ASKED))
+        engine.close()
+    assert found[0] == found[1]
+    assert [item["adapter"] for item in recorded("adapter")] == [1, 2]  # though the weights are the same
+    with pytest.raises(VLLMError, match=r"opened with other settings, \['max_num_seqs'\].*listened at"):
+        VLLM(replace(config, rows_at_once=3)).generate(policy, *asked, **ASKED)
+    assert VLLM(config).generate(policy, *asked, **ASKED) == found[0]
     with pytest.raises(VLLMError, match="cannot be reached"):
-        VLLM(config).generate(policy, *asked, **ASKED)
+        VLLM(replace(config, socket=f"{listening}-not")).generate(policy, *asked, **ASKED)
 
 
 def test_a_step_of_training_reports_drift_and_leaves_no_server(policy, python, recorded, tmp_path):
