@@ -111,6 +111,8 @@ class VLLM(Engine):
         self._refuse_long(policy, prompts, max_new_tokens)
         places = [place for place, count in enumerate(copies) for _ in range(count)]
         rows = [prompts[place] for place in places]
+        if not rows:
+            return []
         request, parts = request_of(policy, prompts)
         factors = acting_adapter(policy)
         try:

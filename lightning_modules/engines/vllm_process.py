@@ -64,7 +64,7 @@ class Link:
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise VLLMError(f"vLLM at {python or path} cannot be reached: {error}") from error
-        self._end = weakref.finalize(self, _ended, self.process, self.connection, self.folder)
+        self._end = weakref.finalize(self, _ended, os.getpid(), self.process, self.connection, self.folder)
 
     def _started(self, python: str, cards: str) -> socket.socket:
         own, other = socket.socketpair()
@@ -150,12 +150,15 @@ def connected(path: str) -> socket.socket:
     return connection
 
 
-def _ended(process: subprocess.Popen | None, connection: socket.socket, folder: Path) -> None:
+def _ended(owner: int, process: subprocess.Popen | None, connection: socket.socket, folder: Path) -> None:
     connection.close()
+    if os.getpid() != owner:
+        return  # a fork of the run has it too
     if process is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it holds nothing that would have to be saved
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)  # a driver may hold it for longer
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,6 +12,7 @@ A frame is 8 bytes of length, so much JSON, and the bytes whose lengths stand in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -156,6 +157,7 @@ class Server:
 def loaded(settings: dict[str, Any]) -> Any:
     """The vLLM engine of a checkpoint; what decides the distribution is set here and nowhere else."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the scheduler in this process: it ends when this one does
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")  # the one that the tests hold to the policy
     from vllm import EngineArgs, LLMEngine
 
     fixed = {
@@ -209,21 +211,18 @@ def written(output: Any) -> dict[str, Any]:
 
 def serve(connection: socket.socket, server: Any) -> None:
     """Answer requests until the other side is gone; a request that fails is told, and the next may follow."""
-    while True:
-        try:
-            message, parts = receive(connection)
-        except (EOFError, ConnectionError):
-            return
-        try:
-            action = {"open": server.open, "adapter": server.load, "generate": server.generate}[message["do"]]
-            last = action(message, parts, lambda reply: send(connection, {**reply, "more": True}))
-        except ConnectionError:
-            return
-        except Exception as error:
-            traceback.print_exc()
-            last = {"error": f"{type(error).__name__}: {error}"}
-        sys.stderr.flush()
-        send(connection, {**last, "more": False})
+    actions = {"open": server.open, "adapter": server.load, "generate": server.generate}
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            try:
+                message, parts = receive(connection)
+                last = actions[message["do"]](message, parts, lambda reply: send(connection, {**reply, "more": True}))
+            except (EOFError, ConnectionError):
+                raise
+            except Exception as error:
+                traceback.print_exc()
+                last = {"error": f"{type(error).__name__}: {error}"}
+            send(connection, {**last, "more": False})
 
 
 def end_with(connection: socket.socket) -> None:
@@ -259,8 +258,11 @@ def main() -> None:
         serve(connection, server)
         return
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(options.socket)
-        os.chmod(options.socket, 0o600)
+        os.umask(0o077)  # for this user alone
+        try:
+            listener.bind(options.socket)
+        except OSError as error:
+            sys.exit(f"{options.socket}: {error}; serves another one there? If it was killed, remove the file")
         listener.listen(1)
         print(f"vllm_server: listens at {options.socket}", flush=True)
         while True:

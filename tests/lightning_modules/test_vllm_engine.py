@@ -132,6 +132,7 @@ def test_every_rollout_comes_in_its_place_with_its_own_stream(engine, policy, re
     found = engine.generate(policy, prompts, copies, seeds, **ASKED)
     again = engine.generate(policy, prompts, copies, seeds, **ASKED)
     assert found == again
+    assert engine.generate(policy, [], [], [], **ASKED) == []
     assert found[0] == found[3]  # the seed alone decides
     assert len({completion.ids for completion in found}) == 5
     rows = recorded("seed")[:6]
@@ -348,6 +349,9 @@ def test_a_server_that_was_started_by_hand_serves_one_run_after_another(listenin
         engine.close()
     assert found[0] == found[1]
     assert [item["adapter"] for item in recorded("adapter")] == [1, 2]  # though the weights are the same
+    assert stat.S_IMODE(listening.stat().st_mode) == 0o700
+    with vllm_process.connected(str(listening)) as stranger:  # the server outlives what it cannot read
+        stranger.sendall(b"\xff" * 8)
     with pytest.raises(VLLMError, match=r"opened with other settings, \['max_num_seqs'\].*listened at"):
         VLLM(replace(config, rows_at_once=3)).generate(policy, *asked, **ASKED)
     assert VLLM(config).generate(policy, *asked, **ASKED) == found[0]
