@@ -25,7 +25,7 @@ from lightning_modules.policy import Policy
 from lightning_modules.rl_gba import GBA
 from tests.conftest import made_example, randomise_adapter
 from tests.lightning_modules.rl_acts import acts
-from tests.lightning_modules.rl_harness import GUIDED, a_part, fit
+from tests.lightning_modules.rl_harness import GUIDED, a_part, context_of, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub_vllm.py")
@@ -269,7 +269,7 @@ def test_a_slow_start_and_another_model_are_refused(engine, policy, python, tmp_
         wrong.generate(policy, *asked, **ASKED)
 
 
-def test_settings_that_cannot_be_right_are_refused_before_anything_starts(engine, policy, tiny_policy, mixed_examples):
+def test_settings_that_cannot_be_right_are_refused_before_anything_starts(engine, policy, tiny_policy):
     for wrong in ({}, {"python": "x", "socket": "y"}):
         with pytest.raises(ValueError, match="either python"):
             VLLM.Config(**wrong)
@@ -286,7 +286,7 @@ def test_settings_that_cannot_be_right_are_refused_before_anything_starts(engine
     with pytest.raises(ValueError, match=r"take lightning_modules\.losses\.kl\.InLoss"):
         GBA.check(GBA.Config(engine=part, sampler_weight_cap=2.0, kl=kl))
     with pytest.raises(ValueError, match=r"got TinyQwen2_5_VL.*take lightning_modules\.engines\.packed"):
-        fit(tiny_policy, mixed_examples[:1], engine=part, sampler_weight_cap=2.0, **GUIDED)
+        GBA(GBA.Config(engine=part, sampler_weight_cap=2.0), context=context_of(tiny_policy))
     policy.family.weights = Path("runs/base")
     with pytest.raises(ValueError, match="weights of its own, runs/base"):
         engine.accept(policy.family)
