@@ -263,7 +263,7 @@ def test_a_slow_start_and_another_model_are_refused(engine, policy, python, tmp_
         VLLM(replace(engine.config, start_s=0.001)).generate(policy, *asked, **ASKED)
     with pytest.raises(VLLMError, match=r"nats per token from the policy's own, over most_drift=0\.01"):
         VLLM(replace(engine.config, most_drift=0.01)).generate(policy, *asked, **ASKED)
-    wrong = VLLM(VLLM.Config(python=str(tmp_path / "python"), most_drift=100.0))
+    wrong = VLLM(engine.config)
     (tmp_path / "python").write_text("#!/bin/sh\necho ModuleNotFoundError: no vllm\nexit 3\n")
     with pytest.raises(VLLMError, match=r"exit code 3.*last error reads: ModuleNotFoundError: no vllm"):
         wrong.generate(policy, *asked, **ASKED)
@@ -306,7 +306,7 @@ def test_bytes_that_are_no_frame_are_refused(engine, policy):
 PARENT = """
 import os, sys, time
 from lightning_modules.engines.vllm_process import Link
-link = Link(sys.argv[1], "", "", "")
+link = Link(sys.argv[1], "", sys.argv[2], "")
 *_, reply = link.ask({"do": "open", "settings": {"max_model_len": 9}}, doing="", silence=20)
 print("ready", flush=True)
 time.sleep(60)
@@ -314,8 +314,8 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])
-def test_the_server_ends_with_a_run_that_is_killed(python, recorded, is_stopped):
-    command = [sys.executable, "-c", PARENT, python]
+def test_the_server_ends_with_a_run_that_is_killed(python, recorded, tmp_path, is_stopped):
+    command = [sys.executable, "-c", PARENT, python, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout.readline() == "ready\n"
         (opened,) = recorded("opened")
@@ -340,8 +340,9 @@ def listening(python, recorded, tmp_path):
 
 
 @acts(VLLM, "socket")
-def test_a_server_that_was_started_by_hand_serves_one_run_after_another(listening, policy, recorded):
-    config, asked = VLLM.Config(socket=str(listening), most_drift=100.0), (questions(policy)[:1], [2], [1, 2])
+def test_a_server_that_was_started_by_hand_serves_one_run_after_another(listening, policy, recorded, tmp_path):
+    config = VLLM.Config(socket=str(listening), most_drift=100.0, folder=str(tmp_path))
+    asked = (questions(policy)[:1], [2], [1, 2])
     found = []
     for _ in range(2):
         engine = VLLM(config)
