@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -152,6 +153,8 @@ class Objective:
             weights = policy_loss.truncated_importance_weights(old_logps, sampled, self.sampler_weight_cap)
             values = values * weights
             tally.of_tokens["ratio/sampler_weight"] += float((weights * mask).sum())
+            capped = (old_logps - sampled > math.log(self.sampler_weight_cap)) & mask
+            tally.of_tokens["ratio/sampler_capped"] += float(capped.sum())
         loss = reduce(values, mask, sizes)
         tally.sums["loss/policy"] += float(loss.detach())
         if ref_logps is not None:
@@ -165,8 +168,9 @@ class Objective:
             tally.sums["loss/entropy"] -= float(bonus.detach())
             loss = loss - bonus
         tally.add_tokens(mask, entropy_nats=scores.entropy, **found.shares)
-        drift = float(((logps.detach() - sampled).abs() * mask).max())
-        tally.most["ratio/sampler_log_max"] = max(drift, tally.most.get("ratio/sampler_log_max", 0.0))
+        drift = (logps.detach() - sampled).abs() * mask
+        tally.of_tokens["ratio/sampler_log_mean"] += float(drift.sum())
+        tally.most["ratio/sampler_log_max"] = max(float(drift.max()), tally.most.get("ratio/sampler_log_max", 0.0))
         return loss
 
     def transfer_term(

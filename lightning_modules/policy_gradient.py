@@ -53,6 +53,7 @@ class PolicyGradient(Stage):
         c = self.config
         parts = RLParts.of(c)
         self.guidelines, self.advantage, self.kl = parts.guidelines, parts.advantage, parts.kl
+        parts.engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, parts.transfer is not None, self.clock)
         self.asker = Asker(self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, *limits)
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
@@ -78,6 +79,10 @@ class PolicyGradient(Stage):
         spare = c.dynamic_rounds * c.questions_per_step if c.dynamic_share else 0
         chosen = {"questions": self.questions, "in_order": c.curriculum}
         return Feed("questions", c.questions_per_step, spare=spare, read_picture=self.policy.read_picture, **chosen)
+
+    @override
+    def teardown(self, stage: str) -> None:
+        self.asker.engine.close()
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

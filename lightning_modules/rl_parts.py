@@ -44,8 +44,8 @@ class RLParts:
 
         Raises:
             ValueError: a part is of another kind, the terms would let a wrong answer outscore a right one, every
-                advantage would be zero, a transfer would have nothing to act on, or the advantage refuses a KL that is
-                taken from the reward.
+                advantage would be zero, a transfer would have nothing to act on, the engine is not exact and nothing
+                corrects for that, or the advantage refuses a KL that is taken from the reward.
             ImportError: there is no such class.
         """
         guidelines = load_guidelines([NEUTRAL] * (c.neutral_share > 0) + list(c.guidelines))
@@ -60,8 +60,30 @@ class RLParts:
             part(c.transfer, Transfer, "transfer") if c.transfer else None,
             part(c.engine, Engine, "engine"),
         )
+        refuse_uncorrected(parts.engine, c)
         refuse_silence(parts.advantage, parts.layout, parts.rewards, parts.guidelines)
         refuse_idle_transfer(parts.transfer, parts.layout)
         if parts.kl is not None and parts.kl.in_reward:
             refuse_penalty(parts.advantage, parts.layout, parts.rewards, parts.guidelines, c.dynamic_share)
         return parts
+
+
+def refuse_uncorrected(engine: Engine, settings: RLSettings) -> None:
+    """Refuse settings that take what an engine recorded for the policy's own where it is not.
+
+    Raises:
+        ValueError: says which.
+    """
+    if engine.exact:
+        return
+    name = type(engine).__name__
+    if not settings.sampler_weight_cap:
+        raise ValueError(
+            f"engine {name} samples from a copy of the policy, so that its rollouts need weights: set "
+            "sampler_weight_cap, 2 for example"
+        )
+    if settings.kl and part(settings.kl, KLPenalty, "kl").in_reward:
+        raise ValueError(
+            f"engine {name} samples from a copy of the policy, whose rounding a KL in the reward would take for a "
+            "distance to the reference; take lightning_modules.losses.kl.InLoss"
+        )

@@ -30,6 +30,7 @@ GBA = {
     "train/loss/policy",
     "train/grad_norm",
     "train/ratio/sampler_log_max",
+    "train/ratio/sampler_log_mean",
 }
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 FOLDER = "tests/lightning_modules/"
 STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
-STAGE, SFT, DEVICES = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices"))
+STAGE, SFT, DEVICES, VLLM = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices", "vllm_engine"))
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ def step(k: str) -> tuple[str, str]:
 def settings(k: str) -> tuple[str, str]:
     """Tests of test_rl_settings.py."""
     return SETTINGS, k
+
+
+def vllm(k: str) -> tuple[str, str]:
+    """Tests of test_vllm_engine.py."""
+    return VLLM, k
 
 
 def stage(k: str) -> tuple[str, str]:
@@ -188,6 +193,24 @@ SABOTAGES = [
          settings("stream_of")),
         ("engines/packed.py", "rows_at_once=self.config.rows_at_once", "rows_at_once=128",
          "the bound on rows is ignored", settings("drawn_from")),
+        # -- rollouts by vLLM
+        ("engines/vllm.py", "(name := digest(factors)) == self._digest", "version == 3",
+         "the version decides what is served, not the weights", vllm("version_has")),
+        ("engines/vllm.py", "self._number, self._digest = int(reply.get(\"adapters\", 0)), \"\"",
+         "self._number, self._digest = 0, \"\"", "a server meets a number twice", vllm("by_hand")),
+        ("engines/vllm_adapter.py", "B * (alpha / (rank**0.5 if config.get(\"use_rslora\") else rank))", "B",
+         "an adapter's scale is left out", vllm("becomes_one")),
+        ("engines/vllm_request.py", "there != len(prompt.ids),", "False,", "another prompt is answered",
+         vllm("pictures")),
+        ("engines/vllm_request.py", "\"banned\": list(family.banned_token_ids)", "\"banned\": []",
+         "banned tokens are drawn", vllm("its_place")),
+        ("engines/vllm_server.py", "seed=seed,", "seed=0,", "all rollouts of a prompt are one", vllm("its_place")),
+        ("objective.py", "> math.log(self.sampler_weight_cap)) & mask", "> 0) & mask",
+         "more weights than those at the cap count as cut", vllm("reports_drift")),
+        ("policy_gradient.py", "self.asker.engine.close()", "pass", "a server outlives its training",
+         vllm("reports_drift")),
+        ("policy_gradient.py", "parts.engine.accept(self.policy.family)", "pass",
+         "a model that cannot be served is found out at the first rollout", vllm("refused_before")),
         # -- dynamic sampling
         ("dynamic_sampling.py", "len(dead) >= share * questions",
          "len(dead) >= 1.0 * questions", "the share is ignored", step("dynamic")),

@@ -38,7 +38,10 @@ from lightning_modules.transfer.transfer import Transfer
 from tests.conftest import made_example, randomise_adapter
 from tests.experiment import test_pass_rates  # noqa: F401 - its import fills the registers
 from tests.lightning_modules import rl_reference as by_hand
-from tests.lightning_modules import test_policy_gradient  # noqa: F401 - likewise
+from tests.lightning_modules import (
+    test_policy_gradient,  # noqa: F401 - likewise
+    test_vllm_engine,  # noqa: F401 - likewise
+)
 from tests.lightning_modules.rl_acts import PARTS, RL, acts
 from tests.lightning_modules.rl_harness import (
     EXCLUDES,
