@@ -13,6 +13,10 @@ from configs.schema import Component
 from configs.words import bare, chosen, members
 
 
+class MissingError(ValueError):
+    """A value that has no default is not there."""
+
+
 def import_class(class_path: str, trust: Sequence[str] | None = None) -> type:
     """Import the class that a dotted path names.
 
@@ -57,7 +61,13 @@ def construct(config: type, plain: Mapping[str, Any], default: Any = None) -> An
         config: the dataclass.
         plain: values by field; nothing in it is shared with what is built.
         default: an instance whose values stand where `plain` has none; None takes the fields' own defaults.
+
+    Raises:
+        MissingError: a field that has no default is in neither.
     """
+    required = [f.name for f in dataclasses.fields(config) if f.default is f.default_factory is dataclasses.MISSING]
+    if default is None and (missing := [name for name in required if name not in plain]):
+        raise MissingError(f"{config.__qualname__} needs {', '.join(missing)}")
     hints = get_type_hints(config, include_extras=True)
     made = {name: typed(hints[name], value, default_of(config, name, default)) for name, value in plain.items()}
     return config(**made) if default is None else dataclasses.replace(default, **made)
