@@ -7,6 +7,7 @@ line per measurement, DIR/table.md the tables for docs/performance.md. `--sizes 
 from __future__ import annotations
 
 import argparse
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,7 @@ def main(given: Sequence[str] | None = None) -> int:
     chosen = arguments(given)
     same_numbers()
     warnings.filterwarnings("ignore", category=UserWarning)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     lines = Lines(chosen.out / "lines.jsonl", chosen.seconds, chosen.device, chosen.commit)
     try:
         measure_all(lines, chosen.sizes, chosen.device, tests=not chosen.no_tests)

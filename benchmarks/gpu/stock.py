@@ -1,7 +1,8 @@
 """The same step as GRPO trainers on stock parts take it: `generate`, then padded rows through the stock forward.
 
 What TRL does at its defaults: every row has its own prompt and picture, prompts are padded on the left and completions
-on the right, PEFT's own layers, checkpointing while scoring, and autocast to bf16 where the weights are bf16.
+on the right; PEFT's own layers; checkpointing while scoring; autocast to bf16 where the weights are bf16; and whichever
+kernels PyTorch prefers.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def step(policy: Policy, size: Size, device: str, ours: RLStep) -> dict[str, Any
         policy.activate([name], trainable=name)
         trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         torch.nn.utils.vector_to_parameters(ours.weights, trained)
-        with stock_layers(policy), cast(policy, device):
+        with stock_layers(policy), cast(policy, device), preferred_kernels():
             marks = [now(device)]
             written = generate(policy, prompts, size.new_tokens)
             marks.append(now(device))
@@ -76,6 +77,17 @@ def stock_layers(policy: Policy) -> Iterator[None]:
         for layer, forward in zip(layers, forwards, strict=True):
             if forward is not None:
                 layer.forward = forward
+
+
+@contextmanager
+def preferred_kernels() -> Iterator[None]:
+    """Kernels need not give the same bits each time, for a while."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def cast(policy: Policy, device: str) -> torch.autocast | nullcontext:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.lines import OutOfTimeError
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "lightning_modules"
 """Where they are; other folders need what a machine with a card may not have."""
@@ -25,7 +27,7 @@ def gpu_tests(seconds: float, folder: Path = FOLDER, marker: str = "gpu") -> dic
         marker: of those that are wanted.
 
     Raises:
-        TimeoutError: they were ended.
+        OutOfTimeError: they were ended.
     """
     files = [str(path) for path in sorted(folder.rglob("test_*.py")) if f"mark.{marker}" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, *files]
@@ -46,7 +48,7 @@ def gpu_tests(seconds: float, folder: Path = FOLDER, marker: str = "gpu") -> dic
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if isinstance(error, subprocess.TimeoutExpired):
-            raise TimeoutError(f"the tests were ended after {seconds:.0f} s") from None
+            raise OutOfTimeError from None
         raise
     found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 3), "exit_code": process.returncode}
     found |= counts(told)

@@ -120,7 +120,7 @@ def test_tests_of_a_folder_are_run_counted_and_ended(tmp_path):
     found = suite.gpu_tests(60, tmp_path)
     assert (found["passed"], found["failed"], found["deselected"], found["exit_code"]) == (1, 1, 1, 1)
     assert "assert 0" in found["end_of_output"]
-    with pytest.raises(TimeoutError, match="after 0 s"):
+    with pytest.raises(OutOfTimeError):
         suite.gpu_tests(0.1, tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_the_rehearsal_measures_everything(tmp_path):
     assert main(["--sizes", "tiny", "--out", str(tmp_path), "--device", "cpu", "--seconds", "900"]) == 0
     found = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     missed = {line["part"] for line in found if not line["repeats"]}
-    assert missed <= {"nf4 sft checkpointed", "estimate"}
+    assert missed <= {"nf4 sft checkpointed", "tests"}
     step = next(line for line in found if line["part"] == "stock")
     assert step["gradient_cosine"] > 0.999  # bf16
     decoded = [line for line in found if line["part"] == "decode"]
