@@ -126,7 +126,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise OutOfTimeError
 
     before = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 5.0)  # again, should a library swallow the first
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 20.0)  # again, should a library swallow the first
     try:
         yield
     finally:

@@ -14,8 +14,7 @@ from typing import Any
 from benchmarks.gpu.lines import OutOfTimeError
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "tests" / "lightning_modules"
-"""Where they are; other folders need what a machine with a card may not have."""
+FOLDER = ROOT / "tests"
 
 
 def gpu_tests(seconds: float, folder: Path = FOLDER, marker: str = "gpu") -> dict[str, Any]:
@@ -29,6 +28,7 @@ def gpu_tests(seconds: float, folder: Path = FOLDER, marker: str = "gpu") -> dic
     Raises:
         OutOfTimeError: they were ended.
     """
+    # Only files that have such tests are read: others may need what the machine does not have.
     files = [str(path) for path in sorted(folder.rglob("test_*.py")) if f"mark.{marker}" in path.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker, *files]
     began = time.monotonic()

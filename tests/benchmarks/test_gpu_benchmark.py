@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.gpu import launches, made, nf4, stock, suite, training
+from benchmarks.gpu import decoding, launches, made, merging, nf4, stock, suite, training
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.lines import Lines, OutOfTimeError, SkipError, time_limit
 from benchmarks.gpu.sizes import SIZES
@@ -144,6 +144,17 @@ def test_sizes_that_are_unknown_or_need_a_card_are_refused(sizes, tmp_path, caps
     with pytest.raises(SystemExit):
         main(["--sizes", sizes, "--out", str(tmp_path)])
     assert "tiny" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+def test_on_a_card_steps_agree_launches_are_counted_and_merges_are_those_of_the_processor():
+    policy = made.policy_of(SMALL, "cuda")
+    _, ours = training.gba(policy, SMALL, "cuda")
+    assert stock.step(policy, SMALL, "cuda", ours)["gradient_cosine"] > 0.9999
+    counts = decoding.decode(policy, SMALL, "cuda", 2)["per_token"]
+    assert counts["kernels"] + counts["graphs"] > 0
+    for method in merging.METHODS:
+        assert merging.beside_the_processor(SMALL, "cuda", method)["largest_difference"] < 1e-4
 
 
 @pytest.mark.slow
