@@ -142,8 +142,7 @@ class AdaptedModel(nn.Module):
         self.family.requires_grad_(False)
         self.family.zero_grad(set_to_none=True)
         self.family.eval()
-        for layer in self._checkpointed_layers():
-            layer.gradient_checkpointing = False
+        self.checkpoint_layers(on=False)
 
     def adapter_state(self, name: str) -> tuple[dict, dict[str, Tensor]]:
         """The adapter's PEFT configuration, which names the base, and tensors (fp32, on the CPU)."""
@@ -240,18 +239,16 @@ class AdaptedModel(nn.Module):
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
 
-    def checkpoint_layers(self) -> None:
+    def checkpoint_layers(self, *, on: bool = True) -> None:
         """Keep no activations within a layer; the backward pass computes them again, which takes a third longer.
 
         Choice: by the layers' own attributes, because the model's method for it changed its name between versions.
         """
-        for layer in self._checkpointed_layers():
-            layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = recomputed
-            layer.training = True  # its own flag alone, which transformers asks for; what is within stays in eval
-
-    def _checkpointed_layers(self) -> Iterator[GradientCheckpointingLayer]:
-        return (module for module in self.family.model.modules() if isinstance(module, GradientCheckpointingLayer))
+        for layer in self.family.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.gradient_checkpointing = on
+                layer._gradient_checkpointing_func = recomputed
+                layer.training = on  # its own flag alone, which transformers asks for; what is within stays in eval
 
 
 def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks.gpu import decoding, made, merging, nf4, stock, suite, training
-from benchmarks.gpu.lines import Lines, SkipError, release
+from benchmarks.gpu import decoding, estimate, made, merging, nf4, stock, suite, training
+from benchmarks.gpu.lines import Lines, SkipError, peak_gib, release
 from benchmarks.gpu.sizes import SIZES, Size
 from lightning_modules.policy import Policy
 
@@ -20,7 +20,8 @@ BUDGETS = {
     "decode": 20,
     "gba": 75,
     "stock": 100,
-    "nf4 sft checkpointed": 40,
+    "estimate": 30,
+    "nf4 sft checkpointed": 50,
     "merge": 40,
     "tests": 60,
 }
@@ -37,6 +38,7 @@ class Measured:
         device: `cuda` or `cpu`.
         policy: once it is loaded.
         rl: the GBA step, once it was taken.
+        held: what each step held, for the estimate.
     """
 
     name: str
@@ -44,15 +46,32 @@ class Measured:
     device: str
     policy: Policy | None = None
     rl: training.RLStep | None = field(default=None, repr=False)
+    held: dict[str, estimate.Shapes] = field(default_factory=dict)
 
     def load(self) -> dict[str, Any]:
         """Make the model."""
         self.policy = made.policy_of(self.size, self.device)
         return {"parameters": sum(parameter.numel() for parameter in self.policy.family.model.parameters())}
 
+    def sft(self, *, checkpoint: bool) -> dict[str, Any]:
+        """Steps of SFT."""
+        found = training.sft(self.loaded, self.size, self.device, checkpoint=checkpoint)
+        name = "sft checkpointed" if checkpoint else "sft"
+        self.held[name] = estimate.Shapes(peak_gib(self.device), checkpoint, found["micro_batch"])
+        return found
+
+    def decode(self, rows: int) -> dict[str, Any]:
+        """Tokens per second."""
+        return decoding.decode(self.loaded, self.size, self.device, rows)
+
     def gba(self) -> dict[str, Any]:
         """A step of GBA, remembered for the stock loop."""
         found, self.rl = training.gba(self.loaded, self.size, self.device)
+        rollouts = self.rl.rollouts
+        rows = {"rows": len(rollouts.completions), "prompts": self.size.questions}
+        decoded = {**rows, "prompt": len(rollouts.prompts[0].ids), "new_tokens": self.size.new_tokens}
+        piece = estimate.piece_of(rollouts, self.size.rl_micro_tokens)
+        self.held["gba"] = estimate.Shapes(peak_gib(self.device), True, piece, decoded)
         return found
 
     def stock(self) -> dict[str, Any]:
@@ -60,6 +79,14 @@ class Measured:
         if self.rl is None:
             raise SkipError("there is no GBA step to repeat")
         return stock.step(self.loaded, self.size, self.device, self.rl)
+
+    def nf4(self) -> dict[str, Any]:
+        """SFT on four-bit weights: of a model that never had an adapter, as a run packs it."""
+        nf4.packer()  # before anything is given up for it
+        self.policy = self.rl = None
+        release(self.device)
+        self.policy = made.policy_of(self.size, self.device)
+        return nf4.step(self.policy, self.size, self.device)
 
     @property
     def loaded(self) -> Policy:
@@ -72,21 +99,18 @@ class Measured:
             raise SkipError("the model was not loaded")
         return self.policy
 
-    def on_policy(self, run: Callable[..., Mapping[str, Any]], **how: Any) -> Mapping[str, Any]:
-        """A part that is a function of the policy, the size and the device."""
-        return run(self.loaded, self.size, self.device, **how)
-
 
 def measure_size(lines: Lines, of: Measured) -> None:
     """All that is measured of one size; its model is given back at the end."""
     parts: list[tuple[str, Callable[[], Mapping[str, Any]]]] = [
         ("load", of.load),
-        ("sft", partial(of.on_policy, training.sft, checkpoint=False)),
-        ("sft checkpointed", partial(of.on_policy, training.sft, checkpoint=True)),
-        *(("decode", partial(of.on_policy, decoding.decode, rows=rows)) for rows in of.size.decode_rows),
+        ("sft", partial(of.sft, checkpoint=False)),
+        ("sft checkpointed", partial(of.sft, checkpoint=True)),
+        *(("decode", partial(of.decode, rows)) for rows in of.size.decode_rows),
         ("gba", of.gba),
         ("stock", of.stock),
-        ("nf4 sft checkpointed", partial(of.on_policy, nf4.step)),  # the last: it leaves no bf16 weights
+        ("estimate", lambda: estimate.beside_measured(of.size, of.held, of.device)),
+        ("nf4 sft checkpointed", of.nf4),
     ]
     for name, work in parts:
         lines.measure(name, of.name, BUDGETS[name], work)

@@ -15,7 +15,6 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from benchmarks.gpu.lines import now
 from benchmarks.gpu.made import endless
@@ -96,20 +95,6 @@ def cast(policy: Policy, device: str) -> torch.autocast | nullcontext:
     return nullcontext() if wide else torch.autocast(device, torch.bfloat16)
 
 
-@contextmanager
-def without_checkpointing(policy: Policy) -> Iterator[None]:
-    """Layers that keep their cache, for generation."""
-    layers = [layer for layer in policy.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    before = [layer.gradient_checkpointing for layer in layers]
-    for layer in layers:
-        layer.gradient_checkpointing = False
-    try:
-        yield
-    finally:
-        for layer, value in zip(layers, before, strict=True):
-            layer.gradient_checkpointing = value
-
-
 def padded_prompts(policy: Policy, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
     """The stock model's inputs, padded on the left, every row with its own pictures."""
     width = max(len(prompt.ids) for prompt in prompts)
@@ -131,19 +116,18 @@ def padded_prompts(policy: Policy, prompts: Sequence[Prompt]) -> dict[str, Tenso
 def generate(policy: Policy, prompts: Sequence[Prompt], tokens: int) -> int:
     """Sample so many tokens for every row by the stock loop; how many were written in all."""
     inputs = padded_prompts(policy, prompts)
-    with without_checkpointing(policy):
-        out = policy.family.model.generate(
-            **inputs,
-            do_sample=True,
-            temperature=1.0,
-            top_k=0,
-            top_p=1.0,
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            suppress_tokens=policy.banned.tolist(),
-            pad_token_id=policy.family.pad_token_id,
-            eos_token_id=policy.family.eos_token_id,
-        )
+    out = policy.family.model.generate(
+        **inputs,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        suppress_tokens=policy.banned.tolist(),
+        pad_token_id=policy.family.pad_token_id,
+        eos_token_id=policy.family.eos_token_id,
+    )
     return (out.shape[1] - inputs["input_ids"].shape[1]) * len(prompts)
 
 

@@ -72,6 +72,15 @@ def tables_of(done: Sequence[Mapping[str, Any]]) -> Iterable[str]:
             if line["part"] == "merge"
         ],
     )
+    yield rows_of(
+        ["part", "size", "estimated GiB", "measured GiB", "ratio"],
+        [
+            [part, line["size"], *(f"{found[name]:.4g}" for name in ("estimated_gib", "measured_gib", "ratio"))]
+            for line in done
+            if line["part"] == "estimate" and line["of_a_card"]
+            for part, found in line["parts"].items()
+        ],
+    )
     tests = [line for line in done if line["part"] == "tests"]
     yield "\n".join(
         f"GPU tests: {', '.join(f'{line[n]} {n}' for n in ('passed', 'failed', 'skipped', 'error') if n in line)} "

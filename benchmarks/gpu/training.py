@@ -21,6 +21,7 @@ from benchmarks.gpu.sizes import Size
 from benchmarks.ours import StepValues
 from datamodules.batch import Batch
 from datamodules.prompts import NEUTRAL
+from lightning_modules.budget import within_budget
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.combine import Reward
 from lightning_modules.rl_gba import GBA
@@ -145,17 +146,29 @@ def sft(policy: Policy, size: Size, device: str, *, checkpoint: bool) -> dict[st
         checkpoint_layers=checkpoint,
     )
     with bare_afterwards(policy):
+        piece = micro_batch(policy, batches[-1], size.sft_micro_tokens)
         watch, metrics = fit(MadeSFT(config, context=StageContext(policy)), batches, device)
     seconds = watch.seconds[1:]
     return {
         "seconds": round(statistics.median(seconds), 3),
         "repeats": len(seconds),
         "rows": each,
-        "micro_batch_tokens": size.sft_micro_tokens,
+        "micro_batch": piece,
         "phases": rounded(watch.phases[-1]),
         **rounded(watch.speeds[-1]),
         "loss": round(metrics["train/loss"], 4),
     }
+
+
+def micro_batch(policy: Policy, batch: Batch, tokens: int) -> dict[str, int]:
+    """The first forward pass of a batch: rows, the tokens of a row, and those that are imitated, as means."""
+    lengths = [len(policy.completion_ids(text)) for text in batch.completions]
+    whole = [
+        len(policy.prompt(example, "").ids) + length for example, length in zip(batch.examples, lengths, strict=True)
+    ]
+    rows = within_budget(whole, tokens)[0]
+    row, scored = (sum(numbers[place] for place in rows) // len(rows) for numbers in (whole, lengths))
+    return {"prompts": 0, "prompt": 0, "rows": len(rows), "row": row, "scored": scored}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.gpu import decoding, launches, made, merging, nf4, stock, suite, training
+from benchmarks.gpu import decoding, estimate, launches, made, merging, nf4, stock, suite, training
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.lines import Lines, OutOfTimeError, SkipError, time_limit
 from benchmarks.gpu.sizes import SIZES
@@ -33,6 +33,10 @@ def test_the_stock_loop_takes_the_same_step_by_its_own_means(monkeypatch):
     assert {len(completion.ids) for completion in ours.rollouts.completions} == {4}
     assert measured["group"] == 4  # one rollout under each of four guidelines
     assert set(measured["phases"]) >= {"rollout", "scoring", "backward", "optimizer"}
+    piece = estimate.piece_of(ours.rollouts, 512)
+    assert (piece["prompts"], piece["rows"], piece["scored"]) == (1, 4, 4)
+    packed = ours.rollouts.packed_tokens(range(4), False)
+    assert piece["prompt"] + 4 * piece["row"] == pytest.approx(packed, abs=4)
     used = []
     monkeypatch.setattr("lightning_modules.adapters._lora_forward", lambda *_: used.append("our layer"))
     monkeypatch.setattr("lightning_modules.packing.Packing.attend", lambda *_: used.append("our attention"))
@@ -51,6 +55,13 @@ def test_sft_s_loss_is_finite_and_that_of_checkpointed_layers():
     plain, again = (training.sft(policy, few, "cpu", checkpoint=flag) for flag in (False, True))
     assert 0 < plain["loss"] == again["loss"] < 20
     assert plain["repeats"] == 1
+    assert plain["micro_batch"]["rows"] == 2
+
+
+def test_an_estimate_needs_the_module_that_makes_it(monkeypatch):
+    monkeypatch.setattr(estimate.util, "find_spec", lambda name: None)
+    with pytest.raises(SkipError, match=r"has no lightning_modules\.memory\.estimate"):
+        estimate.beside_measured(SMALL, {}, "cpu")
 
 
 @pytest.fixture
@@ -133,7 +144,18 @@ def test_without_its_packer_nf4_is_left_out(monkeypatch):
 def test_without_time_every_part_is_a_line_that_says_so(tmp_path, capsys):
     assert main(["--sizes", "tiny", "--out", str(tmp_path), "--device", "cpu", "--seconds", "0.01"]) == 0
     found = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
-    parts = ["load", "sft", "sft checkpointed", "decode", "decode", "decode", "gba", "stock", "nf4 sft checkpointed"]
+    parts = [
+        "load",
+        "sft",
+        "sft checkpointed",
+        "decode",
+        "decode",
+        "decode",
+        "gba",
+        "stock",
+        "estimate",
+        "nf4 sft checkpointed",
+    ]
     assert [line["part"] for line in found] == [*parts, "merge", "merge", "tests"]
     assert all(line["skipped"].startswith("no time: ") for line in found)
 
@@ -162,7 +184,8 @@ def test_the_rehearsal_measures_everything(tmp_path):
     assert main(["--sizes", "tiny", "--out", str(tmp_path), "--device", "cpu", "--seconds", "900"]) == 0
     found = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     missed = {line["part"] for line in found if not line["repeats"]}
-    assert missed <= {"nf4 sft checkpointed", "tests"}
+    assert missed <= {"estimate", "nf4 sft checkpointed", "tests"}
+    assert not any("failed" in line for line in found)
     step = next(line for line in found if line["part"] == "stock")
     assert step["gradient_cosine"] > 0.999  # bf16
     decoded = [line for line in found if line["part"] == "decode"]
