@@ -254,8 +254,8 @@ class AdaptedModel(nn.Module):
 def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
     """What a layer gives, to be computed again in the backward pass; where there will be none, as it is.
 
-    Choice: no random state is kept for the second time, since frozen layers draw no numbers; reading a GPU's state
-        would stop the queue of kernels once per layer, and so once per layer and token while decoding.
+    Choice: no random state is kept for the second time, since frozen layers draw no numbers; and decoding, which goes
+        through every layer once per token, is spared the bookkeeping.
     """
     if not torch.is_grad_enabled():
         return layer(*inputs)
