@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from omegaconf import OmegaConf
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 from configs.classes import RefusedError, named
 from configs.schema import Component
+from configs.words import bare, chosen, members
+
+
+class MissingError(ValueError):
+    """A value that has no default is not there."""
 
 
 def import_class(class_path: str, trust: Sequence[str] | None = None) -> type:
@@ -49,15 +54,53 @@ def imported_config(cls: type) -> type | None:
     return config if isinstance(config, type) and dataclasses.is_dataclass(config) else None
 
 
-def construct(config: type, plain: Mapping[str, Any]) -> Any:
-    """The dataclass of plain data, by OmegaConf: nested dataclasses, tuples and paths as the fields' types say."""
-    node = OmegaConf.structured(config)
-    OmegaConf.set_readonly(node, False)
-    for name in plain:
-        if OmegaConf.get_type(node, name) is dict:  # a mapping takes the place of its default
-            OmegaConf.update(node, name, {}, merge=False)
-    node = OmegaConf.unsafe_merge(node, plain)  # without copying what nobody else holds
-    return OmegaConf.to_object(node)
+def construct(config: type, plain: Mapping[str, Any], default: Any = None) -> Any:
+    """The dataclass of checked plain data: nested dataclasses, tuples, paths and floats as the fields' types say.
+
+    Args:
+        config: the dataclass.
+        plain: values by field; nothing in it is shared with what is built.
+        default: an instance whose values stand where `plain` has none; None takes the fields' own defaults.
+
+    Raises:
+        MissingError: a field that has no default is in neither.
+    """
+    required = [f.name for f in dataclasses.fields(config) if f.default is f.default_factory is dataclasses.MISSING]
+    if default is None and (missing := [name for name in required if name not in plain]):
+        raise MissingError(f"{config.__qualname__} needs {', '.join(missing)}")
+    hints = get_type_hints(config, include_extras=True)
+    made = {name: typed(hints[name], value, default_of(config, name, default)) for name, value in plain.items()}
+    return config(**made) if default is None else dataclasses.replace(default, **made)
+
+
+def default_of(config: type, name: str, default: Any) -> Any:
+    """The value of a field where none is given: a nested dataclass is laid over it. None where there is none."""
+    if default is not None:
+        return getattr(default, name)
+    field = {field.name: field for field in dataclasses.fields(config)}[name]
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def typed(hint: Any, value: Any, default: Any = None) -> Any:
+    """Plain data in the type of an annotation; what needs no type of its own is copied."""
+    if len(members(bare(hint))) > 1:
+        choice = chosen(members(bare(hint)), value)
+        return deepcopy(value) if choice is None else typed(choice, value, default)
+    hint = bare(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return construct(hint, value, default if isinstance(default, hint) else None)
+    inner = [item for item in get_args(hint) if item is not Ellipsis] or [Any]
+    if isinstance(value, Mapping):
+        return {name: typed(inner[-1], item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        fixed = get_origin(hint) is tuple and Ellipsis not in get_args(hint)
+        items = [typed(inner[i if fixed else 0], item) for i, item in enumerate(value)]
+        return tuple(items) if tuple in (hint, get_origin(hint)) else items
+    if hint in (Path, float) and value is not None:
+        return hint(value)
+    return deepcopy(value)
 
 
 def build(component: Component, **runtime: Any) -> Any:

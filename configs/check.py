@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from configs.build import construct, imported_config
+from configs.build import MissingError, construct, imported_config
 from configs.classes import RefusedError, named, similar, world_of
 from configs.problems import Report, unknown_key
 from configs.schema import Checked, Function, Slot
@@ -82,6 +82,8 @@ class Checker:
         """What building the dataclass raises, or None."""
         try:
             self.made[config, repr(plain)] = construct(config, plain)
+        except MissingError:
+            return None  # reported where it is missing
         except Exception as error:  # a Config may raise what it likes: whatever it is, the user must read it
             return str(error) or type(error).__name__
         return None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from configs.problems import Problem
 from guards.printable import shown
@@ -241,6 +240,8 @@ def interpolated(tree: Branch, problems: list[Problem]) -> dict[str, Any]:
         problems.append(Problem(tree.place, "", None, "more than 1000 references"))
     if not texts or found or len(texts) > 1000:
         return values
+    from omegaconf import OmegaConf  # where there are references, and nowhere else: the project runs without it
+
     config = OmegaConf.create(values)
     OmegaConf.resolve(config)
     return OmegaConf.to_container(config)

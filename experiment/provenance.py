@@ -40,13 +40,21 @@ def git_state(root: Path | None = None, runs_dir: Path | None = None) -> dict[st
     return {"commit": commit, "dirty": bool(used or git("status", "--porcelain", "--untracked-files=no"))}
 
 
+def installed(name: str) -> str | None:
+    """A package's version; None where it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def provenance(runs_dir: Path | None = None) -> dict[str, Any]:
     """What a reader needs to repeat the run, without anything about its results; `runs_dir` as of `git_state`."""
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "git": git_state(runs_dir=runs_dir),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: installed(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from artifacts.adapter_checks import check_tensors
@@ -141,7 +142,7 @@ class AdaptedModel(nn.Module):
         self.family.requires_grad_(False)
         self.family.zero_grad(set_to_none=True)
         self.family.eval()
-        self.family.model.activation_checkpointing_disable()
+        self.checkpoint_layers(on=False)
 
     def adapter_state(self, name: str) -> tuple[dict, dict[str, Tensor]]:
         """The adapter's PEFT configuration, which names the base, and tensors (fp32, on the CPU)."""
@@ -238,12 +239,27 @@ class AdaptedModel(nn.Module):
     def _lora_layers(self) -> Iterator[LoraLayer]:
         return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
 
-    def checkpoint_layers(self) -> None:
-        """Keep no activations within a layer; the backward pass computes them again, which takes a third longer."""
-        self.family.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    def checkpoint_layers(self, *, on: bool = True) -> None:
+        """Keep no activations within a layer; the backward pass computes them again, which takes a third longer.
+
+        Choice: by the layers' own attributes, because the model's method for it changed its name between versions.
+        """
         for layer in self.family.model.modules():
             if isinstance(layer, GradientCheckpointingLayer):
-                layer.training = True  # its own flag alone, which transformers asks for; what is within stays in eval
+                layer.gradient_checkpointing = on
+                layer._gradient_checkpointing_func = recomputed
+                layer.training = on  # its own flag alone, which transformers asks for; what is within stays in eval
+
+
+def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
+    """What a layer gives, to be computed again in the backward pass; where there will be none, as it is.
+
+    Choice: no random state is kept for the second time, since frozen layers draw no numbers; and decoding, which goes
+        through every layer once per token, is spared the bookkeeping.
+    """
+    if not torch.is_grad_enabled():
+        return layer(*inputs)
+    return checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def config_of(config: Mapping[str, Any], pairs: Mapping[str, tuple[Tensor, Tensor]], place: str) -> LoraConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.build import build, construct, import_class
+from configs.build import MissingError, build, construct, import_class
 from configs.check import as_plain
 from configs.load import load
 from configs.problems import ConfigError
@@ -19,6 +19,22 @@ class Inner:
     """A nested structure."""
 
     sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two numbers."""
+
+    a: int = 0
+    b: int = 0
+
+
+@dataclass(frozen=True)
+class Needs:
+    """One number without a default."""
+
+    a: int
+    b: int = 0
 
 
 class Part:
@@ -65,6 +81,19 @@ def test_build_gives_the_types_that_the_config_names():
     assert type(part.config.pair[1]) is float
     assert construct(Part.Config, as_plain(expected)) == expected  # plain data and back
     assert init_args["pair"] == [1, 2]  # the input is not written to
+
+
+def test_what_is_given_of_a_nested_part_is_laid_over_its_default():
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Two = field(default_factory=lambda: Two(3, 4))
+        perhaps: Two | None = None
+        rate: float | None = None
+
+    assert construct(Outer, {"inner": {"b": 5}, "rate": 1}) == Outer(Two(3, 5), None, 1.0)
+    assert construct(Outer, {"perhaps": {"b": 5}}).perhaps == Two(0, 5)
+    with pytest.raises(MissingError, match="Needs needs a"):
+        construct(Needs, {"b": 1})
 
 
 def test_a_class_without_config_takes_keywords():

@@ -4,6 +4,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lightning_modules import adapters
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
 from lightning_modules.packing import Packing, RowCache
@@ -129,7 +130,7 @@ def test_shares_of_first_tokens_are_those_of_the_stock_softmax(policy, mixed_exa
     assert statistic < degrees + 4 * (2 * degrees) ** 0.5
 
 
-def test_checkpointed_layers_change_nothing_and_keep_less(policy, mixed_examples):
+def test_checkpointed_layers_change_nothing_and_keep_less(policy, mixed_examples, monkeypatch):
     prompts = [prompt for example in mixed_examples for prompt in policy.prompts(example, INSTRUCTIONS)]
     completions = [[60, 61, 62]] * len(prompts)
 
@@ -145,6 +146,12 @@ def test_checkpointed_layers_change_nothing_and_keep_less(policy, mixed_examples
     assert kept_then < kept / 3
     assert torch.equal(logps_then, logps)
     torch.testing.assert_close(slopes_then, slopes, atol=1e-6, rtol=1e-6)
+    monkeypatch.setattr(adapters, "checkpoint", None)  # not asked for where nothing is differentiated, nor once bare
+    with torch.no_grad():
+        assert torch.equal(policy.score(prompts, completions).logps, logps)
+    policy.bare(keep=policy.adapters)
+    policy.family.train()
+    policy.score(prompts, completions)
 
 
 def test_a_line_holds_nothing_twice(policy, mixed_examples):

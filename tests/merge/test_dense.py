@@ -242,4 +242,6 @@ def test_a_recipe_may_ask_for_a_dense_checkpoint(expert, tmp_path, capsys):
     recipe["dense"] = {"bse": "base"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 2
-    assert "dense: " in capsys.readouterr().err
+    told = capsys.readouterr().err.splitlines()
+    assert ["dense.base: missing" in line for line in told] == [True, False]
+    assert "dense.bse: unknown key; did you mean 'base'?" in told[1]

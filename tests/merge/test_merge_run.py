@@ -634,6 +634,7 @@ def test_every_problem_of_a_recipe_is_reported_at_once(tmp_path):
 
 
 def test_a_recipe_that_extends_another_and_refers_to_itself(tmp_path):
+    pytest.importorskip("omegaconf")
     (tmp_path / "below.yaml").write_text("sources: {a: [x]}\nmethod: caci\nout: below\n")
     (tmp_path / "r.yaml").write_text("extends: below\nout: merged/${gate}\ngate: warn\nweights: {a: 2}\n")
     recipe = load_recipe(tmp_path / "r.yaml", ["rank=4"])
