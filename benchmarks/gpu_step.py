@@ -23,6 +23,7 @@ from benchmarks.ours_rl import MadeRL
 from datamodules.batch import Batch
 from experiment.reproducible import same_numbers
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
+from lightning_modules.families.tiny import TEMPLATE
 from lightning_modules.policy import Policy
 from lightning_modules.stage import StageContext
 
@@ -40,6 +41,7 @@ class LargeFamily(Qwen2_5_VL):
     def _build(self, weights: Path | None, outline: bool) -> None:
         with tempfile.TemporaryDirectory() as folder:
             self.tokenizer = made_model.tokenizer("5m", Path(folder))
+        self.template = TEMPLATE
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=work.MAX_PIXELS)
         with torch.device("cuda"):
             torch.set_default_dtype(torch.bfloat16)
