@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -233,7 +234,9 @@ def plain(value: Any) -> Any:
     """A setting in JSON's types."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items() if item is not None}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return int(value) if isinstance(value, IntEnum) else value
 
 
 def own_parameters(module: nn.Module, *without: nn.Module) -> list[nn.Parameter]:
