@@ -173,7 +173,10 @@ class PublishedFamily(ChattingFamily):
             CheckpointError: it has layers that see less than everything before them.
         """
         text = self.model.config.get_text_config()
-        strange = sorted(set(getattr(text, "layer_types", None) or ()) - set(self.attention_kinds))
+        kinds = getattr(text, "layer_types", None) or (
+            ("full_attention",) if getattr(text, "sliding_window", None) is None else ("sliding_attention",)
+        )
+        strange = sorted(set(kinds) - set(self.attention_kinds))
         if strange:
             raise CheckpointError(
                 f"{self.config.path}: has layers of {', '.join(strange)}, and {type(self).__name__} computes "

@@ -133,10 +133,36 @@ QWEN3_VL = qwen_vl(
     tokens=QWEN3_TOKENS, template=QWEN3_VL_TEMPLATE, on_disk={},
 )  # fmt: skip
 
+FAMILIES = "lightning_modules.families."
+SMALL_TEXT = {**TEXT, "bos_token_id": "{<|endoftext|>}", "eos_token_id": "{<|im_end|>}", "hidden_act": "silu"}
+WINDOWS = {"use_sliding_window": False, "sliding_window": 131072, "max_window_layers": 28}
+QWEN2 = Shape(
+    f"{FAMILIES}language_model.Qwen2", {**SMALL_TEXT, **WINDOWS, "model_type": "qwen2"}, QWEN_TOKENS, "<|im_end|>",
+    QWEN_TEMPLATE,
+)  # fmt: skip
+QWEN3 = Shape(
+    f"{FAMILIES}language_model.Qwen3",
+    {**SMALL_TEXT, **WINDOWS, "model_type": "qwen3", "head_dim": 16, "attention_bias": False},
+    QWEN3_TOKENS, "<|im_end|>", QWEN_TEMPLATE,
+)  # fmt: skip
+LLAMA_TOKENS = tuple((f"<|{name}|>", True) for name in ("begin_of_text", "end_of_text", "start_header_id")) + tuple(
+    (f"<|{name}|>", True) for name in ("end_header_id", "eot_id")
+)
+LLAMA = Shape(
+    f"{FAMILIES}language_model.Llama",
+    {**TEXT, "model_type": "llama", "bos_token_id": "{<|begin_of_text|>}", "eos_token_id": "{<|eot_id|>}"},
+    LLAMA_TOKENS, "<|eot_id|>", LLAMA_TEMPLATE, bos="<|begin_of_text|>", tokenizer_class="PreTrainedTokenizerFast",
+)  # fmt: skip
+
 SHAPES: dict[str, tuple[Shape, bool]] = {
     "qwen2_vl": (QWEN2_VL, True),
     "qwen2_5_vl": (QWEN2_5_VL, False),
     "qwen2_5_vl_tied": (QWEN2_5_VL, True),
     "qwen3_vl": (QWEN3_VL, False),
+    "qwen2": (QWEN2, True),
+    "qwen3": (QWEN3, False),
+    "llama": (LLAMA, True),
 }
 """Name -> checkpoint, and whether its head is the embeddings'."""
+SLOW = ("qwen2_vl", "qwen2_5_vl_tied", "qwen2", "qwen3")
+"""Those that differ little from another one, and are left to `make test-all`."""

@@ -18,14 +18,16 @@ from lightning_modules.stage import StageContext
 from merge.dense import Dense, write_dense
 from tests.conftest import made_example, noise_image, randomise_adapter
 from tests.lightning_modules import rl_reference as by_hand
-from tests.lightning_modules.families.shapes import SHAPES
+from tests.lightning_modules.families.shapes import SHAPES, SLOW
 from tests.lightning_modules.rl_harness import GUIDED, Watch, a_part, fit
 from tests.slow_reference import stock_inputs, stock_logps
 
 TEXTS = ("which heart is wide?", "\n\nwhich\n\n\nheart ", " A) é\u0301 B) 42.5\t\r\n", "", "\n", "ß — 心?\n\n\n")
 
 
-@pytest.fixture(scope="module", params=sorted(SHAPES))
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(SHAPES)]
+)
 def published(request, tmp_path_factory):
     """(shape, folder of the checkpoint, whether its head is the embeddings')."""
     shape, tied = SHAPES[request.param]
