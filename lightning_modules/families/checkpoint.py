@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
+
+from configs.checkpoints import CheckpointError, stated_config
 
 SHOWN = 5
 """Names that an error lists."""
 ABSENT = {"_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False}
 """How transformers is asked for a file that need not be there."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is not there, not whole, or not what it was taken for."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +32,9 @@ class Checkpoint:
         """The arguments by which transformers reads it."""
         return {"pretrained_model_name_or_path": self.path, "revision": self.revision, "trust_remote_code": False}
 
-    def config(self) -> dict[str, Any]:
-        """What config.json says, and under `_commit_hash` the commit that it is from, where it is the hub's.
-
-        Raises:
-            CheckpointError: it cannot be read, or is of an adapter.
-        """
-        try:
-            found, _ = PreTrainedConfig.get_config_dict(self.path, revision=self.revision)
-        except OSError as error:
-            raise CheckpointError(self._absent(error)) from error
-        if self.text("adapter_config.json") is not None:
-            raise CheckpointError(
-                f"{self.path}: holds an adapter (adapter_config.json), whose base would be loaded in silence; name the "
-                "base as the model, and the adapter where adapters are named"
-            )
-        if not isinstance(found.get("model_type"), str):
-            raise CheckpointError(f"{self.path}: config.json names no model_type; is this a checkpoint's folder?")
-        return found
-
-    def _absent(self, error: Exception) -> str:
-        folder = Path(self.path)
-        if folder.is_dir():
-            return f"{folder}: has no readable config.json, so it is no checkpoint's folder: {first_line(error)}"
-        if self.path.count("/") != 1 or self.path.startswith((".", "/", "~")):
-            return f"{self.path}: no such folder, and no hub id, which is of the form organisation/name"
-        return (
-            f"{self.path} (revision {self.revision}): neither in the local hub cache nor reachable: "
-            f"{first_line(error)}. Where there is no network, run `hf download {self.path} --revision "
-            f"{self.revision}` on a machine that has one and copy the cache (HF_HOME), or give a folder; gated "
-            "repositories want their terms accepted and `hf auth login`"
-        )
+    def config(self) -> tuple[dict[str, Any], str | None]:
+        """What config.json says, and the commit that it is from where it is the hub's; errors as it raises them."""
+        return stated_config(self.path, self.revision)
 
     def text(self, name: str) -> str | None:
         """The content of a file beside the weights; None where there is none."""
@@ -111,17 +82,24 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing, or a tensor is missing, one too many or of another shape.
         """
+        told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below, with what else is
         try:
             model, told = model_class.from_pretrained(
-                **self.source(), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+                **self.source(), dtype=dtype, use_safetensors=True, **told_of, **options
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
+            at_fault = next((f"{file.name}: " for file in self.weight_files() if not readable(file)), "")
             raise CheckpointError(
-                f"{self.path}: {model_class.__name__} cannot be loaded from it: {first_line(error)}; are all of its "
-                "safetensors files there, and whole?"
+                f"{self.path}: {model_class.__name__} cannot be loaded from it: {at_fault}{first_line(error)}; are all "
+                "of its safetensors files there, and whole?"
             ) from error
         refuse_strangers(self.path, model_class.__name__, told)
         return model
+
+    def weight_files(self) -> list[Path]:
+        """Its safetensors files, as far as they are on this machine."""
+        config = cached_file(self.path, "config.json", revision=self.revision, **ABSENT)
+        return [] if config is None else sorted(Path(config).parent.glob("*.safetensors"))
 
     def outline(self, model_class: type[PreTrainedModel]) -> PreTrainedModel:
         """The model without weights."""
@@ -163,6 +141,15 @@ def refuse_strangers(path: str, model: str, told: Mapping[str, Any]) -> None:
     else:
         cause = "a shard or its index is incomplete, or config.json is of a larger model"
     raise CheckpointError(f"{path}: is not a whole {model}: {'; '.join(parts)}. Likely: {cause}")
+
+
+def readable(file: Path) -> bool:
+    """Whether a safetensors file is whole, as far as its header tells."""
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def listed(names: Sequence[str]) -> str:

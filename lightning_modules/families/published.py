@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from typing_extensions import override
 
+from configs.checkpoints import CheckpointError
 from guards.ranges import Ranged
 from lightning_modules.families.base import PictureInput, head_logits
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.chatting import ChattingFamily
-from lightning_modules.families.checkpoint import Checkpoint, CheckpointError
+from lightning_modules.families.checkpoint import Checkpoint
 from lightning_modules.packing import ATTENTION
 
 
@@ -92,8 +93,7 @@ class PublishedFamily(ChattingFamily):
         """Set `tokenizer`, `template`, `image_processor` and `model`."""
         config = self.config
         self.checkpoint = Checkpoint(config.path, config.revision)
-        stated = self.checkpoint.config()
-        self.commit = stated.get("_commit_hash")
+        stated, self.commit = self.checkpoint.config()
         if self.commit is not None:  # so that nothing that is read later is of another commit
             self.config = replace(config, revision=self.commit)
             self.checkpoint = replace(self.checkpoint, revision=self.commit)
