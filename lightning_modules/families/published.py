@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from typing_extensions import override
 
+from artifacts.base_origin import AUTO_CLASSES
 from configs.checkpoints import CheckpointError
 from guards.ranges import Ranged
 from lightning_modules.families.base import PictureInput, head_logits
@@ -192,7 +193,12 @@ class PublishedFamily(ChattingFamily):
     def origin(self) -> dict[str, Any]:
         if self.checkpoint is None:
             return super().origin
-        said = {"model_type": self.model.config.model_type, "commit": self.commit, "pictures": self._picture_facts()}
+        said = {
+            "model_type": self.model.config.model_type,
+            "auto_class": AUTO_CLASSES[self.place is None],
+            "commit": self.commit,
+            "pictures": self._picture_facts(),
+        }
         return {**super().origin, "checkpoint": said}
 
     def _picture_facts(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import AutoImageProcessor, AutoTokenizer
 
 from artifacts.adapter_files import base_fingerprint, read_adapter, write_adapter
+from artifacts.base_origin import loading_lines
 from datamodules.batch import Batch
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.policy import Policy
@@ -255,7 +256,10 @@ def test_an_expert_loads_in_plain_peft_and_its_merge_in_plain_transformers(publi
     inputs = stock_inputs(policy.family, torch.tensor([prompt.ids]), prompt)
     with torch.no_grad():
         ours = policy.family.logits(policy.hidden_states(policy.line([prompt], [[]])))
-        plain = PeftModel.from_pretrained(stock_model(shape, folder), adapter)
+        space = {}
+        exec("\n".join(loading_lines(policy.family.origin, str(adapter))), space)  # as its card says
+        plain = space["agent"].eval()
+        assert isinstance(plain, PeftModel)
         torch.testing.assert_close(plain(**inputs).logits[0], ours, atol=1e-4, rtol=1e-4)
         with plain.disable_adapter():
             assert not torch.allclose(plain(**inputs).logits[0], ours, atol=1e-2)
