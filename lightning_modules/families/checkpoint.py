@@ -71,22 +71,19 @@ class Checkpoint:
             )
         return template
 
-    def model(self, model_class: type[PreTrainedModel], dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    def model(self, model_class: type[PreTrainedModel], dtype: torch.dtype) -> PreTrainedModel:
         """Load the weights.
 
         Args:
             model_class: of transformers, for this checkpoint's `model_type`.
             dtype: of the weights in memory.
-            options: more arguments of `from_pretrained`.
 
         Raises:
             CheckpointError: a file is missing, or a tensor is missing, one too many or of another shape.
         """
         told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below, with what else is
         try:
-            model, told = model_class.from_pretrained(
-                **self.source(), dtype=dtype, use_safetensors=True, **told_of, **options
-            )
+            model, told = model_class.from_pretrained(**self.source(), dtype=dtype, use_safetensors=True, **told_of)
         except (OSError, RuntimeError, SafetensorError) as error:
             at_fault = next((f"{file.name}: " for file in self.weight_files() if not readable(file)), "")
             raise CheckpointError(

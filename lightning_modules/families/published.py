@@ -108,9 +108,7 @@ class PublishedFamily(ChattingFamily):
         if outline:
             self.model = self.checkpoint.outline(self.model_class)
         else:
-            self.model = self.checkpoint.model(
-                self.model_class, getattr(torch, self.config.dtype), **self._quantisation()
-            ).eval()
+            self.model = self.checkpoint.model(self.model_class, getattr(torch, self.config.dtype)).eval()
 
     def _refuse_others(self, stated: dict[str, Any]) -> None:
         """Refuse another model's checkpoint, and weights that were quantised already."""
@@ -126,14 +124,6 @@ class PublishedFamily(ChattingFamily):
                 f"{self.config.path}: its weights were quantised by {method}; take the checkpoint in bfloat16, and set "
                 "quantize: nf4 to have four bits in memory"
             )
-
-    def _quantisation(self) -> dict[str, Any]:
-        """Arguments of `from_pretrained` for weights of four bits."""
-        if self.config.quantize == "none":
-            return {}
-        from lightning_modules.families.nf4 import quantisation  # loads bitsandbytes
-
-        return {"quantization_config": quantisation(getattr(torch, self.config.dtype))}
 
     def _picture_settings(self) -> dict[str, Any]:
         """Settings of the picture processor that replace the checkpoint's."""
