@@ -28,9 +28,9 @@ class CheckpointError(ValueError):
 
 def names_checkpoint(name: str) -> bool:
     """Whether a text may name one: a folder, something of a folder's form, or a hub id."""
-    return (
-        name.startswith(("/", ".", "~")) or Path(name).is_dir() or HUB_ID.fullmatch(name.partition("@")[0]) is not None
-    )
+    if name.endswith((".yaml", ".yml")):
+        return False
+    return bool(name.startswith(("/", ".", "~")) or Path(name).is_dir() or HUB_ID.fullmatch(name.partition("@")[0]))
 
 
 def model_of(name: str) -> dict[str, Any]:

@@ -44,8 +44,8 @@ def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -
     """
     path = chosen_file(group, name)
     if path is None and group == "model" and names_checkpoint(name):
-        kept = {key: child for key, child in below.children.items() if key != group}
-        return Branch({**kept, group: checkpoint(name, COMMAND_LINE, problems)}, below.place)
+        model = checkpoint(name, COMMAND_LINE, problems)
+        return below if model is None else Branch({**below.children, group: model}, below.place)
     if path is None:
         known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
         more = ", a checkpoint's folder or a hub id of the form organisation/name" if group == "model" else ""
@@ -68,13 +68,13 @@ def chosen_file(group: str, name: str) -> Path | None:
     return next((place.resolve() for place in places if is_file(place)), None)
 
 
-def checkpoint(name: str, place: str, problems: list[Problem]) -> Leaf | Branch:
-    """The model that a checkpoint's name stands for; the name as it was, and a problem, where it stands for none."""
+def checkpoint(name: str, place: str, problems: list[Problem]) -> Branch | None:
+    """The model that a checkpoint's name stands for; None, and a problem, where it stands for none."""
     try:
         model = model_of(name)
     except CheckpointError as error:
         problems.append(Problem(place, "model", name, str(error)))
-        return Leaf(None, place)
+        return None
     settings = Branch({key: Leaf(value, place) for key, value in model["init_args"].items()}, place)
     return Branch({"class_path": Leaf(model["class_path"], place), "init_args": settings}, place)
 
@@ -88,8 +88,11 @@ def with_checkpoint(tree: Branch, problems: list[Problem]) -> Branch:
         message = f"expected a checkpoint's folder or a hub id of the form organisation/name, got {shown(model.value)}"
         hint = f"extends: [model/{model.value}.yaml]" if chosen_file("model", model.value) else ""
         problems.append(Problem(model.place, "model", model.value, message, f"write {hint}" if hint else ""))
-        return Branch({**tree.children, "model": Leaf(None, model.place)}, tree.place)
-    return Branch({**tree.children, "model": checkpoint(model.value, model.place, problems)}, tree.place)
+        found = None
+    else:
+        found = checkpoint(model.value, model.place, problems)
+    others = {key: child for key, child in tree.children.items() if key != "model"}
+    return Branch(others if found is None else {**others, "model": found}, tree.place)
 
 
 def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:

@@ -24,7 +24,7 @@ from guards.ranges import Ranged
 from lightning_modules.families.base import PictureInput, head_logits
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.chatting import ChattingFamily
-from lightning_modules.families.checkpoint import Checkpoint
+from lightning_modules.families.checkpoint import Checkpoint, first_line
 from lightning_modules.packing import ATTENTION
 
 
@@ -102,9 +102,15 @@ class PublishedFamily(ChattingFamily):
         self.tokenizer = self.checkpoint.tokenizer()
         self.template = self.checkpoint.chat_template(self.tokenizer)
         if self.place is not None:
-            self.image_processor = AutoImageProcessor.from_pretrained(
-                **self.checkpoint.source(), backend="pil", **self._picture_settings()
-            )
+            try:
+                self.image_processor = AutoImageProcessor.from_pretrained(
+                    **self.checkpoint.source(), backend="pil", **self._picture_settings()
+                )
+            except (OSError, ValueError, ImportError) as error:
+                raise CheckpointError(
+                    f"{self.config.path}: its picture processor cannot be read: {first_line(error)}; is "
+                    "preprocessor_config.json there?"
+                ) from error
         if outline:
             self.model = self.checkpoint.outline(self.model_class)
         else:

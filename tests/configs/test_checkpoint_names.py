@@ -92,6 +92,7 @@ def test_a_hub_id_is_found_in_the_cache_without_a_network(offline, experiment, n
         ("lab/other", ["lab/other: no such folder", "`hf download lab/other --revision main`", "HF_HOME"]),
         ("lab/vl@v2", ["revision v2", "`hf download lab/vl --revision v2`"]),
         ("/no/such/folder", ["/no/such/folder: no such folder, and no hub id"]),
+        ("./mine.yaml", ["no such file: './mine.yaml'"]),
         ("tinny", ["no such file: 'tinny'", "a checkpoint's folder or a hub id", "did you mean 'tiny'"]),
     ],
 )
@@ -120,6 +121,13 @@ def test_a_folder_that_is_no_checkpoint_of_ours_is_refused(tmp_path, experiment,
     with pytest.raises(ConfigError) as error:
         load(experiment, [f"model={folder}"])
     assert said in str(error.value)
+
+
+def test_a_model_that_a_file_names_wrongly_is_said_at_its_line(tmp_path):
+    for name, said in (("tiny", r"write extends: \[model/tiny.yaml\]"), ("/no/such", "no such folder")):
+        (tmp_path / "experiment.yaml").write_text(f"model: {name}\n{FILE}")
+        with pytest.raises(ConfigError, match=rf"experiment\.yaml:1: model: .*{said}"):
+            load(tmp_path / "experiment.yaml")
 
 
 def test_an_adapter_is_no_model(tmp_path, experiment):

@@ -91,6 +91,12 @@ def test_a_missing_or_cut_shard_is_refused(folder):
         load(folder)
 
 
+def test_a_checkpoint_without_its_picture_processor_is_refused(folder):
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"picture processor cannot be read: .*preprocessor_config\.json there"):
+        load(folder)
+
+
 def test_pickled_weights_are_not_opened(folder):
     for path in folder.glob("*.safetensors*"):
         path.unlink()
