@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+AUTO_CLASSES = ("AutoModelForImageTextToText", "AutoModelForCausalLM")
+"""Of transformers: for models that read pictures, and for language models."""
 FAMILY = re.compile(r"lightning_modules\.families(\.\w+)+")
 
 
@@ -38,10 +40,13 @@ def loading_lines(origin: Any, adapter: str = "adapter") -> list[str]:
         settings["path"] = whole_path(str(settings["path"]))
     if "path" in settings and weights is None:
         source = ", ".join([repr(settings["path"]), *named(settings, "revision")])
+        stated = origin.get("checkpoint")
+        auto = stated.get("auto_class") if isinstance(stated, Mapping) else None
+        auto = auto if auto in AUTO_CLASSES else AUTO_CLASSES[0]
         return [
             "from peft import PeftModel",
-            "from transformers import AutoModelForImageTextToText, AutoTokenizer",
-            f"base = AutoModelForImageTextToText.from_pretrained({', '.join([source, *named(settings, 'dtype')])})",
+            f"from transformers import {auto}, AutoTokenizer",
+            f"base = {auto}.from_pretrained({', '.join([source, *named(settings, 'dtype')])})",
             agent,
             f"tokenizer = AutoTokenizer.from_pretrained({source})",
         ]

@@ -21,6 +21,7 @@ from datamodules.batch import Example
 from experiment.memory import keep_freed_memory
 from lightning_modules.families.base import ImageInput
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
+from lightning_modules.families.tiny import TEMPLATE
 from lightning_modules.policy import Policy, Scores
 from lightning_modules.prompts import Prompt
 
@@ -58,6 +59,7 @@ class MadeFamily(Qwen2_5_VL):
     @override
     def _build(self, weights: Path | None, outline: bool) -> None:
         self.tokenizer = made_model.tokenizer(self.config.size, Path(self.config.folder))
+        self.template = TEMPLATE
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=work.MAX_PIXELS)
         self.model = made_model.model(self.config.size, self.tokenizer)
 

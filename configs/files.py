@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from configs.checkpoints import CheckpointError, model_of, names_checkpoint
 from configs.problems import Problem, did_you_mean
 from configs.tree import COMMAND_LINE, MAX_BYTES, Branch, Leaf, TreeReader, merge_trees, plain
 from guards.printable import shown
@@ -17,7 +18,7 @@ GROUPS = {"model": ("model",), "data": ("specialties", "data")}
 the experiment says there."""
 
 
-def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def choices(overrides: Sequence[str], groups: Collection[str] = tuple(GROUPS)) -> tuple[dict[str, str], list[str]]:
     """The files that overrides choose per group, and the other overrides.
 
     Examples:
@@ -28,7 +29,7 @@ def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     others = []
     for argument in overrides:
         key, _, text = argument.partition("=")
-        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in GROUPS else None
+        value = plain(TreeReader(COMMAND_LINE, []).read(text)) if key.strip() in groups else None
         if isinstance(value, str) and value:
             chosen[key.strip()] = value
         else:
@@ -37,12 +38,18 @@ def choices(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
-    """An experiment's tree with the sections of a group taken from one file, and from it alone."""
-    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
-    path = next((place.resolve() for place in places if is_file(place)), None)
+    """An experiment's tree with the sections of a group taken from one file, and from it alone.
+
+    A model may be a checkpoint too; see `configs.checkpoints`.
+    """
+    path = chosen_file(group, name)
+    if path is None and group == "model" and names_checkpoint(name):
+        model = checkpoint(name, COMMAND_LINE, problems)
+        return below if model is None else Branch({**below.children, group: model}, below.place)
     if path is None:
         known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path"
+        more = ", a checkpoint's folder or a hub id of the form organisation/name" if group == "model" else ""
+        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path{more}"
         problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
     layer = read_file(path, (), problems) if path else None
     if layer is None:
@@ -53,6 +60,39 @@ def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -
         problems.append(Problem(COMMAND_LINE, group, name, message))
     kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
     return Branch({**kept, **taken}, below.place)
+
+
+def chosen_file(group: str, name: str) -> Path | None:
+    """The file of a group that a name stands for; None where there is none."""
+    places = [folder / file for folder in (CONFIGS / group, Path.cwd()) for file in (name, f"{name}.yaml")]
+    return next((place.resolve() for place in places if is_file(place)), None)
+
+
+def checkpoint(name: str, place: str, problems: list[Problem]) -> Branch | None:
+    """The model that a checkpoint's name stands for; None, and a problem, where it stands for none."""
+    try:
+        model = model_of(name)
+    except CheckpointError as error:
+        problems.append(Problem(place, "model", name, str(error)))
+        return None
+    settings = Branch({key: Leaf(value, place) for key, value in model["init_args"].items()}, place)
+    return Branch({"class_path": Leaf(model["class_path"], place), "init_args": settings}, place)
+
+
+def with_checkpoint(tree: Branch, problems: list[Problem]) -> Branch:
+    """A file's tree in which a model that is a text is the checkpoint of that name."""
+    model = tree.children.get("model")
+    if not isinstance(model, Leaf) or not isinstance(model.value, str):
+        return tree
+    if not names_checkpoint(model.value):
+        message = f"expected a checkpoint's folder or a hub id of the form organisation/name, got {shown(model.value)}"
+        hint = f"extends: [model/{model.value}.yaml]" if chosen_file("model", model.value) else ""
+        problems.append(Problem(model.place, "model", model.value, message, f"write {hint}" if hint else ""))
+        found = None
+    else:
+        found = checkpoint(model.value, model.place, problems)
+    others = {key: child for key, child in tree.children.items() if key != "model"}
+    return Branch(others if found is None else {**others, "model": found}, tree.place)
 
 
 def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
@@ -76,6 +116,7 @@ def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> B
     if not isinstance(tree, Branch):
         problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
         return None
+    tree = with_checkpoint(tree, problems)
     below = Branch({}, tree.place)
     extends = tree.children.get("extends")
     for name in parents(extends, problems):

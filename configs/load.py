@@ -8,7 +8,7 @@ Every problem is reported at once, before torch is imported where the source fil
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -86,9 +86,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         path: a file; a bare name is looked up in the working folder, then in `configs/`, with or without `.yaml`.
         overrides: `dotted.key=value` with a YAML value; a key of a component is written out
             (`module.init_args.kl=null`). `model=NAME` and `data=NAME` choose a file of configs/model/ or configs/data/,
-            or any other by its path. Those named in `HANDED_ON` reach required experiments too; the seed only where
-            they do not state their own. `NAME:dotted.key=value` is for the experiment of the lineage that is called
-            NAME, and goes over what is handed on.
+            or any other by its path; `model=` also takes a checkpoint's folder or hub id. Those named in `HANDED_ON`
+            reach required experiments too; the seed only where they do not state their own. `NAME:dotted.key=value`
+            is for the experiment of the lineage that is called NAME, and goes over what is handed on.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
@@ -123,6 +123,10 @@ def read(
     tree = read_file(path, (), problems) if path else None
     if tree is None:
         raise ConfigError(problems)
+    if any(one.name == "model" for one in fields(config)):
+        chosen, overrides = choices(overrides, ("model",))
+        for group, choice in chosen.items():
+            tree = with_choice(tree, group, choice, problems)
     tree = merge_trees(tree, read_overrides(overrides, problems))
     given, report = interpolated(tree, problems), reporter(tree, problems)
     good = Checker(report, trusted(given)).fields(config, shape(given, report) if shape else given, "")
@@ -289,6 +293,14 @@ def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branc
                 "requires, or requires=[] to take the model's weights as they are published"
             )
             problems.append(Problem(place_of(tree, "model"), "model", own, message))
+            continue
+        own, other = (one.model.init_args.get("path") for one in (experiment, parent.experiment))
+        if own != other:
+            message = (
+                f"{own} cannot start from {parent.experiment.name}, which is of {other}; give both the same model, on "
+                f"the command line by {parent.called}:model={own}"
+            )
+            problems.append(Problem(place_of(tree, "model.init_args.path"), "model.init_args.path", own, message))
 
 
 def load_required(

@@ -74,7 +74,7 @@ class ExperimentContext(Lineage):
             for parameter in family.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
         folder = self.experiment.feature_cache
-        cache = FeatureCache(2**28, Path(folder), f"{fingerprint} {family.config}") if folder else None
+        cache = FeatureCache(2**28, Path(folder), f"{fingerprint} {family.origin}") if folder else None
         return Policy(family, cache=cache), fingerprint
 
     def stage(self, specialty: str, policy: Policy, fingerprint: str) -> Stage:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from datamodules.batch import Example
 from lightning_modules.adapters import AdaptedModel
@@ -169,7 +170,8 @@ class Policy(AdaptedModel):
         if line.images:
             features = self.features(line.images)
             places = (line.ids == self.family.image_token_id)[:, None]
-            embeds = embeds.masked_scatter(places, torch.cat([features[key].to(embeds) for key, _ in line.images]))
+            shown = torch.cat([features[key].to(embeds) for key, _ in line.images])
+            embeds = F.pad(embeds, (0, shown.shape[1] - embeds.shape[1])).masked_scatter(places, shown)
         return self.family.hidden_states(embeds, line.positions, line.packing)
 
     # -- scoring -------------------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from lightning_modules.packing import ATTENTION
 def stock_log_distribution(policy, prompt, completion, temperature=1.0):
     """(T, V) log-probabilities at every place of a completion."""
     family, ids = policy.family, torch.tensor([[*prompt.ids, *completion]])
-    inputs = qwen_inputs if family.model.config.model_type == "qwen2_5_vl" else llama_inputs
     with stock_attention(family.model):
-        logits = family.model(**inputs(family, ids, prompt)).logits[0]
+        logits = family.model(**stock_inputs(family, ids, prompt)).logits[0]
     logits = logits[-len(completion) - 1 : -1].index_fill(-1, policy.banned, -torch.inf)
     return (logits / temperature).log_softmax(-1)
 
@@ -34,6 +33,11 @@ def stock_attention(model):
         model.set_attn_implementation({"text_config": ATTENTION} if config is not model.config else ATTENTION)
 
 
+def stock_inputs(family, ids, prompt):
+    """The arguments of the stock model's forward."""
+    return INPUTS.get(family.model.config.model_type, llama_inputs)(family, ids, prompt)
+
+
 def qwen_inputs(family, ids, prompt):
     inputs = {"input_ids": ids, "mm_token_type_ids": (ids == family.image_token_id).int()}
     if prompt.images:
@@ -51,3 +55,7 @@ def llama_inputs(family, ids, prompt):
     ):
         embeds[0, place] = feature
     return {"inputs_embeds": embeds}
+
+
+INPUTS = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), qwen_inputs)
+"""model_type -> what the stock forward takes; of others, embeddings in which the features stand."""

@@ -39,6 +39,7 @@ ALLOWED = {
         "evaluation.answers",
         "artifacts",
         "configs.build",
+        "configs.checkpoints",
         "configs.schema",
     ),
     "answering": ("artifacts", "datamodules", "evaluation", "lightning_modules", "merge"),

@@ -25,6 +25,7 @@ from benchmarks import made_model, work
 from benchmarks.gpu.sizes import Shape, Size
 from datamodules.batch import Example
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
+from lightning_modules.families.tiny import TEMPLATE
 from lightning_modules.policy import Policy
 
 
@@ -43,6 +44,7 @@ class SizedFamily(Qwen2_5_VL):
     @override
     def _build(self, weights: Path | None, outline: bool) -> None:
         self.tokenizer = made_tokenizer()
+        self.template = TEMPLATE
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=2**24)
         size, before = self.config.size, torch.get_default_dtype()
         torch.set_default_dtype(getattr(torch, size.dtype))

@@ -148,7 +148,10 @@ class VisionLanguageFamily(nn.Module):
 
     @abstractmethod
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
-        """Run the vision tower and projector: one (n_tokens, H) tensor per picture."""
+        """Run the vision tower and projector: one (n_tokens, H) tensor per picture.
+
+        A family whose deeper layers take features too gives them in further columns; see `hidden_states`.
+        """
 
     @abstractmethod
     def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
@@ -172,7 +175,8 @@ class VisionLanguageFamily(nn.Module):
         """Run the language model's layers over one line of tokens.
 
         Args:
-            inputs_embeds: (N, H), picture features already in place.
+            inputs_embeds: (N, H), picture features already in place; as many columns as the widest features have,
+                zero beside words, where `encode_images` gives further ones and the line has a picture.
             position_ids: (A, N), as `position_ids` returns them.
             attention: which tokens see which; the model was told to use `packing.ATTENTION`.
 

@@ -17,7 +17,9 @@ from typing_extensions import override
 
 from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
-from lightning_modules.families.chatml import END, START, ChatMLFamily
+from lightning_modules.families.chat_template import ChatTemplate
+from lightning_modules.families.chatml import END, START, chatml
+from lightning_modules.families.chatting import ChattingFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama, outline_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
 from lightning_modules.packing import ATTENTION, Attention
@@ -61,7 +63,7 @@ class PaddedSquare:
         return self.n_tokens
 
 
-class Lite0SmolLM2(ChatMLFamily):
+class Lite0SmolLM2(ChattingFamily):
     """Cells of Lite0's feature map, pooled and projected, stand before the question.
 
     The tower stays frozen in every stage; `projector_parameters` is what aligns it to the language model.
@@ -123,8 +125,8 @@ class Lite0SmolLM2(ChatMLFamily):
         )
         if not outline:
             self._draw_projector()
-        ids = self.tokenizer.convert_tokens_to_ids
-        self.image_token_id = ids(IMAGE)
+        self.chat = ChatTemplate(self.tokenizer, chatml(IMAGE), IMAGE)
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE)
         self.banned_token_ids = tuple(sorted(set(self.tokenizer.all_special_ids) - {self.eos_token_id}))
         self.model.set_attn_implementation(ATTENTION)
         if weights is not None and not outline:
@@ -157,10 +159,6 @@ class Lite0SmolLM2(ChatMLFamily):
             linear.weight.normal_(0, self.tower.width**-0.5, generator=generator)
             linear.bias.zero_()
         self.register_buffer("word_scale", self.model.get_input_embeddings().weight.detach().std(), persistent=False)
-
-    @override
-    def picture_ids(self, image_tokens: Sequence[int]) -> list[int]:
-        return [self.image_token_id] * sum(image_tokens)
 
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:

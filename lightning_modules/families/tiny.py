@@ -20,8 +20,12 @@ from typing_extensions import override
 
 from configs.build import import_function
 from configs.schema import Function
-from lightning_modules.families.qwen2_5_vl import CONTROL_TOKENS, Qwen2_5_VL
+from lightning_modules.families.chatml import END, START, chatml
+from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
 
+VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
+CONTROL_TOKENS = (START, END, VISION_START, VISION_END, IMAGE, VIDEO)
+TEMPLATE = chatml(f"{VISION_START}{IMAGE}{VISION_END}")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
@@ -61,7 +65,7 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
 
     @override
     def _build(self, weights: Path | None, outline: bool) -> None:
-        config = self.config
+        config, self.template = self.config, TEMPLATE
         if weights is not None:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(weights)
         else:
@@ -105,9 +109,9 @@ def train_tokenizer(corpus: Iterator[str], vocab_size: int) -> PreTrainedTokeniz
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
+        eos_token=END,
         pad_token="<|endoftext|>",
-        additional_special_tokens=[token for token in CONTROL_TOKENS if token != "<|im_end|>"],
+        additional_special_tokens=[token for token in CONTROL_TOKENS if token != END],
         clean_up_tokenization_spaces=False,
     )
 
@@ -144,9 +148,9 @@ def tiny_config(config: TinyQwen2_5_VL.Config, tokenizer: PreTrainedTokenizerFas
             "fullatt_block_indexes": list(range(config.vision_layers)),
             "window_size": 112,
         },
-        image_token_id=ids("<|image_pad|>"),
-        video_token_id=ids("<|video_pad|>"),
-        vision_start_token_id=ids("<|vision_start|>"),
-        vision_end_token_id=ids("<|vision_end|>"),
+        image_token_id=ids(IMAGE),
+        video_token_id=ids(VIDEO),
+        vision_start_token_id=ids(VISION_START),
+        vision_end_token_id=ids(VISION_END),
         tie_word_embeddings=True,
     )

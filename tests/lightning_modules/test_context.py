@@ -11,7 +11,7 @@ from answering.asking import ask
 from answering.decoding import Decoding
 from datamodules.batch import BadExampleError, PictureError
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2, PaddedSquare
-from lightning_modules.families.qwen2_5_vl import QwenPictures
+from lightning_modules.families.qwen_vl import QwenPictures
 from lightning_modules.families.tiny import TinyQwen2_5_VL
 from lightning_modules.rollout import sample
 from tests.conftest import made_example, new_tiny_policy
