@@ -224,7 +224,7 @@ class AdaptedModel(nn.Module):
         towers = (*self.family.vision_parameters(), *self.family.projector_parameters())
         held = {id(parameter) for parameter in towers}
         return {
-            bare_name(name).removesuffix(".weight"): tuple(module.weight.shape)
+            bare_name(name).removesuffix(".weight"): (module.out_features, module.in_features)
             for prefix, module in self.family.model.named_modules()
             if isinstance(module, nn.Linear) and ".lora_" not in (name := f"{prefix}.weight")
             if (id(module.weight) in held) == pictures

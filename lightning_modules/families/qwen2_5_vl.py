@@ -22,6 +22,7 @@ from typing_extensions import override
 from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput, head_logits
 from lightning_modules.families.chatml import END, START, ChatMLFamily
+from lightning_modules.families.nf4 import Quantise
 from lightning_modules.packing import ATTENTION, Attention
 
 CONTROL_TOKENS = (START, END, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -89,6 +90,8 @@ class Qwen2_5_VL(ChatMLFamily):
         """Commit of the hub repository; pin it for work that is published."""
         dtype: Literal["float32", "bfloat16"] = "float32"
         """Precision of the frozen weights; adapters are float32 always."""
+        quantize: Quantise = "none"
+        """`nf4` holds the language model's linear layers in four bits, and asks for weights in bf16."""
         min_pixels: int = 3136
         """Smallest picture area after resizing, in pixels."""
         max_pixels: int = 1_003_520
