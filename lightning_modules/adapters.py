@@ -271,7 +271,8 @@ def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
     strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
-    if strange or weight.requires_grad or torch.is_autocast_enabled(x.device.type):
+    autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # meta knows no autocast
+    if strange or weight.requires_grad or autocast:
         return type(layer).forward(layer, x)
     served = {torch.bfloat16, torch.float32} if x.dtype == torch.bfloat16 else {x.dtype}
     if any(factor.dtype not in served for update in updates for factor in update[:2]):

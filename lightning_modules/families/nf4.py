@@ -88,6 +88,11 @@ def is_packed(weight: Tensor) -> bool:
     return getattr(weight, "quant_state", None) is not None
 
 
+def numbers(weight: Tensor) -> int:
+    """How many a weight has, packed or not."""
+    return weight.quant_state.shape.numel() if is_packed(weight) else weight.numel()
+
+
 def unpacked(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A packed weight as the (out, in) matrix that it stands for."""
     return importlib.import_module("bitsandbytes.functional").dequantize_4bit(weight.data, weight.quant_state).to(dtype)

@@ -10,7 +10,7 @@ import torch
 
 from datamodules.batch import Batch
 from lightning_modules.adapters import LoRASettings
-from lightning_modules.families.nf4 import is_packed, pack, unpacked
+from lightning_modules.families.nf4 import is_packed, numbers, pack, unpacked
 from lightning_modules.families.tiny import TinyQwen2_5_VL
 from lightning_modules.functional.lora import lora_linear
 from lightning_modules.policy import Policy
@@ -51,6 +51,7 @@ def test_only_the_language_model_s_linear_layers_are_packed():
     for name in packed:
         assert off(unpacked(now[name], BF16), before[name].double()) < 0.2
         assert now[name].nbytes == before[name].numel() // 2
+        assert numbers(now[name]) == before[name].numel()
     assert policy.linears(pictures=False) == wide_policy().linears(pictures=False)
 
 
