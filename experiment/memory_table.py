@@ -186,6 +186,9 @@ def memory_lines(context: ExperimentContext, specialty: str) -> list[str]:
     Raises:
         ConfigError: it does not fit here; names the setting that would make it fit.
     """
+    stages = (config_of(c.experiment.module) for c in context.lineage if c.provides == "expert")
+    if not all(hasattr(stage, "lora_rank") for stage in stages):
+        return ["  memory: not estimated; a stage of its own kind does not say the rank of its adapter"]
     run = MemoryOfRun(context, specialty)
     name, room = own_device(context)
     piece, decoding, need = run.piece(run.asked), run.decoding(run.asked), run.need(run.asked)

@@ -17,7 +17,7 @@ from tests.lightning_modules.test_low_lora import held_bytes
 
 SIZES = {
     "tiny": {"hidden": 64, "layers": 2, "heads": 4, "intermediate": 96},
-    "deep": {"hidden": 96, "layers": 12, "heads": 2, "intermediate": 256},
+    "deep": {"hidden": 96, "layers": 6, "heads": 2, "intermediate": 256},
     "wide": {"hidden": 576, "layers": 3, "heads": 9, "intermediate": 1536},  # as a model of 100 M parameters
 }
 PIECES = {"rows": Piece(0, 0, 3, 70, 30), "shared": Piece(2, 60, 8, 25, 20)}
