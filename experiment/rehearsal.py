@@ -112,7 +112,8 @@ def base_of(context: ExperimentContext, live: LiveBase) -> tuple[Policy, str, tu
     base = context.base_folder
     trained = base is None or is_base_complete(base)
     model = json.dumps(context.resolved["model"], sort_keys=True)
-    key = f"{model} {context.experiment.precision} {base if trained else None}"
+    packs = context.provides != "base" and '"quantize": "nf4"' in model
+    key = f"{model} {context.experiment.precision} {base if trained else None} {packs}"
     policy, fingerprint = live.of(key, lambda: context.load(base if trained else None))
     policy.bare()
     return policy, fingerprint, () if trained else ("base",)
