@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from configs.build import build, config_of
+from configs.build import build, config_of, import_class
 from configs.problems import ConfigError, Problem
 from datamodules.prompts import prompt_text
 from datamodules.sight import drawn_tokens
@@ -130,8 +130,8 @@ class MemoryOfRun:
     def decoding(self, settings: Settings) -> Decoding | None:
         """The most rollouts that are written together, where any are."""
         c = self.config
-        if not isinstance(c, RLSettings):
-            return None
+        if not isinstance(c, RLSettings) or import_class(c.engine["class_path"]) is not Packed:
+            return None  # nothing is written, or in another process
         group = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).size
         rows = min(settings.rows_at_once, group * c.questions_per_step)
         each = max(1, group // len(layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).counts))
@@ -169,7 +169,8 @@ class MemoryOfRun:
         longest = self.piece(replace(found, micro_batch_tokens=1)).tokens
         while found.micro_batch_tokens // 2 >= longest:
             found = replace(found, micro_batch_tokens=found.micro_batch_tokens // 2)
-            found = replace(found, rows_at_once=max(8, found.rows_at_once // 2))
+            if self.decoding(found):
+                found = replace(found, rows_at_once=min(found.rows_at_once, max(8, found.rows_at_once // 2)))
             yield found
         if hasattr(self.family.config, "quantize") and not found.packed:
             yield replace(self.asked, packed=True)

@@ -59,3 +59,11 @@ def test_pieces_hold_what_a_step_has(run_of):
     group = piece.rows // piece.prompts
     assert decoding.rows == min(run.asked.rows_at_once, group * run.config.questions_per_step)
     assert run.shaped(False).cache_bytes_per_token() == 2 * 2 * 64 * 4  # two layers of 64 numbers, keys and values
+
+
+def test_only_settings_that_the_stage_has_are_proposed(run_of):
+    run = run_of("dsa")
+    assert run.decoding(run.asked) is None
+    written = [settings.written(run.asked) for settings in run.remedies()]
+    assert any("micro_batch_tokens" in text for text in written)
+    assert not any("rows_at_once" in text for text in written)
