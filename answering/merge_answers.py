@@ -22,6 +22,7 @@ from datamodules.batch import Example
 from datamodules.hashes import data_sha256
 from datamodules.prompts import NEUTRAL, VERSION
 from evaluation.scorers import strict
+from lightning_modules.functional.scoring import CHUNK
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
 from merge.gates import Answers, Examination
@@ -174,7 +175,15 @@ class MergeAnswers:
 def reply_kl(policy: Policy, prompt: Prompt, ids: Sequence[int]) -> float:
     """KL of a policy as it acts to its bare base on one reply, nats per token."""
     line = policy.line([prompt], [ids[:-1]])  # nothing is predicted from a last token
-    logits = policy.family.logits(policy.hidden_states(line)[None, -len(ids) :])
+    own = policy.hidden_states(line)[-len(ids) :]
     with policy.acting(()):
-        base_logits = policy.family.logits(policy.hidden_states(line)[None, -len(ids) :])
-    return kl_to_base(logits, base_logits, torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)).item()
+        bare = policy.hidden_states(line)[-len(ids) :]
+    rows = max(1, CHUNK // policy.family.logits(own[:1]).shape[-1])
+    total = 0.0
+    for mine, theirs in zip(own.split(rows), bare.split(rows), strict=True):
+        logits = policy.family.logits(mine[None])
+        with policy.acting(()):
+            base_logits = policy.family.logits(theirs[None])
+        counted = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        total += kl_to_base(logits, base_logits, counted).item() * len(mine)
+    return total / len(ids)

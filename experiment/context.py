@@ -73,8 +73,11 @@ class ExperimentContext(Lineage):
         if self.experiment.precision == "bf16":
             for parameter in family.parameters():
                 parameter.data = parameter.data.to(torch.bfloat16)
+        if self.provides != "base":  # which trains the weights themselves
+            family.pack()
         folder = self.experiment.feature_cache
-        cache = FeatureCache(2**28, Path(folder), f"{fingerprint} {family.origin}") if folder else None
+        key = f"{fingerprint} {family.origin} {self.experiment.precision}"
+        cache = FeatureCache(2**28, Path(folder), key) if folder else None
         return Policy(family, cache=cache), fingerprint
 
     def stage(self, specialty: str, policy: Policy, fingerprint: str) -> Stage:

@@ -14,13 +14,10 @@ from evaluation.detectable import DISAGREEMENT, smallest_told
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
+from experiment.memory_table import memory_lines
 from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
 from experiment.run import refuse_what_cannot_be
 from lightning_modules.policy import Policy
-
-BYTES_PER_TRAINED = 16
-"""fp32 weight, gradient and AdamW's two moments."""
-BYTES_OF_BASE = {"float32": 4, "bf16": 2}
 
 
 def dry_run_report(context: ExperimentContext) -> str:
@@ -81,10 +78,8 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
     seconds, policy = 0.0, None
     todo = [specialty for specialty in wanted if not context.is_run_complete(specialty)]
     if todo:
-        made = rehearse(context, todo[0], live)
-        policy = made.policy
-        told, seconds = step_lines(context, todo, made)
-        lines += parameter_lines(context, todo[0], made) + told
+        told, seconds, policy = training_lines(context, todo, live)
+        lines += told
     for callback in context.callbacks():
         if isinstance(callback, ExperimentCallback) and (plan := callback.plan()):
             lines.append(f"  {plan}")
@@ -99,16 +94,24 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
     return lines, seconds
 
 
+def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBase) -> tuple[list[str], float, Policy]:
+    """What the runs need and take, the latter in seconds too, and the model as the step that was tried left it.
+
+    Raises:
+        ConfigError: they do not fit into this machine's memory.
+    """
+    lines = memory_lines(context, todo[0]) if context.provides == "expert" else []
+    made = rehearse(context, todo[0], live)
+    told, seconds = step_lines(context, todo, made)
+    return [*lines, *parameter_lines(context, todo[0], made), *told], seconds, made.policy
+
+
 def parameter_lines(context: ExperimentContext, specialty: str, made: Rehearsal) -> list[str]:
-    """Counts of parameters, bytes, and tokens of one batch's prompts."""
+    """Counts of parameters, and tokens of some prompts."""
     prompts = [made.policy.prompt(example, "") for example in context.data(specialty).splits["train"][:64]]
     lengths = sorted(len(prompt.ids) for prompt in prompts)
-    each = BYTES_OF_BASE[context.experiment.precision]
-    mib = (each * made.base + BYTES_PER_TRAINED * made.trained) / 2**20
     return [
-        f"  parameters: {made.base / 1e6:.2f} M in the base, {made.trained / 1e6:.3f} M trained; about {mib:.0f} MiB "
-        f"for weights, gradients and AdamW ({each} bytes x base + {BYTES_PER_TRAINED} x trained; activations come on "
-        "top)",
+        f"  parameters: {made.base / 1e6:.2f} M in the base, {made.trained / 1e6:.3f} M trained",
         f"  prompts ({NEUTRAL}): median {lengths[len(lengths) // 2]} tokens, longest of 64: {lengths[-1]}",
     ]
 

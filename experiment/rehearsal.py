@@ -22,6 +22,7 @@ from configs.build import build
 from datamodules.batch import Example
 from experiment.context import ExperimentContext
 from experiment.fit import quiet_lightning, trainer_of
+from lightning_modules.families.nf4 import numbers
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage
 
@@ -87,7 +88,7 @@ def rehearse(context: ExperimentContext, specialty: str, live: LiveBase) -> Rehe
         aside.folder.run(specialty).path.mkdir(parents=True)
         L.seed_everything(aside.experiment.seed, workers=True, verbose=False)
         policy, fingerprint, stand_ins = base_of(aside, live)
-        base = sum(parameter.numel() for parameter in policy.family.parameters())
+        base = sum(map(numbers, policy.family.parameters()))
         stage, adapters = stage_on(aside, specialty, policy, fingerprint, fresh=bool(stand_ins))
         trained = sum(parameter.numel() for parameter in stage.parameters() if parameter.requires_grad)
         quiet_lightning()
@@ -111,7 +112,8 @@ def base_of(context: ExperimentContext, live: LiveBase) -> tuple[Policy, str, tu
     base = context.base_folder
     trained = base is None or is_base_complete(base)
     model = json.dumps(context.resolved["model"], sort_keys=True)
-    key = f"{model} {context.experiment.precision} {base if trained else None}"
+    packs = context.provides != "base" and '"quantize": "nf4"' in model
+    key = f"{model} {context.experiment.precision} {base if trained else None} {packs}"
     policy, fingerprint = live.of(key, lambda: context.load(base if trained else None))
     policy.bare()
     return policy, fingerprint, () if trained else ("base",)

@@ -29,7 +29,8 @@ from artifacts.adoption import Base
 from artifacts.base_origin import base_name
 from artifacts.lora_config import alpha_of, exact_config
 from lightning_modules.families.base import VisionLanguageFamily
-from lightning_modules.functional.lora import lora_linear
+from lightning_modules.families.nf4 import is_packed, unpacked
+from lightning_modules.functional.lora import lora_linear, lora_over
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class AdaptedModel(nn.Module):
         else:
             self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
         for layer in self._lora_layers():
-            if type(layer) is LoraLinear:
+            if type(layer) is LoraLinear or is_packed(getattr(layer.get_base_layer(), "weight", None)):
                 layer.forward = partial(_lora_forward, layer)
         self.activate(())
 
@@ -224,7 +225,7 @@ class AdaptedModel(nn.Module):
         towers = (*self.family.vision_parameters(), *self.family.projector_parameters())
         held = {id(parameter) for parameter in towers}
         return {
-            bare_name(name).removesuffix(".weight"): tuple(module.weight.shape)
+            bare_name(name).removesuffix(".weight"): (module.out_features, module.in_features)
             for prefix, module in self.family.model.named_modules()
             if isinstance(module, nn.Linear) and ".lora_" not in (name := f"{prefix}.weight")
             if (id(module.weight) in held) == pictures
@@ -278,7 +279,7 @@ def bare_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:
+def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
     """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights."""
     names = [name for name in layer._active_adapter if name in layer.lora_A]
     if layer._disable_adapters or not names:
@@ -286,7 +287,14 @@ def _lora_forward(layer: LoraLinear, x: Tensor) -> Tensor:
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
     updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
     strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
-    mixed = {weight.dtype, *(factor.dtype for update in updates for factor in update[:2])} != {x.dtype}
-    if strange or mixed or weight.requires_grad or torch.is_autocast_enabled(x.device.type):
+    autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # meta knows no autocast
+    if strange or weight.requires_grad or autocast:
+        return type(layer).forward(layer, x)
+    served = {torch.bfloat16, torch.float32} if x.dtype == torch.bfloat16 else {x.dtype}
+    if any(factor.dtype not in served for update in updates for factor in update[:2]):
+        return type(layer).forward(layer, x)
+    if is_packed(weight) and x.dtype == torch.bfloat16:
+        return lora_over(x, layer.base_layer, lambda: unpacked(weight, x.dtype), updates)
+    if weight.dtype != x.dtype:
         return type(layer).forward(layer, x)
     return lora_linear(x, weight, bias, updates)

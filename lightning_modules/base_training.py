@@ -43,6 +43,15 @@ class BaseTraining(Stage):
         for parameter in chosen:
             parameter.requires_grad_(True)
 
+    @classmethod
+    @override
+    def check(cls, config: Config) -> None:
+        if config.muon_rate and config.optimizer != "adamw":
+            raise ValueError(
+                f"optimizer={config.optimizer} is AdamW on all that is trained; set muon_rate=0, or leave optimizer at "
+                "adamw"
+            )
+
     @override
     def optimizer(self) -> torch.optim.Optimizer:
         c = self.config

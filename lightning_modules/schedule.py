@@ -10,8 +10,16 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from lightning_modules.families.nf4 import quiet_bitsandbytes
+
 Shape = Literal["cosine", "linear", "constant"]
 """How the learning rate falls after its rise."""
+
+Optimizer = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
+"""AdamW with its moments in fp32, or in 8 bits by bitsandbytes, or those and moved out of a full card's memory."""
+
+EIGHT_BIT = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+"""What bitsandbytes calls them."""
 
 
 def warmup_steps(warmup: float, max_steps: int) -> int:
@@ -63,11 +71,25 @@ def set_rates(schedule: torch.optim.lr_scheduler.LambdaLR) -> None:
 
 
 def adamw(
-    parameters: Iterable[nn.Parameter], learning_rate: float, *, betas: tuple[float, float], weight_decay: float
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    *,
+    betas: tuple[float, float],
+    weight_decay: float,
+    kind: Optimizer = "adamw",
 ) -> torch.optim.Optimizer:
-    """AdamW on what is trainable."""
+    """AdamW on what is trainable.
+
+    Args:
+        parameters: of which those that require a gradient are taken.
+        learning_rate: peak.
+        betas: of the two moments.
+        weight_decay: decoupled.
+        kind: see `Optimizer`.
+    """
     trained = [p for p in parameters if p.requires_grad]
-    return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)
+    made = torch.optim.AdamW if kind == "adamw" else getattr(quiet_bitsandbytes().optim, EIGHT_BIT[kind])
+    return made(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):

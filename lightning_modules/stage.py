@@ -22,7 +22,7 @@ from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.random_state import random_state, set_random_state
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
-from lightning_modules.schedule import adamw, scheduled, set_rates
+from lightning_modules.schedule import Optimizer, adamw, scheduled, set_rates
 from lightning_modules.validation import Ask, Validation
 
 
@@ -80,6 +80,9 @@ class Stage(L.LightningModule):
         """Peak of the schedule; above 0."""
         weight_decay: Annotated[float, at_least(0)] = 0.0
         """Decoupled weight decay per unit of learning rate; at least 0."""
+        optimizer: Optimizer = "adamw"
+        """`adamw8bit` holds the two moments of matrices from 4,096 numbers on in 8 bits; `paged_adamw8bit` also moves
+        them out of a full card's memory."""
         betas: Annotated[tuple[float, float], between(0, 1, open_high=True)] = (0.9, 0.99)
         """Decay of AdamW's two moments, each in [0, 1)."""
         schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -147,7 +150,7 @@ class Stage(L.LightningModule):
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimiser of what is trainable."""
         c = self.config
-        return adamw(self.parameters(), c.learning_rate, betas=c.betas, weight_decay=c.weight_decay)
+        return adamw(self.parameters(), c.learning_rate, betas=c.betas, weight_decay=c.weight_decay, kind=c.optimizer)
 
     @override
     def configure_optimizers(self) -> dict:

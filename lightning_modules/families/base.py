@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lightning_modules.families.nf4 import pack
 from lightning_modules.functional.head import fp32_logits
 from lightning_modules.packing import Attention
 
@@ -212,6 +213,15 @@ class VisionLanguageFamily(nn.Module):
         with torch.no_grad():
             for name, tensor in stored.items():
                 own[name].copy_(tensor)
+
+    def pack(self) -> None:
+        """Hold the frozen weights in as few bits as the settings say; the source was read and identified before that.
+
+        Raises:
+            ValueError: they are not in bf16; see `nf4.pack`.
+        """
+        if getattr(self.config, "quantize", "none") == "nf4":
+            pack(self.model, self.lora_targets)
 
     def vision_parameters(self) -> list[nn.Parameter]:
         """Parameters of the vision tower, frozen in every stage but the base's own training."""

@@ -25,6 +25,7 @@ from lightning_modules.families.base import PictureInput, head_logits
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.chatting import ChattingFamily
 from lightning_modules.families.checkpoint import Checkpoint, first_line
+from lightning_modules.families.nf4 import Quantise
 from lightning_modules.packing import ATTENTION
 
 
@@ -59,7 +60,7 @@ class PublishedFamily(ChattingFamily):
         """Branch, tag or commit of the hub repository; the commit that it led to is recorded."""
         dtype: Literal["float32", "bfloat16"] = "bfloat16"
         """Precision of the frozen weights; adapters are float32 always."""
-        quantize: Literal["none", "nf4"] = "none"
+        quantize: Quantise = "none"
         """Four bits per weight of the language model's linear layers."""
         system: str | None = None
         """System prompt; empty leaves the system turn out, null is what the checkpoint's template writes."""

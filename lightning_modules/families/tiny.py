@@ -21,6 +21,7 @@ from typing_extensions import override
 from configs.build import import_function
 from configs.schema import Function
 from lightning_modules.families.chatml import END, START, chatml
+from lightning_modules.families.nf4 import Quantise
 from lightning_modules.families.qwen2_5_vl import Qwen2_5_VL
 
 VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
@@ -58,6 +59,8 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
         """Seed of the random weights."""
         system: str = ""
         """System prompt; empty leaves the system turn out."""
+        quantize: Quantise = "none"
+        """`nf4` holds the language model's linear layers in four bits, and asks for precision=bf16."""
 
         def __post_init__(self) -> None:
             if self.hidden % self.heads or (self.hidden // self.heads) % 16:

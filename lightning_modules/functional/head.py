@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COLUMNS = 2**14
-"""Rows of the head that are held in fp32 at once where the device has no product with a wider result."""
+from lightning_modules.functional.wide_product import wide_product
 
 
 def fp32_logits(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -40,18 +39,3 @@ class _WideHead(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         return wide_product(grad, weight).to(ctx.dtype), None
-
-
-def wide_product(left: Tensor, right: Tensor) -> Tensor:
-    """(N, K) of any precision x (K, M) of a low one -> (N, M) float32, summed in fp32.
-
-    On an accelerator a wider `left` is the sum of two parts of the low precision, which loses 2⁻¹⁷ of it.
-    """
-    if left.is_cuda:
-        high = left.to(right.dtype)
-        product = torch.mm(high, right, out_dtype=torch.float32)
-        if left.dtype == right.dtype:
-            return product
-        return product + torch.mm((left - high).to(right.dtype), right, out_dtype=torch.float32)
-    wide = left.float()
-    return torch.cat([wide @ part.float() for part in right.split(COLUMNS, dim=1)], dim=1)

@@ -2,68 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.functional.wide_product import add_wide_product, wide_product
 
-class _LoRALinear(torch.autograd.Function):
-    """y = x Wᵀ + b + Σ (x A_iᵀ) B_iᵀ with frozen W and b; the matrix product itself adds each update in place.
+LOW = torch.bfloat16
+"""Precision of activations in which an update is added by `add_wide_product`."""
 
-    One after the other, so that an update of zero changes no bit: a fresh adapter leaves the model exactly as it was.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *factors: Tensor) -> Tensor:
-        out = F.linear(x, weight, bias)
-        narrow = []
-        for a, b in _pairs(factors):
-            narrow.append(F.linear(x, a))
-            out.addmm_(narrow[-1], b.t())
-        ctx.save_for_backward(x, weight, *factors, *narrow)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *rest = ctx.saved_tensors
-        count = len(rest) // 3
-        factors, narrow = rest[: 2 * count], rest[2 * count :]
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        grads: list[Tensor | None] = []
-        for i, (a, b) in enumerate(_pairs(factors)):
-            wanted_a, wanted_b = ctx.needs_input_grad[3 + 2 * i : 5 + 2 * i]
-            grad_narrow = grad @ b if grad_x is not None or wanted_a else None
-            if grad_x is not None:
-                grad_x.addmm_(grad_narrow, a)
-            grads.append(grad_narrow.t() @ x if wanted_a else None)
-            grads.append(grad.t() @ narrow[i] if wanted_b else None)
-        return grad_x, None, None, *grads
+Updates = Sequence[tuple[Tensor, Tensor, float]]
+"""(A_i (r_i, in), B_i (out, r_i), s_i) of each update."""
 
 
-def _pairs(factors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(factors[::2], factors[1::2], strict=True)
-
-
-def lora_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, updates: Sequence[tuple[Tensor, Tensor, float]]
-) -> Tensor:
+def lora_linear(x: Tensor, weight: Tensor, bias: Tensor | None, updates: Updates) -> Tensor:
     """A frozen linear layer under the sum of several low-rank updates.
 
         y = x (W + Σ s_i B_i A_i)ᵀ + b
 
     Args:
         x: (…, in) float.
-        weight: W, (out, in); must not require a gradient.
+        weight: W, (out, in), of x's precision; must not require a gradient.
         bias: b, (out,) or None; likewise.
-        updates: (A_i (r_i, in), B_i (out, r_i), s_i); at least one.
+        updates: at least one; of x's precision, or, where that is bf16, each factor in bf16 or fp32.
 
     Returns:
-        (…, out) float.
+        (…, out) of x's precision.
 
     Source: LoRA, arXiv:2106.09685, equation 3.
+    Choice: under bf16 activations x A_iᵀ is kept in fp32, and each update is added to the bf16 result with one rounding
+        of the sum; fp32 factors take part as the sum of two bf16 numbers, which loses 2⁻¹⁶ of them. So an update that
+        is too small for its factors' own bf16 still acts, and no copy of x or y in fp32 is made. An update of zero
+        changes no bit.
     """
-    factors = [factor for a, b, scale in updates for factor in (a, b * scale)]
-    return _LoRALinear.apply(x.flatten(0, -2), weight, bias, *factors).unflatten(0, x.shape[:-1])
+    return lora_over(x, lambda x: F.linear(x, weight, bias), lambda: weight, updates)
+
+
+def lora_over(x: Tensor, product: Callable[[Tensor], Tensor], matrix: Callable[[], Tensor], updates: Updates) -> Tensor:
+    """As `lora_linear`, over a frozen layer whose weight is not held as a plain matrix.
+
+    Args:
+        x: (…, in) float.
+        product: (N, in) -> (N, out), of x's precision: the layer without updates.
+        matrix: W, (out, in), of x's precision; made anew whenever a backward pass asks for it, and not kept.
+        updates: as of `lora_linear`.
+    """
+    factors = [factor for a, b, _ in updates for factor in (a, b)]
+    scales = tuple(scale for *_, scale in updates)
+    function = _LowLoRALinear if x.dtype == LOW else _LoRALinear
+    return function.apply(x.flatten(0, -2), product, matrix, scales, *factors).unflatten(0, x.shape[:-1])
+
+
+class _LoRALinear(torch.autograd.Function):
+    """All in one precision; the matrix product itself adds each update in place.
+
+    One after the other, so that an update of zero changes no bit: a fresh adapter leaves the model exactly as it was.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        product: Callable[[Tensor], Tensor],
+        matrix: Callable[[], Tensor],
+        scales: tuple[float, ...],
+        *factors: Tensor,
+    ) -> Tensor:
+        out = product(x)
+        narrow = []
+        for (a, b), scale in zip(_pairs(factors), scales, strict=True):
+            narrow.append(F.linear(x, a))
+            out.addmm_(narrow[-1], (b * scale).t())
+        ctx.save_for_backward(x, *factors, *narrow)
+        ctx.matrix, ctx.scales = matrix, scales
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, factors, narrow = _saved(ctx)
+        grad_x = grad @ ctx.matrix() if ctx.needs_input_grad[0] else None
+        grads: list[Tensor | None] = []
+        for i, ((a, b), scale) in enumerate(zip(_pairs(factors), ctx.scales, strict=True)):
+            wanted_a, wanted_b = _wanted(ctx, i)
+            grad_narrow = grad @ (b * scale) if grad_x is not None or wanted_a else None
+            if grad_x is not None:
+                grad_x.addmm_(grad_narrow, a)
+            grads.append(grad_narrow.t() @ x if wanted_a else None)
+            grads.append((grad.t() @ narrow[i]) * scale if wanted_b else None)
+        return grad_x, None, None, None, *grads
+
+
+class _LowLoRALinear(torch.autograd.Function):
+    """Activations in bf16; what is narrow, (r, N), is in fp32, and so are the factors' derivatives."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        product: Callable[[Tensor], Tensor],
+        matrix: Callable[[], Tensor],
+        scales: tuple[float, ...],
+        *factors: Tensor,
+    ) -> Tensor:
+        out = product(x)
+        narrow = []
+        for (a, b), scale in zip(_pairs(factors), scales, strict=True):
+            narrow.append(wide_product(a, x.t()))
+            add_wide_product(out, narrow[-1], b.float().t() * scale)
+        ctx.save_for_backward(x, *factors, *narrow)
+        ctx.matrix, ctx.scales = matrix, scales
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, factors, narrow = _saved(ctx)
+        grad_x = grad @ ctx.matrix() if ctx.needs_input_grad[0] else None
+        grads: list[Tensor | None] = []
+        for i, ((a, b), scale) in enumerate(zip(_pairs(factors), ctx.scales, strict=True)):
+            wanted_a, wanted_b = _wanted(ctx, i)
+            if grad_x is not None or wanted_a:
+                grad_narrow = wide_product(b.float().t() * scale, grad.t())
+                if grad_x is not None:
+                    add_wide_product(grad_x, grad_narrow, a)
+            grads.append(wide_product(grad_narrow, x).to(a.dtype) if wanted_a else None)
+            grads.append((wide_product(narrow[i], grad).t() * scale).to(b.dtype) if wanted_b else None)
+        return grad_x, None, None, None, *grads
+
+
+def _pairs(factors: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(factors[::2], factors[1::2], strict=True)
+
+
+def _saved(ctx: Any) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """X, the factors, and x A_iᵀ of each update."""
+    x, *rest = ctx.saved_tensors
+    count = len(rest) // 3
+    return x, rest[: 2 * count], rest[2 * count :]
+
+
+def _wanted(ctx: Any, update: int) -> tuple[bool, bool]:
+    """Whether an update's A, and whether its B, learns."""
+    first = 4 + 2 * update
+    return ctx.needs_input_grad[first], ctx.needs_input_grad[first + 1]

@@ -305,7 +305,7 @@ SABOTAGES = [
         ("schedule.py", "return floor + (1 - floor) * left", "return left", "the floor is ignored", settings("rate")),
         ("schedule.py", "round(warmup * max_steps) if warmup < 1 else round(warmup)", "round(warmup)",
          "a share of the steps is no warm-up", settings("rate")),
-        ("schedule.py", "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)",
+        ("schedule.py", "return made(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)",
          "return torch.optim.AdamW(trained, lr=learning_rate, betas=betas, weight_decay=0.0)",
          "weight decay is ignored", stage("decay")),
         # -- what is asked at all

@@ -76,7 +76,7 @@ def test_weights_that_learn_keep_their_gradient(tiny_policy):
     assert layer.base_layer.weight.grad.any()
 
 
-def test_mixed_precision_is_left_to_peft(tiny_policy, mixed_examples):
+def test_low_precision_and_autocast_are_near_full_precision(tiny_policy, mixed_examples):
     for name, rank in (("dsa", 4), ("gba", 2)):
         tiny_policy.add_adapter(name, LoRASettings(rank=rank))
         randomise_adapter(tiny_policy, name)

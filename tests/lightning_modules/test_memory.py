@@ -1,0 +1,97 @@
+"""Reference: what autograd saves on the CPU, counted by its hooks, and the most that is alive in a real step.
+
+Run: pytest tests/lightning_modules/test_memory.py.
+"""
+
+import pytest
+import torch
+
+from lightning_modules.adapters import LoRASettings
+from lightning_modules.families.tiny import TinyQwen2_5_VL
+from lightning_modules.functional.scoring import token_logps
+from lightning_modules.memory.estimate import Decoding, Piece, ShapedModel
+from lightning_modules.memory.live_bytes import LiveBytes
+from lightning_modules.packing import Packing, RowCache
+from lightning_modules.policy import Policy
+from tests.lightning_modules.test_low_lora import held_bytes
+
+SIZES = {
+    "tiny": {"hidden": 64, "layers": 2, "heads": 4, "intermediate": 96},
+    "deep": {"hidden": 96, "layers": 6, "heads": 2, "intermediate": 256},
+    "wide": {"hidden": 576, "layers": 3, "heads": 9, "intermediate": 1536},  # as a model of 100 M parameters
+}
+PIECES = {"rows": Piece(0, 0, 3, 70, 30), "shared": Piece(2, 60, 8, 25, 20)}
+
+
+def family(size, outline=False):
+    sizes = SIZES[size] | {"vision_hidden": 32, "vision_layers": 1}
+    return TinyQwen2_5_VL(TinyQwen2_5_VL.Config(corpus="tests.conftest.corpus", **sizes), outline=outline)
+
+
+def real_policy(size, low):
+    policy = Policy(family(size))
+    if low:
+        policy.family.to(torch.bfloat16)
+    for name, rank in (("a0", 4), ("a1", 8)):
+        policy.add_adapter(name, LoRASettings(rank))
+    policy.activate(["a0", "a1"], trainable="a1")
+    return policy
+
+
+def real_pass(policy, piece):
+    """The forward pass of a micro-batch, with contents."""
+    each = piece.rows // piece.prompts if piece.prompts else 1
+    rows = [(row // each if piece.prompts else None, piece.row) for row in range(piece.rows)]
+    packing = Packing([piece.prompt] * piece.prompts, rows)
+    ids, positions = torch.full((len(packing),), 30), torch.arange(len(packing)).expand(3, -1)
+    hidden = policy.family.hidden_states(policy.family.embed_tokens(ids), positions, packing)
+    return hidden[: piece.rows * piece.scored]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize(("size", "low"), [("tiny", False), ("deep", True), ("wide", False)])
+def test_the_estimate_is_within_a_tenth_of_what_a_step_holds(size, low, piece):
+    piece = PIECES[piece]
+    policy = real_policy(size, low)
+    shaped = ShapedModel(family(size, outline=True), [4, 8], low=low, packed=False)
+    own = [*policy.parameters(), *policy.buffers()]
+    saved, _ = held_bytes(lambda: real_pass(policy, piece), without=own)
+    assert shaped.forward(piece)[0] == pytest.approx(saved, rel=0.1)
+    assert shaped.weights == sum(p.nbytes for n, p in policy.family.named_parameters() if "lora_" not in n)
+    assert shaped.adapters == sum(p.nbytes for n, p in policy.family.named_parameters() if "lora_" in n)
+    for checkpoint_layers in (False, True):
+        if checkpoint_layers:
+            policy.checkpoint_layers()
+        targets = torch.full((piece.rows * piece.scored,), 30)
+        with LiveBytes(own) as live:
+            logps, _ = token_logps(real_pass(policy, piece), targets, policy.family.logits, banned=policy.banned)
+            trained = [p for p in policy.parameters() if p.requires_grad]
+            torch.autograd.grad(logps.sum(), trained)
+        gradients = sum(p.nbytes for p in trained)
+        estimate = shaped.activations(piece, checkpoint_layers=checkpoint_layers)
+        assert live.peak - gradients <= 1.1 * estimate
+        assert estimate <= 1.1 * live.peak + shaped.forward(piece)[0] / SIZES[size]["layers"]
+
+
+def test_the_cache_is_that_of_the_rows():
+    policy = real_policy("deep", True)
+    shaped = ShapedModel(family("deep", outline=True), [4, 8], low=True, packed=False)
+    packing = Packing([], [(None, 20)], keep=True)
+    with torch.no_grad():
+        embeds = policy.family.embed_tokens(torch.full((20,), 30))
+        policy.family.hidden_states(embeds, torch.arange(20).expand(3, -1), packing)
+    cache = RowCache(packing, [0] * 6, 10)
+    held = sum(buffer.nbytes for pair in cache.buffers.values() for buffer in pair)
+    assert held == 6 * 30 * shaped.cache_bytes_per_token()
+    vocabulary = len(policy.family.tokenizer)
+    assert shaped.decoding(Decoding(6, 1, 20, 10)) == held + 20 * shaped.cache_bytes_per_token() + 6 * vocabulary * 24
+
+
+def test_four_bits_and_eight_bits_by_hand():
+    shaped = ShapedModel(family("wide", outline=True), [8], low=True, packed=True)
+    dense = ShapedModel(family("wide", outline=True), [8], low=True, packed=False)
+    per_layer = 4 * 576**2 + 3 * 576 * 1536
+    assert dense.weights - shaped.weights == pytest.approx(3 * per_layer * (2 - 0.5 - 1 / 64 - 1 / 64**2), rel=1e-4)
+    trained = sum(p.numel() for p in shaped.trained)
+    assert shaped.moments("adamw") == 8 * trained
+    assert shaped.moments("paged_adamw8bit") == pytest.approx(2 * trained, rel=0.03)  # all have over 4,096 numbers
