@@ -1,0 +1,67 @@
+# Reference: transformers' own processors and their texts for pictures. Run: pytest <this file>
+import random
+
+import pytest
+from PIL import Image
+from transformers import GotOcr2ImageProcessorPil
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+from lightning_modules.families.idefics3 import CutPicture, TileTokens
+from lightning_modules.families.internvl import Tiles
+
+
+def sizes(rng: random.Random, largest: int, count: int) -> list[tuple[int, int]]:
+    """Widths and heights of any shape, the thinnest and the squarest among them."""
+    drawn = [tuple(int(largest ** rng.random()) for _ in range(2)) for _ in range(count)]
+    return [(1, 1), (1, largest), (largest, 1), (largest, largest), *drawn]
+
+
+@pytest.mark.parametrize("blank_line", [1, 2])
+@pytest.mark.parametrize("per_tile", [7, 64, 81, 169])
+def test_a_number_of_tokens_tells_its_tiles(per_tile, blank_line):
+    tokens, seen = TileTokens(per_tile, blank_line), {}
+    for rows in range(1, 7):
+        for columns in range(1, 7):
+            if rows * columns == 1:
+                continue
+            n = tokens.count(rows, columns)
+            assert tokens.tiles(n) == (rows, columns)
+            assert seen.setdefault(n, (rows, columns)) == (rows, columns)
+    assert tokens.count(0, 0) == per_tile
+    for n in range(per_tile + 1):
+        assert tokens.tiles(n) == (0, 0)
+    refused = 0
+    for n in range(per_tile + 1, max(seen)):
+        try:
+            assert tokens.count(*tokens.tiles(n)) == n
+        except ValueError as error:
+            refused += 1
+            assert f"no picture has {n} tokens" in str(error)  # noqa: PT017
+    assert refused > max(seen) // 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_image_splitting": False}, {"size": {"longest_edge": 50}}])
+def test_a_cut_picture_has_the_tokens_that_its_size_tells(settings):
+    processor = Idefics3ImageProcessorPil(
+        **{"size": {"longest_edge": 48}, "max_image_size": {"longest_edge": 12}} | settings
+    )
+    takes, rng = CutPicture(processor, TileTokens(9, 1)), random.Random(0)
+    for width, height in sizes(rng, 90, 40):
+        made = takes(Image.new("RGB", (width, height)))
+        rows, columns = takes.tile_tokens.tiles(made.n_tokens)
+        assert made.pixels.shape == (rows * columns + 1, 3, 12, 12)
+        assert made.n_tokens == takes.tokens(width, height) <= takes.most_tokens, (width, height)
+    for width, height in sizes(rng, 9000, 500):
+        assert takes.tokens(width, height) <= takes.most_tokens, (width, height)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 12])
+def test_tiles_have_the_tokens_that_the_size_tells(most):
+    processor = GotOcr2ImageProcessorPil(size={"height": 8, "width": 8}, max_patches=most)
+    takes, rng, found = Tiles(processor, 4), random.Random(most), set()
+    for width, height in sizes(rng, 90, 40):
+        made = takes(Image.new("RGB", (width, height)))
+        assert made.pixels.shape[1:] == (3, 8, 8)
+        assert made.n_tokens == takes.tokens(width, height) == 4 * len(made.pixels) <= takes.most_tokens
+        found.add(made.n_tokens)
+    assert takes.most_tokens in found
