@@ -158,9 +158,10 @@ class PublishedFamily(ChattingFamily):
     def _banned(self) -> tuple[int, ...]:
         """Control tokens but for those that end a turn, and the rows of the head that stand for no token."""
         pictures = set() if self.place is None else {self.image_token_id}
-        rows = self.model.get_output_embeddings().weight.shape[0]
-        unused = set(range(rows)) - set(self.tokenizer.get_vocab().values())
-        return tuple(sorted((self._control | pictures | unused) - set(self.end_token_ids)))
+        rows = set(range(self.model.get_output_embeddings().weight.shape[0]))
+        unused = rows - set(self.tokenizer.get_vocab().values())
+        # some tokenizers have more control tokens than the head has rows
+        return tuple(sorted((self._control & rows | pictures | unused) - set(self.end_token_ids)))
 
     @cached_property
     def _control(self) -> set[int]:

@@ -13,6 +13,7 @@ from transformers.masking_utils import (
 from transformers.models.gemma3.modeling_gemma3 import get_block_sequence_ids_for_mask
 
 from lightning_modules.packing import Packing, RowCache, packed_attention
+from lightning_modules.seeing import number_pictures
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
 
@@ -95,6 +96,11 @@ def test_a_new_token_sees_its_window(window):
             lines[row] = [torch.cat([old, t[slot : slot + 1]]).detach() for old, t in zip(lines[row], new, strict=True)]
             last = plainly(*lines[row], window, [False])[-1]
             torch.testing.assert_close(found[slot], last, atol=1e-5, rtol=1e-5)
+
+
+def test_pictures_are_numbered_by_hand():
+    # two pictures, text, then a span that begins with the picture that another span ends with
+    assert number_pictures([1, 1, 0, 1, 0, 1, 1, 1], starts=[0, 6]) == [0, 0, -1, 1, -1, 2, 3, 3]
 
 
 def test_a_picture_on_both_sides_of_a_prefix_is_refused():

@@ -1,5 +1,6 @@
 # Reference: transformers' own processors and their texts for pictures. Run: pytest <this file>
 import random
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -7,7 +8,11 @@ from transformers import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
 from lightning_modules.families.idefics3 import CutPicture, TileTokens
-from lightning_modules.families.internvl import Tiles
+from lightning_modules.families.internvl import InternVL, Tiles
+from lightning_modules.policy import Policy
+from lightning_modules.rollout import sample
+from tests.conftest import made_example
+from tests.lightning_modules.families.tiled_shapes import INTERNVL
 
 
 def sizes(rng: random.Random, largest: int, count: int) -> list[tuple[int, int]]:
@@ -65,3 +70,14 @@ def test_tiles_have_the_tokens_that_the_size_tells(most):
         assert made.n_tokens == takes.tokens(width, height) == 4 * len(made.pixels) <= takes.most_tokens
         found.add(made.n_tokens)
     assert takes.most_tokens in found
+
+
+def test_control_tokens_beyond_the_head_are_no_matter(tmp_path):
+    # InternVL3's tokenizer has a token for videos that the model has no row for
+    text = {**INTERNVL.config["text_config"], "vocab_size": "{<video>}"}
+    shape = replace(INTERNVL, config={**INTERNVL.config, "text_config": text})
+    family = InternVL(InternVL.Config(path=str(shape.write(tmp_path / "hub", tied=False)), dtype="float32"))
+    rows, policy = family.model.lm_head.weight.shape[0], Policy(family)
+    assert family.tokenizer.convert_tokens_to_ids("<video>") == rows > max(family.banned_token_ids)
+    found = sample(policy, [policy.prompt(made_example(0, sizes=((60, 90),)), "")], max_new_tokens=3, temperature=0.0)
+    assert max(found[0].ids) < rows

@@ -43,6 +43,7 @@ class Shape:
         bos: the first token, where the template writes one.
         sizes: of pictures in the tests, (height, width).
         before_reply: what the template writes between a prompt and the reply.
+        named: added tokens that the tokenizer also knows under a name.
         processing: what the stock processor tells the picture processor at every call.
     """
 
@@ -61,6 +62,7 @@ class Shape:
     before_reply: str = ""
     other_ends: tuple[str, ...] = ()
     processing: Mapping[str, Any] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, *, tied: bool, seed: int = 0) -> Path:
         """Write the checkpoint."""
@@ -128,6 +130,7 @@ class Shape:
             "model_max_length": 1000,
             "clean_up_tokenization_spaces": False,
             "chat_template": self.template,
+            "extra_special_tokens": dict(self.named),
             "added_tokens_decoder": {
                 str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in stored["added_tokens"]
             },

@@ -113,6 +113,18 @@ def test_a_second_turn_is_the_template_s(published, policy):
         assert both == by_template(shape, folder, [*asked, {"role": "user", "content": said(shape, text)}], counts)
 
 
+def test_a_reply_is_learnt_as_the_template_writes_it(published, policy):
+    shape, folder, _ = published
+    counts = [3] if shape.preprocessor is not None else []
+    first, reply = policy.family.prompt_ids("which?", counts), policy.completion_ids("the wide one")
+    asked = [
+        {"role": "user", "content": said(shape, "which?", len(counts))},
+        {"role": "assistant", "content": said(shape, "the wide one")},
+        {"role": "user", "content": said(shape, "so?")},
+    ]
+    assert by_template(shape, folder, asked, counts)[: len(first) + len(reply)] == [*first, *reply]
+
+
 def test_control_tokens_in_a_question_stay_text(published, policy):
     shape, _, _ = published
     family, control = policy.family, [name for name, special in shape.added if special]

@@ -203,7 +203,7 @@ INTERNVL = Shape(
     added=tuple(
         (name, True)
         for name in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>",
-                     "</quad>", "<ref>", "</ref>", "<box>", "</box>")
+                     "</quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>")
     ),
     end="<|im_end|>",
     template=INTERN_TEMPLATE,
@@ -219,6 +219,8 @@ INTERNVL = Shape(
     shown=lambda count: f"<img>{'<IMG_CONTEXT>' * count}</img>",
     mark="<IMG_CONTEXT>",
     processing={"crop_to_patches": True},
+    named={"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+           "video_token": "<video>"},
 )  # fmt: skip
 """Tiles of 24 pixels, 4 tokens each, at most five of them and the whole picture."""
 
