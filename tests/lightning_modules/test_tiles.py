@@ -81,3 +81,14 @@ def test_control_tokens_beyond_the_head_are_no_matter(tmp_path):
     assert family.tokenizer.convert_tokens_to_ids("<video>") == rows > max(family.banned_token_ids)
     found = sample(policy, [policy.prompt(made_example(0, sizes=((60, 90),)), "")], max_new_tokens=3, temperature=0.0)
     assert max(found[0].ids) < rows
+
+
+def test_pictures_have_the_tokens_that_configs_model_states():
+    # SmolVLM2-2.2B makes the longer side 1536 and cuts at 384; InternVL3 cuts at 448
+    smol = Idefics3ImageProcessorPil(size={"longest_edge": 1536}, max_image_size={"longest_edge": 384})
+    assert (
+        CutPicture(smol, TileTokens(81, 1)).tokens(800, 800) == 1413
+    )  # 17 tiles of 81, 36 markers, 3 + 1 newlines, -4
+    for most, tokens in ((4, 1280), (12, 3328)):
+        processor = GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=most)
+        assert Tiles(processor, 256).most_tokens == tokens
