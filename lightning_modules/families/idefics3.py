@@ -141,7 +141,8 @@ class Idefics3(PublishedFamily):
             "".join(f"{self.around}<row_{row + 1}_col_{column + 1}>{tile}" for column in range(columns)) + "\n"
             for row in range(rows)
         )
-        return f"{cut}\n{self.around}<global-img>{tile}{self.around}".removeprefix("" if rows else "\n")
+        before = f"{cut}\n" if rows else ""
+        return f"{before}{self.around}<global-img>{tile}{self.around}"
 
     @override
     def _picture_settings(self) -> dict[str, Any]:
