@@ -1,4 +1,5 @@
 # Reference: transformers' own processors and their texts for pictures. Run: pytest <this file>
+import json
 import random
 from dataclasses import replace
 
@@ -7,12 +8,13 @@ from PIL import Image
 from transformers import GotOcr2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+from lightning_modules.families.checkpoint import CheckpointError
 from lightning_modules.families.idefics3 import CutPicture, TileTokens
 from lightning_modules.families.internvl import InternVL, Tiles
 from lightning_modules.policy import Policy
 from lightning_modules.rollout import sample
 from tests.conftest import made_example
-from tests.lightning_modules.families.tiled_shapes import INTERNVL
+from tests.lightning_modules.families.tiled_shapes import INTERNVL, TILED_SHAPES
 
 
 def sizes(rng: random.Random, largest: int, count: int) -> list[tuple[int, int]]:
@@ -92,3 +94,33 @@ def test_pictures_have_the_tokens_that_configs_model_states():
     for most, tokens in ((4, 1280), (12, 3328)):
         processor = GotOcr2ImageProcessorPil(size={"height": 448, "width": 448}, max_patches=most)
         assert Tiles(processor, 256).most_tokens == tokens
+
+
+def outline(shape, folder, **settings):
+    """The family of a shape without weights."""
+    return shape.family_class(shape.family_class.Config(path=str(folder), **settings), outline=True)
+
+
+def test_settings_replace_the_checkpoint_s_limits(tmp_path):
+    # tiles of 36 pixels and 9 tokens, the longer side 144: 4 x 4 of them; tiles of 4 tokens, at most 5
+    image, smol = Image.new("RGB", (200, 200)), TILED_SHAPES["smolvlm"][0]
+    folder = smol.write(tmp_path / "smol", tied=False)
+    for longest, tiles in ((None, 17), (72, 5), (36, 1)):
+        family = outline(smol, folder, longest_edge=longest)
+        assert len(family.preprocess(image).pixels) == tiles
+        assert family.origin["checkpoint"]["pictures"]["replaced"] == ([] if longest is None else ["size"])
+    folder = INTERNVL.write(tmp_path / "intern", tied=False)
+    for most, tiles in ((None, 5), (1, 1)):  # 2 x 2 and the whole
+        assert len(outline(INTERNVL, folder, max_patches=most).preprocess(image).pixels) == tiles
+
+
+def test_more_tiles_than_there_are_tokens_for_are_refused(tmp_path):
+    smol = TILED_SHAPES["smolvlm"][0]
+    folder = smol.write(tmp_path / "hub", tied=False)
+    outline(smol, folder, longest_edge=6 * 36)
+    with pytest.raises(CheckpointError, match=r"cuts a side into up to 7 tiles of 9 tokens.*no <row_7_col_7>; choose"):
+        outline(smol, folder, longest_edge=6 * 36 + 1)
+    said = {**smol.preprocessor, "do_resize": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    with pytest.raises(CheckpointError, match="without resizing them first"):
+        outline(smol, folder)
