@@ -109,8 +109,10 @@ def test_a_second_turn_is_the_template_s(published, policy):
         {"role": "assistant", "content": said(shape, "the wide one")},
     ]
     for text in TEXTS:
-        both = family.continued_ids(first, family.text_ids(f"{shape.before_reply}the wide one"), text)
-        assert both == by_template(shape, folder, [*asked, {"role": "user", "content": said(shape, text)}], counts)
+        whole = by_template(shape, folder, [*asked, {"role": "user", "content": said(shape, text)}], counts)
+        reply = family.text_ids(f"{shape.before_reply}the wide one")
+        for end in ([], *([token] for token in family.end_token_ids)):  # cut at its limit, or ended in any way
+            assert family.continued_ids(first, [*reply, *end], text) == whole
 
 
 def test_a_reply_is_learnt_as_the_template_writes_it(published, policy):
