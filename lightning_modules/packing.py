@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from lightning_modules.seeing import number_pictures, sees
+
 ATTENTION = "packed"
 """Name under which transformers knows `packed_attention`."""
 
@@ -32,8 +34,10 @@ ATTENTION = "packed"
 class Attention(Protocol):
     """What decides which tokens of a line see which."""
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """(N, heads, d), (N, kv heads, d), (N, kv heads, d) -> (N, heads, d)."""
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
+    ) -> Tensor:
+        """(N, heads, d), (N, kv heads, d), (N, kv heads, d) -> (N, heads, d); the layer's window as of `seeing`."""
 
 
 def packed_attention(
@@ -45,6 +49,8 @@ def packed_attention(
     *,
     scaling: float,
     packing: Attention,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Transformers' attention interface: hand the line's queries, keys and values to its `packing`.
@@ -57,9 +63,20 @@ def packed_attention(
         attention_mask: unused; `packing` says who sees whom.
         scaling: of the scores.
         packing: given to the language model's forward, which hands it on.
+        sliding_window: of the layer, or None.
+        softcap: bound of the scores; such a layer is refused.
+
+    Raises:
+        ValueError: the layer's attention is of a kind that packed rows do not have.
     """
+    if softcap is not None or not getattr(module, "is_causal", True):
+        kind = f"caps its scores at {softcap}" if softcap is not None else "sees the text after a token"
+        raise ValueError(
+            f"layer {module.layer_idx} ({type(module).__name__}) {kind}, which packed rows do not do; such a model is "
+            "not supported"
+        )
     line = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return packing.attend(module.layer_idx, *line, scaling)[None], None
+    return packing.attend(module.layer_idx, *line, scaling, sliding_window)[None], None
 
 
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -75,6 +92,7 @@ class Packing:
         *,
         device: torch.device | str = "cpu",
         keep: bool = False,
+        whole_pictures: Sequence[bool] | None = None,
     ) -> None:
         """Lay out a batch.
 
@@ -83,6 +101,10 @@ class Packing:
             rows: (index of the row's prefix or None, tokens of the row, at least 1).
             device: of the indices.
             keep: remember keys and values of every layer, for decoding.
+            whole_pictures: (N,) True at the tokens of pictures, where these see each other; None: they are as text.
+
+        Raises:
+            ValueError: a picture that is seen whole is cut by the end of a shared prefix.
         """
         self.prefix_lengths = tuple(prefix_lengths)
         self.row_lengths = tuple(length for _, length in rows)
@@ -92,7 +114,16 @@ class Packing:
         self.prefix_tokens = sum(self.prefix_lengths)
         self.row_starts = _starts(self.row_lengths, self.prefix_tokens)
         self.kept: dict[int, tuple[Tensor, Tensor]] | None = {} if keep else None
-        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
+        self.longest = max(
+            [*self.prefix_lengths, *(n + self._before(row) for row, n in enumerate(self.row_lengths))], default=0
+        )
+        self.pictures: Tensor | None = None
+        if whole_pictures is not None and any(whole_pictures):
+            self._refuse_cut_pictures(whole_pictures)
+            numbers = number_pictures(whole_pictures, [*self.prefix_starts, *self.row_starts])
+            self.pictures = torch.tensor(numbers, device=self.device)
+        self._masks: dict[tuple[int, torch.dtype, int | None], Tensor] = {}
+        self._alone: dict[tuple[bool, int | None], list[Tensor]] = {}
 
     def __len__(self) -> int:
         """N."""
@@ -112,18 +143,48 @@ class Packing:
     def _prefix_end(self, prefix: int) -> int:
         return self.prefix_starts[prefix] + self.prefix_lengths[prefix]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def _before(self, row: int) -> int:
+        """Tokens that a row's first one comes after."""
+        prefix = self.prefix_of[row]
+        return 0 if prefix is None else self.prefix_lengths[prefix]
+
+    def _refuse_cut_pictures(self, inside: Sequence[bool]) -> None:
+        for row, prefix in enumerate(self.prefix_of):
+            if prefix is not None and inside[self.row_starts[row]] and inside[self._prefix_end(prefix) - 1]:
+                raise ValueError(
+                    f"row {row} begins with picture tokens and so ends its prefix {prefix}: a picture that is seen "
+                    "whole must stand on one side; share up to its first token, or beyond its last"
+                )
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
+    ) -> Tensor:
         """Attention of the whole line; see `Attention.attend`."""
         if self.kept is not None:
             self.kept[layer] = (key, value)
+        if window is not None and window >= self.longest:
+            window = None  # it hides nothing, and the plain causal kernel is the faster one
         pieces = []
         if self.prefix_lengths:
-            pieces.append(self._prefixes.causal(query, key, value, scaling))
+            pieces.append(self._prefixes.attend(query, key, value, scaling, self._alone_masks(True, window)))
         if any(prefix is not None for prefix in self.prefix_of):
-            pieces.append(self._rows_with_prefixes(query, key, value, scaling))
+            pieces.append(self._rows_with_prefixes(query, key, value, scaling, window))
         elif self.row_lengths:
-            pieces.append(self._rows.causal(query, key, value, scaling))
+            pieces.append(self._rows.attend(query, key, value, scaling, self._alone_masks(False, window)))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _alone_masks(self, prefixes: bool, window: int | None) -> list[Tensor] | None:
+        """(T, T) bool for each prefix, or for each row, that sees nothing before itself; None where all are causal."""
+        if window is None and self.pictures is None:
+            return None
+        if (prefixes, window) not in self._alone:
+            spans, masks = self._prefixes if prefixes else self._rows, []
+            for start, length in zip(spans.starts, spans.lengths, strict=True):
+                places = torch.arange(length, device=self.device)
+                pictures = None if self.pictures is None else self.pictures[start : start + length]
+                masks.append(sees(places, places, window, pictures, pictures))
+            self._alone[prefixes, window] = masks
+        return self._alone[prefixes, window]
 
     @cached_property
     def _prefixes(self) -> Rectangle:
@@ -140,7 +201,9 @@ class Packing:
         lengths = [0 if prefix is None else self.prefix_lengths[prefix] for prefix in self.prefix_of]
         return Rectangle(starts, lengths, self.device)
 
-    def _rows_with_prefixes(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    def _rows_with_prefixes(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
+    ) -> Tensor:
         rows, width, kv_heads = len(self.row_lengths), self._rows.width, key.shape[1]
         fold = query.shape[1] // kv_heads  # query heads that share a key head stand one after the other
         q = self._rows.of(query).transpose(1, 2)  # (B, heads, width, d)
@@ -148,7 +211,7 @@ class Packing:
         k, v = (
             tensor.index_select(0, self._key_places).unflatten(0, (rows, -1)).transpose(1, 2) for tensor in (key, value)
         )
-        mask = self._mask(fold, q.dtype)
+        mask = self._mask(fold, q.dtype, window)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
         return self._rows.back(out.reshape(rows, kv_heads * fold, width, -1).transpose(1, 2))
 
@@ -157,20 +220,24 @@ class Packing:
         """(B · (prefix width + row width),) places of the keys that a row may see."""
         return torch.cat([self._seen.places, self._rows.places], dim=1).flatten()
 
-    def _mask(self, fold: int, dtype: torch.dtype) -> Tensor:
+    def _mask(self, fold: int, dtype: torch.dtype, window: int | None) -> Tensor:
         """(B, 1, fold · width, prefix width + width): 0 where a row's token sees a key, else minus infinity.
 
-        The same for every layer, so it is made once.
+        The same for every layer of a window, so it is made once.
         """
-        if (fold, dtype) not in self._masks:
-            width = self._rows.width
-            causal = torch.ones(width, width, dtype=torch.bool, device=self.device).tril()
-            seen = torch.cat(
-                [self._seen.real[:, None].expand(-1, width, -1), causal.expand(len(self.row_lengths), -1, -1)], dim=2
-            )
+        if (fold, dtype, window) not in self._masks:
+            before = torch.tensor([self._before(row) for row in range(len(self.row_lengths))], device=self.device)
+            own = before[:, None] + torch.arange(self._rows.width, device=self.device)
+            prefix = torch.arange(self._seen.width, device=self.device).expand(len(before), -1)
+            pictures: tuple[Tensor, ...] = ()
+            if self.pictures is not None:  # padding is part of no picture: a picture's tokens do not see it
+                numbers = self.pictures[self._rows.places].masked_fill(~self._rows.real, -1)
+                pictures = (numbers, torch.cat([self.pictures[self._seen.places], numbers], dim=1))
+            seen = sees(own, torch.cat([prefix, own], dim=1), window, *pictures)
+            seen[:, :, : self._seen.width] &= self._seen.real[:, None]
             mask = torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, -torch.inf)
-            self._masks[fold, dtype] = mask.repeat(1, fold, 1)[:, None]
-        return self._masks[fold, dtype]
+            self._masks[fold, dtype, window] = mask.repeat(1, fold, 1)[:, None]
+        return self._masks[fold, dtype, window]
 
 
 class Rectangle:
@@ -212,8 +279,18 @@ class Rectangle:
         line = rectangle.flatten(0, 1)
         return line if self.even else line.index_select(0, self.real.flatten().nonzero()[:, 0])
 
-    def causal(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Causal attention within each span, all at once if they are of one length, else one after the other."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, scaling: float, masks: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Attention within each span, all at once if they are of one length, else one after the other.
+
+        Args:
+            query: (N, heads, d) of the whole line.
+            key: (N, kv heads, d), likewise.
+            value: (N, kv heads, d), likewise.
+            scaling: of the scores.
+            masks: (T, T) bool for each span; None where all are causal.
+        """
         if self.contiguous:
             spans = [tuple(self.of(tensor) for tensor in (query, key, value))]
         else:
@@ -221,14 +298,25 @@ class Rectangle:
                 tuple(tensor[start : start + length][None] for tensor in (query, key, value))
                 for start, length in zip(self.starts, self.lengths, strict=True)
             ]
-        return torch.cat([_causal(*span, scaling).flatten(0, 1) for span in spans])
+        if masks is not None and self.contiguous:
+            masks = [torch.stack(list(masks))[:, None]]
+        pairs = zip(spans, masks if masks is not None else [None] * len(spans), strict=True)
+        return torch.cat([_alone(*span, scaling, mask).flatten(0, 1) for span, mask in pairs])
 
 
-def _causal(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """(B, T, heads, d), twice (B, T, kv heads, d) -> (B, T, heads, d)."""
+def _alone(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None) -> Tensor:
+    """(B, T, heads, d), twice (B, T, kv heads, d) -> (B, T, heads, d); causal where there is no (…, T, T) mask."""
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
-    grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped).transpose(1, 2)
+    if mask is None:
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped)
+    else:  # query heads are folded into rows: no kernel but the slow one takes a mask together with shared key heads
+        fold = q.shape[1] // k.shape[1]
+        mask = mask.repeat(*[1] * (mask.ndim - 2), fold, 1)
+        out = F.scaled_dot_product_attention(
+            q.reshape(len(q), k.shape[1], -1, q.shape[-1]), k, v, attn_mask=mask, scale=scaling
+        ).reshape(q.shape)
+    return out.transpose(1, 2)
 
 
 class RowCache:
@@ -292,17 +380,23 @@ class RowCache:
                 self.mask[slot] = self.mask[self.rows]
         return order
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """(B, heads, d) queries of one new token per row; see `Attention.attend`."""
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None = None
+    ) -> Tensor:
+        """(B, heads, d) queries of one new token per row; see `Attention.attend`.
+
+        Prompts stand flush right, so that the first column of the window is the same for all rows.
+        """
+        first = 0 if window is None else max(0, self.length - window)
         keys, values = self.buffers[layer]
         keys[: self.rows, :, self.length - 1] = key
         values[: self.rows, :, self.length - 1] = value
         rows, heads, width = query.shape
         out = F.scaled_dot_product_attention(
             query.view(rows, keys.shape[1], heads // keys.shape[1], width),
-            keys[: self.rows, :, : self.length],
-            values[: self.rows, :, : self.length],
-            attn_mask=None if self.mask is None else self.mask[: self.rows, ..., : self.length],
+            keys[: self.rows, :, first : self.length],
+            values[: self.rows, :, first : self.length],
+            attn_mask=None if self.mask is None else self.mask[: self.rows, ..., first : self.length],
             scale=scaling,
         )
         return out.reshape(rows, heads, width)

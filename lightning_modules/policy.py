@@ -108,8 +108,7 @@ class Policy(AdaptedModel):
 
     def completion_ids(self, text: str) -> list[int]:
         """Tokenise a completion and end it."""
-        ids = self.family.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return [*ids, self.family.eos_token_id]
+        return self.family.reply_ids(text)
 
     def features(self, images: Iterable[tuple[str, ImageInput]]) -> dict[str, Tensor]:
         """Picture features by key: each distinct picture is encoded once, and kept while the tower is frozen.
@@ -156,11 +155,18 @@ class Policy(AdaptedModel):
             positions += [prompt.positions[:, start:], after]
             rests.append(len(prompt.ids) - start)
             rows.append((prefix, rests[-1] + len(tail)))
+        whole = [token == self.family.image_token_id for token in ids] if self.family.whole_pictures else None
         return Line(
             torch.tensor(ids, device=self.device),
             torch.cat(positions, dim=1).to(self.device),
             tuple(images),
-            Packing([prompt.shared for prompt in prefixes.values()], rows, device=self.device, keep=keep),
+            Packing(
+                [prompt.shared for prompt in prefixes.values()],
+                rows,
+                device=self.device,
+                keep=keep,
+                whole_pictures=whole,
+            ),
             tuple(rests),
         )
 

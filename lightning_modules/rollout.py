@@ -104,11 +104,12 @@ def _decode(
     family = policy.family
     line = policy.line(prompts, [()] * len(prompts), keep=True)
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
-    ends = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
-    hidden, position = policy.hidden_states(line)[ends], line.positions[:, ends]
+    last = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
+    hidden, position = policy.hidden_states(line)[last], line.positions[:, last]
     cache = RowCache(line.packing, rows, limit - 1)
     uniforms = _uniforms(seeds, limit).to(policy.device) if temperature > 0 else None
 
+    ends = set(family.end_token_ids)
     slots = list(range(len(rows)))  # the row that each slot of the cache is writing
     ids: list[list[int]] = [[] for _ in rows]
     logps: list[list[float]] = [[] for _ in rows]
@@ -121,7 +122,7 @@ def _decode(
         for row, token_id, logp in zip(slots, token.tolist(), chosen.tolist(), strict=True):
             ids[row].append(token_id)
             logps[row].append(logp)
-        finished = [slot for slot, row in enumerate(slots) if ids[row][-1] == family.eos_token_id]
+        finished = [slot for slot, row in enumerate(slots) if ids[row][-1] in ends]
         if step + 1 == limit or len(finished) == len(slots):
             break
         if finished:
@@ -134,8 +135,8 @@ def _decode(
         Completion(
             tuple(row_ids),
             tuple(row_logps),
-            family.tokenizer.decode([i for i in row_ids if i != family.eos_token_id], skip_special_tokens=False),
-            truncated=row_ids[-1] != family.eos_token_id,
+            family.tokenizer.decode([i for i in row_ids if i not in ends], skip_special_tokens=False),
+            truncated=row_ids[-1] not in ends,
         )
         for row_ids, row_logps in zip(ids, logps, strict=True)
     ]

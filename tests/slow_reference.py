@@ -57,5 +57,24 @@ def llama_inputs(family, ids, prompt):
     return {"inputs_embeds": embeds}
 
 
-INPUTS = dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), qwen_inputs)
+def tile_inputs(family, ids, prompt):
+    pixels = [item.pixels for _, item in prompt.images]
+    return {"input_ids": ids, **({"pixel_values": torch.cat(pixels)} if pixels else {})}
+
+
+def gemma_inputs(family, ids, prompt):
+    return {**tile_inputs(family, ids, prompt), "token_type_ids": (ids == family.image_token_id).int()}
+
+
+def idefics_inputs(family, ids, prompt):
+    inputs = tile_inputs(family, ids, prompt)
+    return {name: tensor[None] if name == "pixel_values" else tensor for name, tensor in inputs.items()}
+
+
+INPUTS = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), qwen_inputs),
+    "gemma3": gemma_inputs,
+    **dict.fromkeys(("idefics3", "smolvlm"), idefics_inputs),
+    "internvl": tile_inputs,
+}
 """model_type -> what the stock forward takes; of others, embeddings in which the features stand."""

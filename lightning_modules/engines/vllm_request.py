@@ -61,7 +61,7 @@ def request_of(policy: Policy, prompts: Sequence[Prompt]) -> tuple[dict[str, Any
     number = {key: place for place, key in enumerate(features)}
     message = {
         "place": family.image_token_id,
-        "end": family.eos_token_id,
+        "ends": list(family.end_token_ids),
         "banned": list(family.banned_token_ids),
         "pictures": [
             {"dtype": str(item.dtype).removeprefix("torch."), "shape": list(item.shape), "grid": list(grids[key] or ())}
@@ -107,7 +107,7 @@ def completions_of(
 def completion_of(reply: dict[str, Any], prompt: Prompt, family: VisionLanguageFamily, limit: int) -> Completion:
     """One rollout; arguments and errors as of `completions_of`."""
     ids, logps, there = (reply.get(name) for name in ("ids", "logps", "prompt_tokens"))
-    end, known = family.eos_token_id, range(family.model.config.get_text_config().vocab_size)
+    ends, known = set(family.end_token_ids), range(family.model.config.get_text_config().vocab_size)
     if not (isinstance(ids, list) and isinstance(logps, list) and 1 <= len(ids) <= limit and len(logps) == len(ids)):
         raise ValueError(f"question {prompt.question_id!r}: no 1 to {limit} tokens with as many log-probabilities")
     banned = sorted(set(ids) & set(family.banned_token_ids))
@@ -117,15 +117,15 @@ def completion_of(reply: dict[str, Any], prompt: Prompt, family: VisionLanguageF
             i not in known for i in ids
         ),
         f"banned tokens {banned} were sampled": bool(banned),
-        f"it stops after {len(ids)} of {limit} tokens without the end token": ids[-1] != end and len(ids) < limit,
-        "it goes on after the end token": end in ids[:-1],
+        f"it stops after {len(ids)} of {limit} tokens without an end token": ids[-1] not in ends and len(ids) < limit,
+        "it goes on after an end token": bool(ends & set(ids[:-1])),
         "log-probabilities must be finite numbers up to 0": not all(map(is_log_probability, logps)),
     }
     found = [fault for fault, holds in faults.items() if holds]
     if found:
         raise ValueError(f"question {prompt.question_id!r}: {'; '.join(found)}")
-    text = family.tokenizer.decode([token for token in ids if token != end], skip_special_tokens=False)
-    return Completion(tuple(ids), tuple(map(float, logps)), text, truncated=ids[-1] != end)
+    text = family.tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=False)
+    return Completion(tuple(ids), tuple(map(float, logps)), text, truncated=ids[-1] not in ends)
 
 
 def is_log_probability(value: Any) -> bool:

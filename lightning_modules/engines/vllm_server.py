@@ -132,8 +132,8 @@ class Server:
                 seed=seed,
                 logprobs=0,  # of the sampled token alone
                 logit_bias=dict.fromkeys(message["banned"], float("-inf")),
-                stop_token_ids=[message["end"]],
-                ignore_eos=True,  # the checkpoint may name other end tokens; ours is the only one
+                stop_token_ids=message["ends"],
+                ignore_eos=True,  # vLLM reads them from the checkpoint in its own way; these are ours alone
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )

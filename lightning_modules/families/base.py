@@ -26,7 +26,7 @@ class ImageInput:
 
     Attributes:
         pixels: what the vision tower takes; the shape is the family's own business.
-        n_tokens: placeholder tokens that the picture occupies in a prompt.
+        n_tokens: tokens that the picture adds to a prompt: placeholders, and what stands among them.
         grid: (frames, height, width) in patches where the family's positions need it, else None.
     """
 
@@ -39,7 +39,7 @@ class PictureInput(Protocol):
     """Turns pictures into the vision tower's input; it holds nothing of the model, so that it can be sent to workers.
 
     Attributes:
-        most_tokens: placeholder tokens that no picture exceeds.
+        most_tokens: tokens that no picture exceeds.
     """
 
     most_tokens: int
@@ -48,7 +48,7 @@ class PictureInput(Protocol):
         """The input of an RGB picture; errors as of `tokens`."""
 
     def tokens(self, width: int, height: int) -> int:
-        """Placeholder tokens of a picture of that size, in pixels.
+        """Tokens that a picture of that size, in pixels, adds to a prompt; see `ImageInput`.
 
         Raises:
             PictureError: the vision tower takes no picture of that size or shape.
@@ -67,6 +67,7 @@ class VisionLanguageFamily(nn.Module):
         hidden_size: width H of the language model.
         to_input: turns an RGB picture into the vision tower's input. Its class can be imported by name: loaders send
             it to their workers.
+        whole_pictures: a picture's tokens see each other in both directions, as of `seeing`.
         config: the settings that it was built with.
         weights: folder of a base that this code base trained, whose parameters it has; else None.
     """
@@ -78,6 +79,7 @@ class VisionLanguageFamily(nn.Module):
     banned_token_ids: tuple[int, ...]
     hidden_size: int
     to_input: PictureInput
+    whole_pictures: bool = False
     config: Any = None
     weights: Path | None = None
 
@@ -94,6 +96,11 @@ class VisionLanguageFamily(nn.Module):
         return self.tokenizer.eos_token_id
 
     @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """All tokens at which the model is done, the one that ends an assistant turn first; nothing follows any."""
+        return (self.eos_token_id,)
+
+    @property
     def context(self) -> int:
         """Tokens that prompt and completion may have together, as the model's configuration says."""
         return self.model.config.get_text_config().max_position_embeddings
@@ -107,6 +114,10 @@ class VisionLanguageFamily(nn.Module):
         """Tokenise a text by itself; control tokens in it stay plain text."""
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
+    def reply_ids(self, text: str) -> list[int]:
+        """Tokenise an assistant's turn as it follows a prompt, its end token included."""
+        return [*self.text_ids(text), self.eos_token_id]
+
     @abstractmethod
     def prompt_ids(
         self, text: str, image_tokens: Sequence[int], *, system: str | None = None, pictures_last: bool = False
@@ -115,7 +126,7 @@ class VisionLanguageFamily(nn.Module):
 
         Args:
             text: the question as `datamodules.prompts.prompt_text` writes it; control tokens in it stay plain text.
-            image_tokens: placeholder count of each picture.
+            image_tokens: tokens of each picture, as `PictureInput.tokens` counts them.
             system: system prompt in place of the family's own; empty leaves the system turn out.
             pictures_last: the pictures stand after the text, not before it.
         """
@@ -132,7 +143,7 @@ class VisionLanguageFamily(nn.Module):
         """The prompt of a chat's next turn.
 
         It holds, token for token, the prompt before it; the reply's tokens as they were generated, thinking and tags
-        included; the end token, which is added where the reply was cut at its limit; and the next user turn. The reply
+        included; the token that ends a turn, in whichever way the reply ended; and the next user turn. The reply
         is not decoded and tokenised again, for a text has many spellings in tokens and the model wrote one of them.
 
         Args:
@@ -140,8 +151,8 @@ class VisionLanguageFamily(nn.Module):
             reply: what the model generated after it, with or without its end token.
             text: of the next user turn; control tokens in it stay plain text.
         """
-        end = [] if reply and reply[-1] == self.eos_token_id else [self.eos_token_id]
-        return [*prompt, *reply, *end, *self.next_turn_ids(text)]
+        said = reply[:-1] if reply and reply[-1] in self.end_token_ids else reply
+        return [*prompt, *said, self.eos_token_id, *self.next_turn_ids(text)]
 
     def preprocess(self, image: Image.Image) -> ImageInput:
         """Turn an RGB picture into the vision tower's input."""
@@ -149,7 +160,7 @@ class VisionLanguageFamily(nn.Module):
 
     @abstractmethod
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
-        """Run the vision tower and projector: one (n_tokens, H) tensor per picture.
+        """Run the vision tower and projector: one (placeholders, H) tensor per picture.
 
         A family whose deeper layers take features too gives them in further columns; see `hidden_states`.
         """

@@ -94,6 +94,14 @@ class ChatTemplate:
             )
         return found[0]
 
+    @cached_property
+    def before_reply(self) -> str:
+        """Blanks that the template writes between what a prompt ends with and a reply; most write none."""
+        asked = self._render(self._user(ASKED, 0))
+        before = self._render([*self._one_exchange, *self._user(ASKED, 0)]).partition(REPLIED)[0]
+        blanks = before.removeprefix(asked) if before.startswith(asked) else ""
+        return blanks if blanks.isspace() else ""
+
     @property
     def _one_exchange(self) -> Messages:
         return [*self._user(ASKED, 0), {"role": "assistant", "content": self._content(REPLIED)}]

@@ -27,6 +27,10 @@ class ChattingFamily(VisionLanguageFamily):
         return self.chat.prompt(text, image_tokens, told, pictures_last=pictures_last)
 
     @override
+    def reply_ids(self, text: str) -> list[int]:
+        return super().reply_ids(self.chat.before_reply + text)
+
+    @override
     def next_turn_ids(self, text: str) -> list[int]:
         return self.chat.next_turn(text)
 

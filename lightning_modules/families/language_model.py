@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-import torch
 from PIL import Image
 from torch import Tensor
 from transformers import LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
@@ -51,10 +50,6 @@ class LanguageModel(PublishedFamily):
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
         raise ValueError(f"{self.config.path} is a language model and reads no pictures, got {len(inputs)}")
-
-    @override
-    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
-        return torch.arange(len(ids))[None]
 
     @override
     def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:

@@ -7,6 +7,7 @@ context. A family says which `model_type` it takes, and how its parts are called
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -156,13 +157,18 @@ class PublishedFamily(ChattingFamily):
         return found
 
     def _banned(self) -> tuple[int, ...]:
-        """Control tokens but for the one that ends a turn, and the rows of the head that stand for no token."""
+        """Control tokens but for those that end a turn, and the rows of the head that stand for no token."""
+        pictures = set() if self.place is None else {self.image_token_id}
+        rows = set(range(self.model.get_output_embeddings().weight.shape[0]))
+        unused = rows - set(self.tokenizer.get_vocab().values())
+        # some tokenizers have more control tokens than the head has rows
+        return tuple(sorted((self._control & rows | pictures | unused) - set(self.end_token_ids)))
+
+    @cached_property
+    def _control(self) -> set[int]:
+        """Tokens that no text is made of."""
         added = self.tokenizer.added_tokens_decoder
-        control = {number for number, token in added.items() if token.special} | set(self.tokenizer.all_special_ids)
-        control |= set() if self.place is None else {self.image_token_id}
-        rows = self.model.get_output_embeddings().weight.shape[0]
-        unused = set(range(rows)) - set(self.tokenizer.get_vocab().values())
-        return tuple(sorted((control | unused) - {self.eos_token_id}))
+        return {number for number, token in added.items() if token.special} | set(self.tokenizer.all_special_ids)
 
     def _set_attention(self) -> None:
         """Give the language model the packed attention.
@@ -204,6 +210,7 @@ class PublishedFamily(ChattingFamily):
             return {}
         stated = self.image_processor.to_dict()
         kept = ("size", "image_mean", "image_std", "patch_size", "merge_size", "resample", "rescale_factor")
+        kept += ("max_image_size", "do_image_splitting", "min_patches", "max_patches")
         facts = {key: plain(stated[key]) for key in kept if stated.get(key) is not None}
         return {**facts, "replaced": sorted(self._picture_settings())}
 
@@ -211,6 +218,14 @@ class PublishedFamily(ChattingFamily):
     @override
     def eos_token_id(self) -> int:
         return self._end_id
+
+    @cached_property
+    @override
+    def end_token_ids(self) -> tuple[int, ...]:
+        stated = self.model.generation_config.eos_token_id
+        others = [stated] if isinstance(stated, int) else stated or []
+        # without a generation_config.json transformers takes a number from the class, which may be a word's
+        return tuple(dict.fromkeys([self.eos_token_id, *(token for token in others if token in self._control)]))
 
     @cached_property
     def _end_id(self) -> int:
@@ -226,6 +241,10 @@ class PublishedFamily(ChattingFamily):
     @override
     def context(self) -> int:
         return min(super().context, self.tokenizer.model_max_length)
+
+    @override
+    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
+        return torch.arange(len(ids))[None]
 
     @override
     def embed_tokens(self, input_ids: Tensor) -> Tensor:

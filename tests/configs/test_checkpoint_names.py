@@ -106,7 +106,7 @@ def test_what_is_not_there_is_refused_with_what_to_do(offline, experiment, name,
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('{"model_type": "qwen2_5_vI"}', "no family takes the model_type 'qwen2_5_vI'; there are llama, qwen2, "),
+        ('{"model_type": "qwen2_5_vI"}', "no family takes the model_type 'qwen2_5_vI'; there are gemma3, "),
         ('{"model_type": 5}', "names no model_type"),
         ("[]", "names no model_type"),
         ("{", "cannot be read"),

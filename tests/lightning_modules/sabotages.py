@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 FOLDER = "tests/lightning_modules/"
 STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
+SEEING = f"{FOLDER}test_seeing.py"
+CONTRACT, STOCK = (f"{FOLDER}families/test_{name}.py" for name in ("published_contract", "stock_processors"))
 STAGE, SFT, DEVICES, VLLM = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices", "vllm_engine"))
 
 
@@ -323,5 +325,26 @@ SABOTAGES = [
         ("imitation.py", "loss = token_mean(-scores.logps, scores.completion_mask, sizes)",
          "loss = token_mean(-scores.logps, scores.completion_mask, Denominators(scores.completion_mask.sum(), 1, 1))",
          "denominators are those of a micro-batch", (SFT, "slow_reference")),
+        # -- which tokens see which
+        ("seeing.py", "(key > query - window)", "(key >= query - window)", "windows are one token wider than meant",
+         (SEEING, "any_line")),
+        ("seeing.py", "seen = seen | (own.ge(0) & ", "seen = seen | (own.ge(-1) & ", "all text is seen ahead",
+         (SEEING, "any_line")),
+        ("seeing.py", "(place in begins or not inside[place - 1])", "not inside[place - 1]",
+         "pictures of two rows are taken for one", (SEEING, "any_line or numbered")),
+        ("packing.py", "numbers = self.pictures[self._rows.places].masked_fill(~self._rows.real, -1)",
+         "numbers = self.pictures[self._rows.places]", "a row's pictures see its padding", (SEEING, "any_line")),
+        ("packing.py", "first = 0 if window is None else max(0, self.length - window)", "first = 0",
+         "what is sampled sees beyond the window, and what is scored does not", (SEEING, "new_token")),
+        ("packing.py", "*line, scaling, sliding_window)[None]", "*line, scaling)[None]",
+         "layers with a window see everything", (CONTRACT, "gemma3 and (logits or sampled)")),
+        ("policy.py", "if self.family.whole_pictures else None", "if False else None",
+         "pictures are seen word by word", (CONTRACT, "gemma3 and logits")),
+        ("families/idefics3.py", 'before = f"{cut}\\n"', 'before = f"{cut}"',
+         "the picture as a whole does not follow a blank line", (STOCK, "idefics3")),
+        ("families/chat_template.py", 'return blanks if blanks.isspace() else ""', 'return ""',
+         "what is learnt is not what the template writes", (CONTRACT, "smolvlm and reply")),
+        ("rollout.py", "if ids[row][-1] in ends]", "if ids[row][-1] == family.eos_token_id]",
+         "rows go on after an end token", (CONTRACT, "gemma3 and sampled")),
     )
 ]  # fmt: skip

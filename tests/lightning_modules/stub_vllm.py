@@ -83,7 +83,7 @@ class LLMEngine:
         if FAULT == "break" and len(self.rows) == 1:
             raise IndexError("a kernel is broken")
         name, prompt, params = self.rows.pop()  # the last first: rows end in any order
-        stream, (end,) = random.Random(params.seed), params.stop_token_ids
+        stream, (end, *_) = random.Random(params.seed), params.stop_token_ids
         allowed = [token for token in TOKENS if token not in params.logit_bias]
         count = stream.randint(1, params.max_tokens)
         ids = [stream.choice(allowed) for _ in range(count)]

@@ -140,7 +140,7 @@ def test_every_rollout_comes_in_its_place_with_its_own_stream(engine, policy, re
     family = policy.family
     for row in rows:
         told = row["temperature"], row["banned"], row["end"]
-        assert told == (0.7, sorted(family.banned_token_ids), [family.eos_token_id])
+        assert told == (0.7, sorted(family.banned_token_ids), list(family.end_token_ids))
     place, short = policy.family.image_token_id, rows[2]["prompt"]
     assert short.count(place) == 2 == len(rows[2]["grids"])  # each picture's placeholders are repeated there
     assert [token for token in short if token != place] == [token for token in prompts[1].ids if token != place]
@@ -219,8 +219,8 @@ def test_what_acts_becomes_one_adapter(policy):
 FAULTS = {
     "pictures": r"tokens there and \d+ here",
     "banned": r"banned tokens \[\d+\] were sampled",
-    "beyond": "goes on after the end token",
-    "cut": "tokens without the end token",
+    "beyond": "goes on after an end token",
+    "cut": "tokens without an end token",
     "strange": "tokens that are none, such as 1000000",
     "long": "no 1 to 9 tokens with as many",
     "nan": "finite numbers up to 0",

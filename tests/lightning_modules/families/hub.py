@@ -34,6 +34,7 @@ class Shape:
         config: what its config.json says, but for the vocabulary's size; see `filled`.
         added: (control or other added token, whether it is special), in the order of their numbers.
         end: of an assistant's turn.
+        other_ends: tokens at which generation stops too, as generation_config.json says.
         template: its chat template.
         preprocessor: its preprocessor_config.json; None in a language model.
         on_disk: pattern of a name in memory -> what the file has in its place; the first that matches counts.
@@ -41,6 +42,9 @@ class Shape:
         mark: what the template writes for a picture.
         bos: the first token, where the template writes one.
         sizes: of pictures in the tests, (height, width).
+        before_reply: what the template writes between a prompt and the reply.
+        named: added tokens that the tokenizer also knows under a name.
+        processing: what the stock processor tells the picture processor at every call.
     """
 
     family: str
@@ -55,6 +59,10 @@ class Shape:
     bos: str | None = None
     tokenizer_class: str = "Qwen2Tokenizer"
     sizes: tuple[tuple[int, int], ...] = ((60, 90), (84, 56))
+    before_reply: str = ""
+    other_ends: tuple[str, ...] = ()
+    processing: Mapping[str, Any] = field(default_factory=dict)
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, *, tied: bool, seed: int = 0) -> Path:
         """Write the checkpoint."""
@@ -67,7 +75,8 @@ class Shape:
         if self.preprocessor is not None:
             (folder / "preprocessor_config.json").write_text(json.dumps(self.preprocessor))
             (folder / "chat_template.json").write_text(json.dumps({"chat_template": self.template}))
-        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [ids_of(folder)[self.end]]}))
+        ends = [ids_of(folder)[name] for name in (*self.other_ends, self.end)]
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = model_class(model_class.config_class.from_pretrained(folder))
@@ -121,6 +130,7 @@ class Shape:
             "model_max_length": 1000,
             "clean_up_tokenization_spaces": False,
             "chat_template": self.template,
+            "extra_special_tokens": dict(self.named),
             "added_tokens_decoder": {
                 str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in stored["added_tokens"]
             },
@@ -143,11 +153,14 @@ def ids_of(folder: Path) -> dict[str, int]:
 def filled(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A configuration whose `{token}` texts are the tokens' numbers, and whose vocabulary has rows to spare."""
     ids = ids_of(folder)
-    rows = max(ids.values()) + 1 + 7
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    rows = max(*ids.values(), *words.values()) + 1 + 7
 
     def look(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: look(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [look(item) for item in value]
         if value == "{rows}":
             return rows
         return ids[value[1:-1]] if isinstance(value, str) and value[:1] == "{" else value

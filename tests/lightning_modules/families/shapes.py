@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.lightning_modules.families.hub import Shape
+from tests.lightning_modules.families.tiled_shapes import TILED_SHAPES
 
 QWEN_TOKENS = (
     *((f"<|{name}|>", True) for name in ("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end")),
@@ -90,6 +91,7 @@ def qwen_vl(family: str, config: dict, preprocessor: dict, **more) -> Shape:
         config=config,
         added=plain["tokens"],
         end="<|im_end|>",
+        other_ends=("<|endoftext|>",),
         template=plain["template"],
         preprocessor=preprocessor,
         on_disk=plain["on_disk"],
@@ -162,7 +164,8 @@ SHAPES: dict[str, tuple[Shape, bool]] = {
     "qwen2": (QWEN2, True),
     "qwen3": (QWEN3, False),
     "llama": (LLAMA, True),
+    **TILED_SHAPES,
 }
 """Name -> checkpoint, and whether its head is the embeddings'."""
-SLOW = ("qwen2_vl", "qwen2_5_vl_tied", "qwen2", "qwen3")
+SLOW = ("qwen2_vl", "qwen2_5_vl_tied", "qwen2", "qwen3", "idefics3")
 """Those that differ little from another one, and are left to `make test-all`."""

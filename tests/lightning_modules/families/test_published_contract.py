@@ -14,6 +14,7 @@ from artifacts.base_origin import loading_lines
 from datamodules.batch import Batch
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.policy import Policy
+from lightning_modules.rollout import sample, stream_seed
 from lightning_modules.sft_lora import SFTLoRA
 from lightning_modules.stage import StageContext
 from merge.dense import Dense, write_dense
@@ -21,7 +22,7 @@ from tests.conftest import made_example, noise_image, randomise_adapter
 from tests.lightning_modules import rl_reference as by_hand
 from tests.lightning_modules.families.shapes import SHAPES, SLOW
 from tests.lightning_modules.rl_harness import GUIDED, Watch, a_part, fit
-from tests.slow_reference import stock_inputs, stock_logps
+from tests.slow_reference import stock_inputs, stock_log_distribution, stock_logps
 
 TEXTS = ("which heart is wide?", "\n\nwhich\n\n\nheart ", " A) é\u0301 B) 42.5\t\r\n", "", "\n", "ß — 心?\n\n\n")
 
@@ -108,8 +109,22 @@ def test_a_second_turn_is_the_template_s(published, policy):
         {"role": "assistant", "content": said(shape, "the wide one")},
     ]
     for text in TEXTS:
-        both = family.continued_ids(first, family.text_ids("the wide one"), text)
-        assert both == by_template(shape, folder, [*asked, {"role": "user", "content": said(shape, text)}], counts)
+        whole = by_template(shape, folder, [*asked, {"role": "user", "content": said(shape, text)}], counts)
+        reply = family.text_ids(f"{shape.before_reply}the wide one")
+        for end in ([], *([token] for token in family.end_token_ids)):  # cut at its limit, or ended in any way
+            assert family.continued_ids(first, [*reply, *end], text) == whole
+
+
+def test_a_reply_is_learnt_as_the_template_writes_it(published, policy):
+    shape, folder, _ = published
+    counts = [3] if shape.preprocessor is not None else []
+    first, reply = policy.family.prompt_ids("which?", counts), policy.completion_ids("the wide one")
+    asked = [
+        {"role": "user", "content": said(shape, "which?", len(counts))},
+        {"role": "assistant", "content": said(shape, "the wide one")},
+        {"role": "user", "content": said(shape, "so?")},
+    ]
+    assert by_template(shape, folder, asked, counts)[: len(first) + len(reply)] == [*first, *reply]
 
 
 def test_control_tokens_in_a_question_stay_text(published, policy):
@@ -140,9 +155,11 @@ def test_an_empty_system_prompt_leaves_the_turn_out_and_another_replaces_the_tem
 def test_what_is_never_written_is_all_control_tokens_and_rows_without_a_token(published, policy):
     shape, folder, _ = published
     tokenizer, rows = AutoTokenizer.from_pretrained(folder), policy.family.model.get_output_embeddings().weight.shape[0]
-    control = {tokenizer.convert_tokens_to_ids(name) for name, special in shape.added if special and name != shape.end}
+    ends = tokenizer.convert_tokens_to_ids([shape.end, *shape.other_ends])
+    control = {tokenizer.convert_tokens_to_ids(name) for name, special in shape.added if special} - set(ends)
+    assert policy.family.end_token_ids == tuple(ends)
     assert set(policy.family.banned_token_ids) == control | (set(range(rows)) - set(tokenizer.get_vocab().values()))
-    assert policy.family.eos_token_id == tokenizer.convert_tokens_to_ids(shape.end)
+    assert policy.family.eos_token_id == ends[0]
     assert rows > len(tokenizer)
 
 
@@ -155,11 +172,13 @@ def test_pictures_are_the_stock_processor_s(published, policy):
     stock = AutoImageProcessor.from_pretrained(folder, backend="pil")
     for height, width in ((60, 90), (400, 300), (9, 31), (500, 60)):
         image = noise_image(height, height, width)
-        ours, expected = policy.family.preprocess(image), stock(images=[image], return_tensors="pt")
+        ours, expected = policy.family.preprocess(image), stock(images=[image], return_tensors="pt", **shape.processing)
         pixels = expected["pixel_values"]
         assert torch.equal(ours.pixels.reshape(pixels.shape), pixels)
         assert ours.n_tokens == policy.family.to_input.tokens(width, height)
-        assert ours.n_tokens == len(policy.family.encode_images([ours])[0])
+        none, shown = (policy.family.prompt_ids("", [count]) for count in (0, ours.n_tokens))
+        assert len(shown) - len(none) == ours.n_tokens
+        assert shown.count(policy.family.image_token_id) == len(policy.family.encode_images([ours])[0])
         assert ours.n_tokens <= policy.family.to_input.most_tokens
 
 
@@ -185,6 +204,28 @@ def test_rows_are_independent(published, policy):
         for row, (prompt, tokens) in enumerate(zip(prompts, ids, strict=True)):
             alone = policy.score([prompt], [tokens]).logps[0]
             torch.testing.assert_close(together[row, : len(tokens)], alone, atol=2e-5, rtol=1e-4)
+
+
+def test_what_is_sampled_has_the_stock_log_probabilities(published, policy):
+    # prompts of several lengths that share their first part, and rows that end early
+    shape, _, _ = published
+    ends = torch.tensor(policy.family.end_token_ids)
+    prompts = [prompt for example in questions(shape) for prompt in policy.prompts(example, ["", "be brief", "think"])]
+
+    def often_over(log_probs, rows=(), step=0):
+        probs = 0.8 * log_probs.exp()
+        return probs.index_add(1, ends, torch.full((len(probs), len(ends)), 0.2 / len(ends))).log()
+
+    seeds = [stream_seed("s", row) for row in range(2 * len(prompts))]
+    rollouts = sample(policy, prompts, max_new_tokens=12, copies=2, seeds=seeds, processor=often_over)
+    assert len({len(rollout.ids) for rollout in rollouts}) > 4
+    assert {rollout.ids[-1] for rollout in rollouts if not rollout.truncated} == set(ends.tolist())
+    for row, rollout in enumerate(rollouts):
+        assert not set(rollout.ids[:-1]) & set(ends.tolist())
+        with torch.no_grad():
+            stock = often_over(stock_log_distribution(policy, prompts[row // 2], rollout.ids))
+        expected = stock.gather(-1, torch.tensor(rollout.ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(rollout.logps), expected, atol=2e-5, rtol=1e-4)
 
 
 def assert_same_gradient(found, reference):
