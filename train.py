@@ -38,6 +38,13 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="take a step of each stage, leave nothing, tell the time",
     )
+    parser.add_argument(
+        "--part",
+        default="",
+        metavar="train|merge|I/N",
+        help="one job's part of the work, as a launcher deals it out: training; what is made in one place; a share of "
+        "the questions",
+    )
     options = parser.parse_intermixed_args(arguments)
     # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -48,7 +55,7 @@ def main(arguments: list[str]) -> int:
             return 0
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
-        return execute(loaded, dry_run=options.dry_run)
+        return execute(loaded, dry_run=options.dry_run, part=options.part)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
