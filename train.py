@@ -11,6 +11,7 @@ from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
 from guards.arguments import Parser
+from experiment.launchers.part import WHOLE, Part
 
 # Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
 # import this file and never call it.
@@ -46,6 +47,10 @@ def main(arguments: list[str]) -> int:
         "the questions",
     )
     options = parser.parse_intermixed_args(arguments)
+    try:
+        part = Part.read(options.part) if options.part else WHOLE
+    except ValueError as error:
+        parser.error(f"--part: {error}")
     # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -55,7 +60,7 @@ def main(arguments: list[str]) -> int:
             return 0
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
-        return execute(loaded, dry_run=options.dry_run, part=options.part)
+        return execute(loaded, dry_run=options.dry_run, part=part)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

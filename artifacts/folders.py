@@ -3,7 +3,8 @@
 Below runs/<experiment>/ lie:
 
     experiment.json       the settings this folder belongs to
-    status.json           finished, interrupted or failed, and in which phase
+    status.json           submitted, finished, interrupted or failed, and in which phase
+    jobs/                 scripts and output of what a launcher started
     <specialty>/          events, checkpoints/, adapter/ or base/, status.json, ...
     layout/               the order of TensorBoard's charts
     merged/<method>/      adapter/, recipe.yaml, conflict report

@@ -100,7 +100,8 @@ def check_devices(context: ExperimentContext) -> None:
     def problem(key: str, value: object, message: str) -> None:
         problems.append(Problem(place=str(context.path), key=key, value=value, message=message))
 
-    sharded = experiment.trainer.get("strategy") == FSDP2 and experiment.module is not None
+    asked = experiment.trainer.get("strategy") == FSDP2 and experiment.module is not None
+    sharded = asked and bool(unfinished(context, context.specialties))  # what is finished is only read
     if sharded and not has_several_devices(experiment):
         problem("trainer.strategy", FSDP2, f"{FSDP2} deals a base out over devices; set trainer.devices above 1")
     if sharded and not context.stage_class.shards:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,8 +106,12 @@ class Slurm(Launcher):
         """Submit all, each to wait for the one before; all or none.
 
         Raises:
-            RuntimeError: sbatch refused one, or jobs of an earlier submission are still in the queue.
+            RuntimeError: there is no SLURM here, sbatch refused a job, or an earlier submission is still in the queue.
         """
+        if shutil.which("sbatch") is None:
+            raise RuntimeError(
+                "sbatch is not here; jobs are submitted on a login node of a SLURM cluster. launcher=null runs here"
+            )
         refuse_twice(folder)
         submitted: list[dict[str, Any]] = []
         for number, job in enumerate(jobs, 1):
@@ -204,14 +209,10 @@ def called(command: Sequence[str]) -> str:
     """What a program of SLURM prints.
 
     Raises:
-        RuntimeError: there is none, or it failed.
+        RuntimeError: it failed.
     """
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError:
-        raise RuntimeError(
-            f"{command[0]} is not here; jobs are submitted on a login node of a SLURM cluster. launcher=null runs here"
-        ) from None
     except subprocess.CalledProcessError as error:
         message = printable_lines(error.stderr.strip()[-1000:])
         raise RuntimeError(f"{command[0]} failed with exit code {error.returncode}: {message}") from error
