@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from peft.tuners.lora.layer import LoraLayer
@@ -139,6 +140,14 @@ class ShardedBase(DDPStrategy):
         super().model_to_device()
         if self.company is None:
             self.company = Company(model.policy.family, self.root_device)
+
+    @override
+    def setup(self, trainer: L.Trainer) -> None:
+        super().setup(trainer)
+        loop = trainer.fit_loop.epoch_loop
+        if (own := getattr(loop, "_broadcast_sigterm_tensor", None)) is not None:
+            # The one thing that Lightning's loops do together without asking the strategy.
+            loop._broadcast_sigterm_tensor = lambda: (self.keep_company(), own())
 
     def keep_company(self) -> None:
         """Before anything else that devices do together."""
