@@ -10,8 +10,8 @@ from artifacts.interrupts import as_program
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
-from guards.arguments import Parser
 from experiment.launchers.part import WHOLE, Part
+from guards.arguments import Parser
 
 # Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
 # import this file and never call it.

@@ -27,7 +27,6 @@ class SFTLoRA(Stage):
 
     adapter = "dsa"
     kind = "dsa"
-    shards = True
 
     @dataclass(frozen=True)
     class Config(Stage.Config):
