@@ -10,6 +10,7 @@ from artifacts.interrupts import as_program
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
+from experiment.launchers.part import WHOLE, Part
 from guards.arguments import Parser
 
 # Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
@@ -38,7 +39,18 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="take a step of each stage, leave nothing, tell the time",
     )
+    parser.add_argument(
+        "--part",
+        default="",
+        metavar="train|merge|I/N",
+        help="one job's part of the work, as a launcher deals it out: training; what is made in one place; a share of "
+        "the questions",
+    )
     options = parser.parse_intermixed_args(arguments)
+    try:
+        part = Part.read(options.part) if options.part else WHOLE
+    except ValueError as error:
+        parser.error(f"--part: {error}")
     # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -48,7 +60,7 @@ def main(arguments: list[str]) -> int:
             return 0
         from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
-        return execute(loaded, dry_run=options.dry_run)
+        return execute(loaded, dry_run=options.dry_run, part=part)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

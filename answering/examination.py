@@ -122,8 +122,40 @@ class Examination:
             progress.say(f"evaluated {cell.name}: {told}  ({done}/{len(todo)}, {progress.left} left)")
         progress.close()
 
+    def run_share(self, todo: Sequence[Cell], index: int, count: int) -> None:
+        """Answer every `count`-th piece of the cells, which whoever fills them then finds.
+
+        Args:
+            todo: the cells. Which pieces are of which share does not depend on them, as shares may see other ones.
+            index: of the share, from 0.
+            count: of the shares.
+
+        Raises:
+            AdapterError: as `run`.
+        """
+        self.model.check(path for cell in todo for path in cell.adapters)
+        for cell in todo:
+            first = int(cell.path.stem[:8], 16)  # the hash that names it, so that small cells are not all share 0's
+            own = [piece for i, piece in enumerate(self.cut(cell), first) if i % count == index]
+            missing = [(file, part) for file, part in own if not file.exists()]
+            if not missing:
+                continue
+            with self.model.acting(cell.adapters) as policy:
+                for file, part in missing:
+                    self.put(file, policy, cell, part)
+            print(f"answered {len(missing)} pieces of {cell.name}, share {index + 1} of {count}", flush=True)
+
     def pieces(self, policy: Policy, cell: Cell, progress: Countdown) -> Iterator[str]:
-        """The lines of a cell, in pieces of as many questions as are decoded together; those on disk are taken.
+        """The lines of a cell, in pieces; those on disk are taken."""
+        for file, part in self.cut(cell):
+            found = file.exists()
+            if not found:
+                self.put(file, policy, cell, part)
+            progress.advance(len(part) * self.decoding.samples, found=found)
+            yield get_text(file)
+
+    def cut(self, cell: Cell) -> Iterator[tuple[Path, Sequence[Example]]]:
+        """(file, questions) of each piece of a cell: as many questions as are decoded together.
 
         The pieces are the batches of an uninterrupted run, so that its bytes do not depend on where it was killed.
         """
@@ -131,13 +163,12 @@ class Examination:
         size = self.decoding.questions_at_once(questions)
         for start in range(0, len(questions), size):
             part = questions[start : start + size]
-            file = pieces_folder(cell) / f"{start:06}-{start + len(part):06}.jsonl"
-            found = file.exists()
-            if not found:
-                predictions = self.answers(policy, cell, part)
-                put_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
-            progress.advance(len(part) * self.decoding.samples, found=found)
-            yield get_text(file)
+            yield pieces_folder(cell) / f"{start:06}-{start + len(part):06}.jsonl", part
+
+    def put(self, file: Path, policy: Policy, cell: Cell, questions: Sequence[Example]) -> None:
+        """Answer the questions of a piece, and write it."""
+        predictions = self.answers(policy, cell, questions)
+        put_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
 
     def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
         """Answers of the policy as it stands; the samples of a question are contiguous."""

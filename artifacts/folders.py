@@ -3,7 +3,8 @@
 Below runs/<experiment>/ lie:
 
     experiment.json       the settings this folder belongs to
-    status.json           finished, interrupted or failed, and in which phase
+    status.json           submitted, finished, interrupted or failed, and in which phase
+    jobs/                 scripts and output of what a launcher started
     <specialty>/          events, checkpoints/, adapter/ or base/, status.json, ...
     layout/               the order of TensorBoard's charts
     merged/<method>/      adapter/, recipe.yaml, conflict report
@@ -31,6 +32,8 @@ STATUS = "status.json"
 LAST = "last.ckpt"
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that has no locks."""
+LAUNCHED_AS = "LAUNCHED_AS"
+"""Variable that a launcher says in of which of its jobs a process is part."""
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 """What a folder says that is read-only, or another user's."""
 
@@ -40,6 +43,8 @@ def write_status(folder: Path, state: str, **fields: Any) -> None:
     if not is_first():
         return
     status = {"state": state, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "pid": os.getpid(), **fields}
+    if launched_as := os.environ.get(LAUNCHED_AS):
+        status["job"] = launched_as
     write_text(folder / STATUS, json.dumps(status, indent=2) + "\n")
 
 
@@ -118,7 +123,7 @@ class ExperimentFolder:
 
 
 @contextmanager
-def locked(folder: Path, waiting_for: str, *, below: bool = True) -> Iterator[None]:
+def locked(folder: Path, waiting_for: str, *, below: bool = True, shared: bool = False) -> Iterator[None]:
     """Hold a folder's lock; processes that find it taken wait. The lock dies with its process.
 
     What killed processes left in the folder is removed. A folder that this process cannot write into is not locked:
@@ -128,6 +133,7 @@ def locked(folder: Path, waiting_for: str, *, below: bool = True) -> Iterator[No
         folder: what is locked, by a file `.lock` inside it.
         waiting_for: what to tell the user while waiting.
         below: whether all that lies below the folder is under its lock.
+        shared: let others in that ask for the same; nothing is removed then, as it may be theirs.
 
     Raises:
         OSError: the folder cannot be made, or its file system has no locks.
@@ -136,12 +142,13 @@ def locked(folder: Path, waiting_for: str, *, below: bool = True) -> Iterator[No
     if file is None:
         yield
         return
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process works on {waiting_for} ({folder}); waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, kind)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise
@@ -150,7 +157,8 @@ def locked(folder: Path, waiting_for: str, *, below: bool = True) -> Iterator[No
                 "once; set runs_dir to a folder on another one, or mount it with locks (for NFS: not `nolock`)"
             )
             raise OSError(error.errno, message, file.name) from error
-        remove_left_behind(folder, below=below)
+        if not shared:
+            remove_left_behind(folder, below=below)
         yield
 
 
@@ -158,7 +166,7 @@ def lock_file(folder: Path) -> IO[str] | None:
     """The file that a folder is locked by; None where the folder stands and cannot be written into."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / ".lock", "w")
+        return open(folder / ".lock", "a+")  # NFS wants it readable for a shared lock, writable for the other
     except OSError as error:
         if error.errno in NOT_WRITABLE and folder.is_dir():
             return None

@@ -19,7 +19,8 @@ def is_first() -> bool:
 
 def started_together() -> bool:
     """Whether a launcher started several processes at once, instead of the first one starting the others."""
-    return int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ
+    by_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS") or 1) > 1 and "SLURM_PROCID" in os.environ
+    return by_srun or (int(os.environ.get("WORLD_SIZE") or 1) > 1 and "RANK" in os.environ)
 
 
 def without_ranks() -> dict[str, str]:

@@ -61,6 +61,8 @@ Official = Literal["official:medxpertqa", "official:omnimedvqa", "official:medev
 class EvaluateExperts(ExperimentCallback):
     """Raw answers, scored strictly; lenient accuracy, parse rate, votes and variants stand beside it."""
 
+    is_shared = True
+
     @dataclass(frozen=True)
     class Config(Ranged):
         """Protocol of the matrix; every key but `rows_at_once` and `scorers` is part of what a result depends on."""
@@ -163,6 +165,12 @@ class EvaluateExperts(ExperimentCallback):
         print("\n" + matrix_text(table, below) + "\n", flush=True)
         if (counted := MAIN.get(self.config.protocol)) is not None:
             print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
+
+    @override
+    def finish_share(self, index: int, count: int) -> None:
+        with locked(self.experiment.folder.evaluation, "the evaluation", shared=True):
+            todo = {cell.path: cell for cell in self.cells() if not cell.path.exists()}
+            self.examination().run_share(list(todo.values()), index, count)
 
     @override
     def plan(self) -> str:
@@ -315,11 +323,15 @@ class EvaluateExperts(ExperimentCallback):
 
     def compute_here(self, todo: Sequence[Cell]) -> None:
         """Answer the questions of missing cells in this process; each piece is on disk as soon as it is done."""
+        self.examination().run(todo)
+
+    def examination(self) -> Examination:
+        """What asks in this process."""
         c = self.config
         shared = {name: getattr(c, name) for name in ("max_new_tokens", "temperature", "samples", "rows_at_once")}
         asked = {"protocol": c.protocol, "answer_tokens": c.answer_tokens, "seed": self.experiment.experiment.seed}
         decoding = Decoding(**shared, **asked)
-        Examination(self.experiment, self.questions, self.guidelines, decoding).run(todo)
+        return Examination(self.experiment, self.questions, self.guidelines, decoding)
 
     def forget_pieces(self) -> None:
         """Remove what a kill left of cells that are complete."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 
@@ -17,6 +17,8 @@ class ExperimentCallback(L.Callback):
     """Base class of the callbacks that a YAML lists."""
 
     config: Any
+    is_shared: ClassVar[bool] = False
+    """Whether `finish_share` does part of the work of `finish`, which then finds it done."""
 
     def __init__(self, config: Any = None, *, experiment: ExperimentContext) -> None:
         """Keep both.
@@ -35,6 +37,14 @@ class ExperimentCallback(L.Callback):
     def demands(self) -> Mapping[str, Demand]:
         """Split -> how `finish` puts its questions to the model."""
         return {}
+
+    def finish_share(self, index: int, count: int) -> None:
+        """Do a share of what `finish` would do that needs no other share; shares run at once, on several machines.
+
+        Args:
+            index: of the share, from 0.
+            count: of all shares.
+        """
 
     def finish(self) -> None:
         """Called when every run of the experiment is complete, possibly more than once: do nothing twice."""

@@ -13,9 +13,9 @@ from guards.printable import shown
 CONFIGS = Path(__file__).resolve().parent
 OWN = ("name", "description")
 """Keys that a file does not hand down through `extends`."""
-GROUPS = {"model": ("model",), "data": ("specialties", "data")}
-"""Folder of configs/ -> the sections that `model=NAME` or `data=NAME` takes from a file in it, in place of all that
-the experiment says there."""
+GROUPS = {"model": ("model",), "data": ("specialties", "data"), "launcher": ("launcher",)}
+"""Folder of configs/ -> the sections that `model=NAME`, `data=NAME` or `launcher=NAME` takes from a file in it, in
+place of all that the experiment says there."""
 
 
 def choices(overrides: Sequence[str], groups: Collection[str] = tuple(GROUPS)) -> tuple[dict[str, str], list[str]]:
@@ -37,27 +37,27 @@ def choices(overrides: Sequence[str], groups: Collection[str] = tuple(GROUPS)) -
     return chosen, others
 
 
-def with_choice(below: Branch, group: str, name: str, problems: list[Problem]) -> Branch:
+def with_choice(below: Branch, group: str, name: str, problems: list[Problem], asked_by: str = COMMAND_LINE) -> Branch:
     """An experiment's tree with the sections of a group taken from one file, and from it alone.
 
     A model may be a checkpoint too; see `configs.checkpoints`.
     """
     path = chosen_file(group, name)
     if path is None and group == "model" and names_checkpoint(name):
-        model = checkpoint(name, COMMAND_LINE, problems)
+        model = checkpoint(name, asked_by, problems)
         return below if model is None else Branch({**below.children, group: model}, below.place)
     if path is None:
         known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
         more = ", a checkpoint's folder or a hub id of the form organisation/name" if group == "model" else ""
         message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path{more}"
-        problems.append(Problem(COMMAND_LINE, group, name, message, did_you_mean(name, known)))
+        problems.append(Problem(asked_by, group, name, message, did_you_mean(name, known)))
     layer = read_file(path, (), problems) if path else None
     if layer is None:
         return below
     taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
     if not taken:
         message = f"{spelled(path)} says nothing about {' or '.join(GROUPS[group])}"
-        problems.append(Problem(COMMAND_LINE, group, name, message))
+        problems.append(Problem(asked_by, group, name, message))
     kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
     return Branch({**kept, **taken}, below.place)
 

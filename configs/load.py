@@ -155,6 +155,8 @@ def load_one(
     if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
         overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
     tree = merge_trees(Branch({"name": Leaf(path.stem, "file name")}, below.place), below)
+    if isinstance(short := plain(tree.children.get("launcher")), str):
+        tree = with_choice(tree, "launcher", short, problems, tree.children["launcher"].place)
     plainly = [argument for argument in overrides if not addressee(argument)]
     by_name = [argument.partition(":")[2] for argument in overrides if addressee(argument) == called]
     for own, place in ((plainly, COMMAND_LINE), (by_name, f"{COMMAND_LINE} for {called}")):
@@ -244,7 +246,9 @@ def origins(whole: Mapping[str, Any], tree: Branch) -> dict[str, str]:
     found = {}
     for key in flattened(whole):
         parts = key.split(".")
-        start = 2 if parts[0] in ("specialties", "callbacks") else 1 if parts[0] in ("model", "module") else 0
+        start = (
+            2 if parts[0] in ("specialties", "callbacks") else 1 if parts[0] in ("model", "module", "launcher") else 0
+        )
         inside = start and len(parts) > start
         component = reduce(getitem, parts[:start], whole)
         owner = component["class_path"].rpartition(".")[2] if inside else "Experiment"

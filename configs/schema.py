@@ -14,7 +14,7 @@ from guards.ranges import Ranged, above, at_least, between
 
 LONGEST_NAME = 100
 """Characters of a folder's name."""
-TAKEN = ("merged", "evaluation", "layout")
+TAKEN = ("merged", "evaluation", "layout", "jobs")
 """Folders that stand beside the specialties' own."""
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy, and so `seed_everything`, takes."""
@@ -181,6 +181,8 @@ class Experiment(Ranged):
     """Folder that holds the experiments."""
     only: list[str] = field(default_factory=list)
     """Specialties to train now; empty means all."""
+    launcher: Annotated[Component, Slot("experiment.launchers.interface.Launcher")] | None = None
+    """What starts the work on other machines, as jobs; without one it is done here."""
     workers: Annotated[int, at_least(1)] = 1
     """Specialties trained side by side, each in a process of its own, on a GPU of its own where there are several."""
     threads: Annotated[int, at_least(1)] = 1

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FREE_TO_CHANGE = (
     *("only", "trust", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache"),
+    "launcher",
     *("adapters", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes"),

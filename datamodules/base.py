@@ -18,6 +18,7 @@ from datamodules.loading import (
     WHOLE,
     Batches,
     Feed,
+    Rows,
     Share,
     TrainingBatches,
     TrainingSteps,
@@ -26,7 +27,6 @@ from datamodules.loading import (
     question_batches,
 )
 from datamodules.order import EndlessOrder
-from datamodules.prompts import NEUTRAL
 from datamodules.sight import Sight
 from datamodules.targets import refuse_unreadable, untagged
 from guards.ranges import Ranged, at_least, between
@@ -234,26 +234,11 @@ class VQADataModule(L.LightningDataModule):
         Args:
             guidelines: whose traces are taken; None takes all.
         """
-        return [row for example in self.splits["train"] for row in self.rows_of(example, guidelines)]
+        return Rows(self.splits["train"], guidelines, self.config.answer_with)
 
     def val_rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         """Rows of the questions that are asked while training; arguments as of `rows`."""
-        return [row for example in self.val_examples() for row in self.rows_of(example, guidelines)]
-
-    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
-        """One example's rows (example, guideline, completion).
-
-        Every worked trace comes once under its own instruction and once under the neutral one, so that the expert
-        answers without an instruction too.
-
-        Args:
-            example: of any split.
-            guidelines: whose traces are taken; None takes all.
-        """
-        for guideline in example.reasoning:
-            if guidelines is None or guideline in guidelines:
-                completion = example.trace(guideline, self.config.answer_with)
-                yield from ((example, instruction, completion) for instruction in (guideline, NEUTRAL))
+        return Rows(self.val_examples(), guidelines, self.config.answer_with)
 
     def val_examples(self) -> tuple[Example, ...]:
         """The questions that are asked while training: the same ones every time, in every run."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Literal
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
 
 Encoding = Literal["utf-8", "cp1252"]
 MARKS = (
@@ -34,6 +35,31 @@ def decoded(content: bytes, encoding: Encoding = "utf-8") -> tuple[str, bool]:
     """
     text, damaged = _by_mark(content, encoding)
     return text.replace("\0", ZERO), damaged or "\0" in text
+
+
+def streams(head: bytes, encoding: Encoding) -> bool:
+    """Whether a file can be decoded line by line, by its first bytes: UTF-8, with a mark or without.
+
+    Args:
+        head: at least 200 bytes, unless the file is shorter.
+        encoding: of a file without a mark.
+    """
+    marked = next((named for mark, named in MARKS if head.startswith(mark)), encoding)
+    return marked == "utf-8" and not 4 * head.count(0, 0, 200) > len(head[:200])
+
+
+def decoded_lines(file: BinaryIO) -> Iterator[tuple[str, bool]]:
+    """Each line of a file that `streams`, without its end, and whether some of its bytes belong to no character.
+
+    The same as `decoded` of the whole and then cut at LF, CR LF and CR, with one line in memory at a time.
+    """
+    for number, raw in enumerate(file):
+        content = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
+        if number == 0:
+            content = content.removeprefix(codecs.BOM_UTF8)
+        for line in content.split(b"\r"):
+            text, damaged = _decoded(line, "utf-8")
+            yield text.replace("\0", ZERO), damaged or "\0" in text
 
 
 def _by_mark(content: bytes, encoding: Encoding) -> tuple[str, bool]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -49,9 +49,21 @@ DECODER = json.JSONDecoder(object_pairs_hook=unique)
 
 
 def json_lines(text: str, name: str, encoding: Encoding = "utf-8", damaged: bool = False) -> Iterator[Record | Fault]:
-    """One object per line; empty lines are passed over, and rows count lines; arguments as of `table_rows`."""
+    """One object per line; arguments as of `table_rows`."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    yield from line_rows(((line, damaged) for line in lines), name, encoding)
+
+
+def line_rows(lines: Iterable[tuple[str, bool]], name: str, encoding: Encoding = "utf-8") -> Iterator[Record | Fault]:
+    """One object per line; empty lines are passed over, and rows count lines.
+
+    Args:
+        lines: without their ends, each with whether it may hold bytes that belong to no character.
+        name: of the file in messages.
+        encoding: that it was read in, for messages.
+    """
     key = ""
-    for row, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+    for row, (line, damaged) in enumerate(lines, 1):
         if not line.strip():
             continue
         strange = foreign(line, encoding) if damaged else ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from datamodules.batch import Batch, Example
+from datamodules.batch import AnswerStyle, Batch, Example
 from datamodules.order import EndlessOrder
 from datamodules.picture_workers import ReadPicture, read_ahead
+from datamodules.prompts import NEUTRAL
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,43 @@ class Share:
 
 WHOLE = Share()
 """All of it: there is one device."""
+
+
+class Rows(Sequence[tuple[Example, str, str]]):
+    """Rows (example, guideline, completion), each written when it is asked for: eight bytes a row are held.
+
+    Every worked trace comes once under its own instruction and once under the neutral one, so that the expert answers
+    without an instruction too.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], guidelines: Collection[str] | None, answer_with: AnswerStyle
+    ) -> None:
+        """Count the rows.
+
+        Args:
+            examples: in order.
+            guidelines: whose traces are taken; None takes all.
+            answer_with: what an answer block holds.
+        """
+        self.examples, self.answer_with = examples, answer_with
+        self.places, self.traces = array("I"), array("I")  # of a pair of rows: its example, and which of its traces
+        for place, example in enumerate(examples):
+            for number, name in enumerate(example.reasoning):
+                if guidelines is None or name in guidelines:
+                    self.places.append(place)
+                    self.traces.append(number)
+
+    def __len__(self) -> int:
+        return 2 * len(self.places)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        pair, plainly = divmod(range(len(self))[index], 2)
+        example = self.examples[self.places[pair]]
+        guideline = list(example.reasoning)[self.traces[pair]]
+        return example, NEUTRAL if plainly else guideline, example.trace(guideline, self.answer_with)
 
 
 @dataclass(frozen=True)

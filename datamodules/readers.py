@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.decoding import Encoding, EncodingError, decoded
+from datamodules.decoding import Encoding, EncodingError, decoded, decoded_lines, streams
 from datamodules.embedded import parquet_rows
-from datamodules.json_rows import json_lines, json_list
+from datamodules.json_rows import json_lines, json_list, line_rows
 from datamodules.regular import irregular, open_regular
 from datamodules.rows import Fault, Record
 from datamodules.tables import table_rows
@@ -59,6 +59,11 @@ def rows_of(path: Path, name: str, encoding: Encoding) -> Iterator[Record | Faul
         yield Fault(name, 0, f"has the suffix {path.suffix!r}, none of {', '.join(SUFFIXES)}, .parquet", 0, unread=True)
         return
     with open_regular(path) as file:
+        if path.suffix == ".jsonl" and streams(file.read(200), encoding):
+            file.seek(0)
+            yield from line_rows(decoded_lines(file), name, encoding)
+            return
+        file.seek(0)
         text, damaged = decoded(file.read(), encoding)
     reader = {".jsonl": json_lines, ".json": json_list}.get(path.suffix, table_rows)
     yield from reader(text, name, encoding, damaged)

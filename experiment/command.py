@@ -18,6 +18,8 @@ from configs.problems import ConfigError
 from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
+from experiment.launchers.launch import launch
+from experiment.launchers.part import WHOLE, Part
 from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
@@ -44,8 +46,13 @@ REMEDIES = {
 """Error of the system -> what to do about it."""
 
 
-def execute(loaded: Loaded, *, dry_run: bool) -> int:
-    """Run the experiment, or report what running it would mean.
+def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
+    """Run the experiment, hand it to its launcher, or report what either would mean.
+
+    Args:
+        loaded: what to run.
+        dry_run: leave nothing.
+        part: of the work.
 
     Returns:
         The process's exit code: 0 finished, 1 failed, 130 interrupted.
@@ -62,6 +69,11 @@ def execute(loaded: Loaded, *, dry_run: bool) -> int:
     threading.excepthook = unless_told_again
     try:
         context = assemble(loaded)
+        for member in context.lineage:
+            member.part = part
+        if loaded.experiment.launcher is not None:
+            launch(context, dry_run=dry_run)
+            return 0
         if dry_run:
             print(dry_run_report(context))
             return 0

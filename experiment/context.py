@@ -16,6 +16,7 @@ from artifacts.base_files import read_base
 from configs.build import build
 from configs.schema import Component
 from datamodules.base import VQADataModule
+from experiment.launchers.part import WHOLE, Part
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
 from experiment.seeing import sight_of
@@ -33,10 +34,12 @@ class ExperimentContext(Lineage):
 
     Attributes:
         live: the base in memory; shared with the experiments that this one requires.
+        part: of the work that this command does.
         remembers: whether what is found out about the data is kept for other processes; a dry run leaves no file.
     """
 
     live: LiveBase = field(default_factory=LiveBase)
+    part: Part = WHOLE
     remembers: bool = True
     _data: dict[str, VQADataModule] = field(default_factory=dict)
 

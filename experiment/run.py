@@ -19,6 +19,7 @@ from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import ExperimentContext
 from experiment.fit import has_several_devices, train
+from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
 
@@ -162,7 +163,7 @@ def run_experiment(context: ExperimentContext) -> None:
     torch.set_num_threads(experiment.threads)
     if training:
         train_all(context, wanted)
-    if not is_first():
+    if not is_first() or context.part.trains_only:
         return  # what is made of finished runs is the first process's work
     missing = unfinished(context, context.specialties)
     if missing:
@@ -176,9 +177,15 @@ def run_experiment(context: ExperimentContext) -> None:
 
 def finish_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
     """Let the callbacks make what they make of finished runs, and say so in the folders."""
+    part = context.part
     for callback in context.callbacks():
         with phase(context, type(callback).__name__):
-            callback.finish()
+            if part.share is not None:
+                callback.finish_share(*part.share)
+            elif not (part.merges_only and callback.is_shared):
+                callback.finish()
+    if part != WHOLE:
+        return
     runs = [context.folder.run(specialty).path for specialty in wanted] if context.provides != "nothing" else []
     set_finished([context.folder.path, *runs])
 

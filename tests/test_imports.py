@@ -129,6 +129,7 @@ def test_imports_go_one_way():
 
 BY_NAME = {
     "configs/schema.py": (
+        "experiment.launchers.interface.Launcher",
         *("callbacks.experiment_callback.ExperimentCallback", "datamodules.base.VQADataModule"),
         *("lightning_modules.families.base.VisionLanguageFamily", "lightning_modules.stage.Stage"),
     ),

@@ -1,0 +1,254 @@
+"""Reference: the same work in one process, without a launcher. SLURM is stood in for by made_cluster.py.
+
+Run: pytest tests/experiment/test_launchers.py [-m slow]; that of Ray needs requirements-ray.txt.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiment.launchers.interface import Job, Task
+from experiment.launchers.part import Part
+from experiment.launchers.slurm import Slurm
+
+STAND_IN = Path(__file__).with_name("made_cluster.py")
+SLURM = ("launcher=slurm", "launcher.init_args.cpus=1", "launcher.init_args.gpus=false")
+
+
+@pytest.fixture
+def cluster(tmp_path, bars_module, monkeypatch):
+    """Stand-ins for SLURM's programs on PATH; returns the module that runs what was submitted."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "srun", "scontrol", "scancel"):
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\n" + STAND_IN.read_text())
+        program.chmod(0o755)
+    monkeypatch.setenv("MADE_CLUSTER", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(bars_module))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    spec = importlib.util.spec_from_file_location("made_cluster", STAND_IN)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def calls(cluster, name: str) -> list[list[str]]:
+    file = cluster.HERE / "calls.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [one[1:] for one in map(json.loads, lines) if one[0] == name]
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"== {file.name}\n{file.read_text()[-3000:]}" for file in sorted(folder.glob("*.out")))
+
+
+# -- what is asked for -------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_every_job_and_starts_none(machine, tmp_path, cluster, capsys):
+    made = machine.at(tmp_path / "runs")
+    assert made.run("gba", *SLURM, "launcher.init_args.evaluation_shards=3", "--dry-run") == 0
+    told = capsys.readouterr().out
+    names = [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")]
+    assert names == ["base-base", "gba-train", "gba-merge", "gba-evaluate", "gba-finish"]
+    assert "#SBATCH --array=0-1" in told
+    assert "#SBATCH --array=0-2" in told
+    assert "--dependency=afterok:JOB4" in told
+    assert calls(cluster, "sbatch") == []
+    assert not made.runs.exists()
+
+
+def test_nodes_and_cards_become_resources_and_reach_the_command(machine, tmp_path, cluster, capsys):
+    asked = ("launcher=slurm", "trainer.devices=8", "trainer.num_nodes=2", "launcher.init_args.gres=gpu:h100")
+    assert machine.at(tmp_path / "runs").run("dsa", *asked, "--dry-run") == 0
+    told = capsys.readouterr().out
+    train = told.partition("job 2: dsa-train")[2].partition("job 3")[0]
+    for line in ("--nodes=2", "--ntasks-per-node=8", "--gres=gpu:h100:8", "--signal=B:TERM@180", "--requeue"):
+        assert f"#SBATCH {line}\n" in train
+    assert "trainer.devices=8 trainer.num_nodes=2" in train
+    assert "dsa:trainer.devices=1" in told.partition("job 3: dsa-finish")[2]
+
+
+def test_the_short_form_in_a_file_is_the_choice_on_the_command_line(machine, tmp_path, cluster, capsys):
+    made = machine.write(tmp_path / "files", "dsa", launcher="slurm").at(tmp_path / "runs")
+    assert made.run("dsa", "--dry-run") == 0
+    assert "dsa-train" in capsys.readouterr().out
+    wrong = machine.write(tmp_path / "other", "dsa", launcher="slurn").at(tmp_path / "runs")
+    assert wrong.run("dsa", "--dry-run") == 2
+    told = capsys.readouterr().err
+    assert "dsa.yaml:" in told
+    assert "did you mean 'slurm'?" in told
+
+
+METACHARACTERS = [f"gpu{c}touch x" for c in (";", "\n", "|", "&", "`", "$(", "'", '"', " ", "\\", ">", "#", "\r", "\0")]
+
+
+@pytest.mark.parametrize(
+    "name", ["partition", "account", "qos", "reservation", "exclude", "constraint", "gres", "memory", "time"]
+)
+def test_no_setting_of_the_scheduler_holds_what_a_shell_acts_on(name):
+    for value in METACHARACTERS:
+        with pytest.raises(ValueError, match=name):
+            Slurm.Config(**{name: value})
+
+
+def test_whatever_stands_in_a_command_reaches_it_as_it_is(tmp_path, cluster, monkeypatch):
+    odd = [
+        "$(touch bad)",
+        "`touch bad`",
+        "a b",
+        "'",
+        '"',
+        "\n",
+        "*",
+        ";touch bad",
+        "-n",
+        "ä",
+        "%j",
+        "\\",
+        "!x",
+        "${HOME}",
+    ]
+    folder = tmp_path / "odd '; touch bad; %j $(touch bad)"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    show = "import json, sys; json.dump(sys.argv[1:], open('seen.json', 'w'))"
+    job = Job("train", "odd", (Task("one", (sys.executable, "-c", show, *odd)),))
+    Slurm(Slurm.Config(gpus=False)).start([job], folder / "jobs")
+    assert list(cluster.run().values()) == [[0]], logs(folder / "jobs")
+    assert json.loads((folder / "seen.json").read_text()) == odd
+    assert sorted(path.name for path in folder.iterdir()) == ["jobs", "seen.json"]
+    assert [path.suffix for path in sorted((folder / "jobs").iterdir())] == [".out", ".sh", ".json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [("train", Part(trains_only=True)), ("merge", Part(merges_only=True)), ("3/3", Part(share=(2, 3)))],
+)
+def test_a_part_is_read(text, part):
+    assert Part.read(text) == part
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "1", "x", "1/3 ", "-1/3", "٣/٣"])
+def test_a_part_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="expected train, merge, or I/N"):
+        Part.read(text)
+
+
+# -- what is submitted -------------------------------------------------------------------------------------------------
+
+QUICK = Job("train", "quick", (Task("a", ("true",)),))
+
+
+def test_a_job_that_is_refused_takes_those_before_it_away(tmp_path, cluster):
+    open_, closed = Slurm(), Slurm(Slurm.Config(partition="closed"))
+    scripts = iter([open_.script(QUICK), closed.script(QUICK)])
+    open_.script = lambda job: next(scripts)
+    with pytest.raises(RuntimeError, match="partition closed is down"):
+        open_.start([QUICK, QUICK], tmp_path / "jobs")
+    assert calls(cluster, "scancel") == [["100"]]
+
+
+def test_nothing_is_submitted_twice_while_it_is_in_the_queue(tmp_path, cluster):
+    Slurm().start([QUICK], tmp_path / "jobs")
+    with pytest.raises(RuntimeError, match=r"job 100 .* is still in the queue"):
+        Slurm().start([QUICK], tmp_path / "jobs")
+    cluster.run()
+    Slurm().start([QUICK], tmp_path / "jobs")
+    assert len(calls(cluster, "sbatch")) == 2
+
+
+def test_without_slurm_the_error_says_where_to_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="login node"):
+        Slurm().start([QUICK], tmp_path / "jobs")
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "again"),
+    [(130, "RUNNING", 1), (130, "CANCELLED", 0), (130, "PREEMPTED", 0), (1, "RUNNING", 0), (0, "RUNNING", 0)],
+)
+def test_only_an_interrupted_job_that_nobody_cancelled_is_queued_again(
+    tmp_path, cluster, monkeypatch, code, state, again
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "starts").write_text("")
+    counts = f"echo >> starts; [ $(wc -l < starts) -gt 1 ] || exit {code}"
+    job = Job("train", "ends", (Task("a", ("bash", "-c", counts)),))
+    Slurm(Slurm.Config(gpus=False)).start([job], tmp_path / "jobs")
+    (cluster.HERE / "squeue").write_text(f"#!/bin/sh\necho {state}\n")
+    codes = cluster.run()
+    assert len(calls(cluster, "scontrol")) == again
+    assert codes == {100: [0 if again else code]}
+
+
+# -- the same bytes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_lineage_dealt_out_to_jobs_ends_in_the_bytes_of_one_command(lineage, machine, tmp_path, cluster, capsys):
+    dealt = machine.at(tmp_path / "runs")
+    assert dealt.run("gba", *SLURM, "launcher.init_args.evaluation_shards=2") == 0
+    assert "submitted 100: base-base" in capsys.readouterr().out
+    jobs = dealt.runs / "gba/jobs"
+    assert json.loads((dealt.runs / "gba/status.json").read_text())["state"] == "submitted"
+    assert all(code == 0 for codes in cluster.run().values() for code in codes), logs(jobs)
+    for run in ("dsa/alpha", "dsa/beta", "gba/alpha", "gba/beta", "gba/merged/ties", "gba/merged/task_arithmetic"):
+        name = f"{run}/adapter/adapter_model.safetensors"
+        assert (dealt.runs / name).read_bytes() == (lineage.runs / name).read_bytes(), name
+    for name in ("matrix.csv", "predictions.jsonl", "scores.json"):
+        assert (dealt.runs / "gba/evaluation" / name).read_bytes() == (
+            lineage.runs / "gba/evaluation" / name
+        ).read_bytes()
+    shares = [(jobs / f"4-evaluate-103_{i}.out").read_text() for i in (0, 1)]
+    assert all("answered" in share for share in shares)
+    assert json.loads((dealt.runs / "gba/status.json").read_text())["state"] == "finished"
+    status = json.loads((dealt.runs / "gba/alpha/status.json").read_text())
+    assert status["job"].startswith("slurm job 101_0, restarts: 0")
+    assert dealt.run("gba", *SLURM, "--dry-run") == 0
+    assert "job 1: gba-finish" in capsys.readouterr().out  # nothing is left to train
+
+
+@pytest.mark.slow
+def test_an_expert_on_two_processes_that_is_stopped_is_queued_again_and_ends_in_the_same_bytes(
+    based, tmp_path, cluster
+):
+    whole, cut = based.copy(tmp_path / "whole"), based.copy(tmp_path / "cut")
+    two = ("trainer.devices=2", "trainer.accelerator=cpu", "only=[alpha]", "trainer.max_steps=60", "fit.val_every=14",
+           "data.batch_size=3", "callbacks.cards=null", "fit.checkpoint_every_steps=7")  # fmt: skip
+    command = [sys.executable, "train.py", "--config", str(whole.files / "dsa.yaml"), f"runs_dir={whole.runs}", *two]
+    subprocess.run(command, check=True, cwd=STAND_IN.parents[2], capture_output=True)
+    assert cut.run("dsa", *SLURM, *two) == 0
+    codes = cluster.run(cut.runs / "dsa/alpha/checkpoints/last.ckpt")
+    assert codes == {100: [0]}, logs(cut.runs / "dsa/jobs")
+    assert len(calls(cluster, "scontrol")) == 1
+    assert json.loads((cut.runs / "dsa/alpha/status.json").read_text())["job"].startswith("slurm job 100, restarts: 1")
+    name = "dsa/alpha/adapter/adapter_model.safetensors"
+    assert (cut.runs / name).read_bytes() == (whole.runs / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_ray_ends_in_the_same_bytes(lineage, based, bars_module, tmp_path):
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install -r requirements-ray.txt")
+    dealt = based.copy(tmp_path / "runs")
+    asked = ("launcher=ray", "launcher.init_args.cpus=1", "launcher.init_args.gpus=false",
+             "launcher.init_args.local_cpus=2", "trainer.accelerator=cpu")  # fmt: skip
+    command = [sys.executable, "train.py", "--config", str(dealt.files / "gba.yaml"), f"runs_dir={dealt.runs}", *asked]
+    environment = os.environ | {"PYTHONPATH": str(bars_module), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    ended = subprocess.run(
+        command, cwd=STAND_IN.parents[2], env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-3000:] + logs(dealt.runs / "gba/jobs")
+    for run in ("gba/alpha", "gba/beta", "gba/merged/ties"):
+        name = f"{run}/adapter/adapter_model.safetensors"
+        assert (dealt.runs / name).read_bytes() == (lineage.runs / name).read_bytes(), name
+    status = json.loads((dealt.runs / "gba/alpha/status.json").read_text())
+    assert status["job"].startswith("ray gba-train alpha, restarts: 0")
