@@ -61,7 +61,7 @@ def pack(model: nn.Module, targets: str) -> int:
 
 
 def packed(layer: nn.Linear, bnb: ModuleType) -> nn.Module:
-    """The same layer in NF4, on the same device; packed on a card where there is one, a hundred times as fast."""
+    """The same layer in NF4, on the same device; packed on a card where there is one."""
     out, into = layer.weight.shape
     device = layer.weight.device
     with torch.device("meta"):

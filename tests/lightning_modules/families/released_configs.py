@@ -1,6 +1,7 @@
 """Shapes of released models as their config.json states them, as far as they decide the number of parameters.
 
-An entry stands here where the number of parameters that it gives is the one that the model's page on the hub states.
+An entry stands here where the number of parameters that it gives is the one that is published for the model, as far as
+that is known; the files themselves were not at hand.
 """
 
 from __future__ import annotations
