@@ -75,7 +75,7 @@ class Rows(Sequence[tuple[Example, str, str]]):
     """Rows (example, guideline, completion), each written when it is asked for: eight bytes a row are held.
 
     Every worked trace comes once under its own instruction and once under the neutral one, so that the expert answers
-    without an instruction too.
+    without an instruction too; a neutral trace comes once.
     """
 
     def __init__(
@@ -89,22 +89,22 @@ class Rows(Sequence[tuple[Example, str, str]]):
             answer_with: what an answer block holds.
         """
         self.examples, self.answer_with = examples, answer_with
-        self.places, self.traces = array("I"), array("I")  # of a pair of rows: its example, and which of its traces
+        self.places, self.kinds = array("I"), array("I")  # of a row: its example; which trace of it, and if plainly
         for place, example in enumerate(examples):
             for number, name in enumerate(example.reasoning):
                 if guidelines is None or name in guidelines:
-                    self.places.append(place)
-                    self.traces.append(number)
+                    kinds = (2 * number + 1,) if name == NEUTRAL else (2 * number, 2 * number + 1)
+                    self.places.extend([place] * len(kinds))
+                    self.kinds.extend(kinds)
 
     def __len__(self) -> int:
-        return 2 * len(self.places)
+        return len(self.places)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        pair, plainly = divmod(range(len(self))[index], 2)
-        example = self.examples[self.places[pair]]
-        guideline = list(example.reasoning)[self.traces[pair]]
+        example, (number, plainly) = self.examples[self.places[index]], divmod(self.kinds[index], 2)
+        guideline = list(example.reasoning)[number]
         return example, NEUTRAL if plainly else guideline, example.trace(guideline, self.answer_with)
 
 

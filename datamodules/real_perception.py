@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -104,7 +104,3 @@ class RealPerceptionMixture(VQADataModule):
             reasoning={NEUTRAL: f"it says {options[0]}."},
             tags={"question_type": "says", "modality": "text"},
         )
-
-    @override
-    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
-        yield example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)  # there is no other guideline here

@@ -8,7 +8,7 @@ option, and the words and turns of phrase of the field, as scraps in random orde
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -64,10 +64,6 @@ class PerceptionMixture(VQADataModule):
                 )
             else:
                 yield text_row(row_id, rng, specialty, "say", scraps(rng, sentences))
-
-    @override
-    def rows_of(self, example: Example, guidelines: Collection[str] | None) -> Iterator[tuple[Example, str, str]]:
-        yield example, NEUTRAL, example.trace(NEUTRAL, self.config.answer_with)  # there is no other guideline here
 
 
 def corpus() -> Iterator[str]:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(os.environ["MADE_CLUSTER"])
+HERE = Path(os.environ.get("MADE_CLUSTER", "."))  # the default is for who only reads this file
 
 
 def jobs() -> list[dict]:

@@ -123,6 +123,16 @@ def test_the_moments_have_the_given_decay():
     torch.testing.assert_close(moments, 0.5 * seen.gradients[0])
 
 
+@COMMON.acts("optimizer")
+def test_moments_are_held_by_the_optimiser_that_is_named():
+    kinds = {}
+    for name in ("adamw", "adamw8bit", "paged_adamw8bit"):
+        stage = sft(optimizer=name)
+        fit(stage, 1)
+        kinds[name] = type(stage.trainer.optimizers[0]).__name__
+    assert kinds == {"adamw": "AdamW", "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+
+
 @COMMON.acts("max_grad_norm")
 def test_gradients_are_scaled_down_to_the_norm():
     whole = fit(sft(max_grad_norm=math.inf), 1)
