@@ -88,7 +88,7 @@ def test_the_command_trains_on_it_and_goes_on_after_its_death(machine, checkpoin
         # Random answers earn nothing, so that every row is in the gradient by its entropy alone.
         "entropy_bonus": 0.1, "engine": engine,
     }  # fmt: skip
-    family = {"path": str(checkpoint), "min_pixels": 3136, "max_pixels": 3136, "system": ""}
+    family = {"dtype": "float32", "path": str(checkpoint), "min_pixels": 3136, "max_pixels": 3136, "system": ""}
     made = machine.at(tmp_path / "runs").write(
         tmp_path / "files",
         "gba",
