@@ -89,10 +89,12 @@ class ShapedModel:
             low: the frozen weights are in bf16.
             packed: the language model's linear layers are in NF4.
         """
-        self.packed = packed
         family.to("meta", torch.bfloat16 if low else None)
         self.frozen = list(dict.fromkeys(family.parameters()))
-        self.weights = sum(self._bytes(family, parameter) for parameter in self.frozen)
+        found = family.model.named_modules() if packed else ()
+        chosen = (m for name, m in found if isinstance(m, nn.Linear) and re.fullmatch(family.lora_targets, name))
+        self._packed = {id(module.weight) for module in chosen}
+        self.weights = sum(map(self._bytes, self.frozen))
         self.policy = Policy(family).to("meta")
         names = [f"a{number}" for number in range(len(ranks))]
         for name, rank in zip(names, ranks, strict=True):
@@ -103,12 +105,8 @@ class ShapedModel:
         held = {id(parameter) for parameter in self.frozen}
         self.adapters = sum(p.nbytes for p in self.policy.parameters() if id(p) not in held)
 
-    def _bytes(self, family: VisionLanguageFamily, parameter: nn.Parameter) -> int:
-        if not hasattr(self, "_packable"):
-            found = family.model.named_modules() if self.packed else ()
-            chosen = (m for name, m in found if isinstance(m, nn.Linear) and re.fullmatch(family.lora_targets, name))
-            self._packable = {id(module.weight) for module in chosen}
-        return round(parameter.numel() * PACKED_BYTES) if id(parameter) in self._packable else parameter.nbytes
+    def _bytes(self, parameter: nn.Parameter) -> int:
+        return round(parameter.numel() * PACKED_BYTES) if id(parameter) in self._packed else parameter.nbytes
 
     def moments(self, optimizer: Optimizer) -> int:
         """Bytes of AdamW's two moments."""
@@ -125,7 +123,7 @@ class ShapedModel:
         """Bytes that a micro-batch adds to the weights at its peak, scoring and backward pass included."""
         whole, scoring, result = self.forward(piece)
         layers = self.policy.family.model.config.get_text_config().num_hidden_layers
-        largest = max(p.numel() for p in self.frozen if id(p) in self._packable) * 2 if self._packable else 0
+        unpacked = max((p.numel() * 2 for p in self.frozen if id(p) in self._packed), default=0)
         if checkpoint_layers:
             self.policy.checkpoint_layers()
             held, _, _ = self.forward(piece)
@@ -134,7 +132,7 @@ class ShapedModel:
         else:
             held, one = whole, 0
         backward = held + result + one + whole / layers / 2
-        return round(max(held + scoring, backward) + largest)
+        return round(max(held + scoring, backward) + unpacked)
 
     def forward(self, piece: Piece) -> tuple[int, int, int]:
         """Bytes that the layers keep, that scoring adds to them at its peak, and that it leaves."""
