@@ -22,12 +22,13 @@ from benchmarks import made_model, made_rows, ours, work
 from benchmarks.clock import PeakMemory, Recorder, summary, versions
 from benchmarks.worker import arguments, leave
 from datamodules.batch import Batch
+from lightning_modules.decoding import Processor
 from lightning_modules.engines.packed import Packed
 from lightning_modules.policy import Policy
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.prompts import Prompt
 from lightning_modules.rewards.combine import Reward
-from lightning_modules.rollout import Completion, Processor, sample
+from lightning_modules.rollout import Completion, sample
 from lightning_modules.rollouts import Rollouts
 from lightning_modules.stage import StageContext
 

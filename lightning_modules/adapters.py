@@ -30,7 +30,7 @@ from artifacts.base_origin import base_name
 from artifacts.lora_config import alpha_of, exact_config
 from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.families.nf4 import is_packed, unpacked
-from lightning_modules.functional.lora import lora_linear, lora_over
+from lightning_modules.functional.lora import lora_linear, lora_over, lora_stacked, stacked
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,15 @@ class AdaptedModel(nn.Module):
         """Add the active adapters' updates to the weights for a while: cheaper decoding, equal up to rounding.
 
         The weights are put back from a copy, not by subtraction, so that nothing drifts: all adapted weights are held
-        twice meanwhile. Weights of less than float32 are left alone, with the adapters acting: small updates would be
-        lost in their rounding. So are weights that another layer has too: the head's, where it is the embedding's.
+        twice meanwhile. Weights of less than float32 are left alone, because small updates would be lost in their
+        rounding: there the adapters act, with factors that are prepared once. So are weights that another layer has
+        too: the head's, where it is the embedding's.
         """
         active = self.active
         layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
         if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
-            yield
+            with self._stacked(layers):
+                yield
             return
         uses = Counter(id(weight) for _, weight in self.family.model.named_parameters(remove_duplicate=False))
         shared = [layer for layer in layers if uses[id(layer.get_base_layer().weight)] > 1]
@@ -219,6 +221,18 @@ class AdaptedModel(nn.Module):
                 with torch.no_grad():
                     weight.copy_(original)
             self._switch(active)
+
+    @contextmanager
+    def _stacked(self, layers: Sequence[LoraLayer]) -> Iterator[None]:
+        """Prepare the active factors of layers in low precision; they must not change meanwhile."""
+        try:
+            with torch.no_grad():
+                for layer in layers:
+                    layer._stacked = (list(self.active), *stacked(_updates(layer)))
+            yield
+        finally:
+            for layer in layers:
+                layer.__dict__.pop("_stacked", None)
 
     def linears(self, *, pictures: bool) -> dict[str, tuple[int, int]]:
         """Name -> (m, n) of the model's linear layers: those that read pictures, or all others."""
@@ -279,22 +293,34 @@ def bare_name(name: str) -> str:
     return name.replace(".base_layer.", ".")
 
 
-def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
-    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights."""
+def _updates(layer: LoraLayer) -> list[tuple[Tensor, Tensor, float]]:
+    """(A, B, scale) of the adapters that act on a layer."""
     names = [name for name in layer._active_adapter if name in layer.lora_A]
-    if layer._disable_adapters or not names:
-        return layer.base_layer(x)
+    return [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
+
+
+def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
+    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights.
+
+    Without updates the layer takes its rows as with them: a card chooses its kernel by the shape, and an update of zero
+    is to change no bit.
+    """
+    updates = [] if layer._disable_adapters else _updates(layer)
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    updates = [(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]) for name in names]
-    strange = layer.merged or layer.lora_variant or any(layer.lora_bias[name] for name in names)
+    low = x.dtype == torch.bfloat16
+    served = {torch.bfloat16, torch.float32} if low else {x.dtype}
+    strange = layer.merged or layer.lora_variant or any(layer.lora_bias.get(name) for name in layer._active_adapter)
     autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # meta knows no autocast
-    if strange or weight.requires_grad or autocast:
+    other_precision = weight.dtype != x.dtype and not (low and is_packed(weight))
+    if strange or weight.requires_grad or autocast or other_precision:
         return type(layer).forward(layer, x)
-    served = {torch.bfloat16, torch.float32} if x.dtype == torch.bfloat16 else {x.dtype}
     if any(factor.dtype not in served for update in updates for factor in update[:2]):
         return type(layer).forward(layer, x)
-    if is_packed(weight) and x.dtype == torch.bfloat16:
+    if not updates:
+        return layer.base_layer(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+    held = getattr(layer, "_stacked", None)
+    if low and held is not None and held[0] == layer._active_adapter:
+        return lora_stacked(x, layer.base_layer, *held[1:])
+    if is_packed(weight):
         return lora_over(x, layer.base_layer, lambda: unpacked(weight, x.dtype), updates)
-    if weight.dtype != x.dtype:
-        return type(layer).forward(layer, x)
     return lora_linear(x, weight, bias, updates)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from lightning_modules.budget import within_budget
-from lightning_modules.functional.scoring import log_distribution
-from lightning_modules.packing import RowCache
+from lightning_modules.decoding import Decoding, Processor, Recorded, worth_recording
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt, refuse_beyond
+from lightning_modules.row_cache import FixedRowCache, RowCache
 
-Processor = Callable[[Tensor, Sequence[int], int], Tensor]
-"""(B, V) log-probabilities, the B rows they belong to, tokens written so far -> (B, V), normalised again."""
+LOOK_EVERY = 16
+"""Tokens between two looks at a card: at most so many are written in vain per row."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def sample(
 
     Raises:
         BadExampleError: a prompt with so many new tokens is over the model's context.
+        RuntimeError: a probability is not a number.
         ValueError: temperature < 0, no tokens asked for, or the seeds do not match the rows.
     """
     if temperature < 0 or max_new_tokens < 1:
@@ -86,8 +88,14 @@ def sample(
         first = len(completions)
         chosen, part_counts = [prompts[i] for i in part], [counts[i] for i in part]
         part_seeds = seeds[first : first + sum(part_counts)]
-        completions += _decode(policy, chosen, part_counts, max_new_tokens, temperature, part_seeds, processor, first)
+        told = partial(_of_all, processor, first) if processor is not None else None
+        completions += _decode(policy, chosen, part_counts, max_new_tokens, temperature, part_seeds, told)
     return completions
+
+
+def _of_all(processor: Processor, first: int, log_probs: Tensor, rows: Sequence[int], written: int) -> Tensor:
+    """What a processor makes of rows that are counted from `first`."""
+    return processor(log_probs, [first + row for row in rows], written)
 
 
 def _decode(
@@ -98,48 +106,47 @@ def _decode(
     temperature: float,
     seeds: Sequence[int],
     processor: Processor | None,
-    first: int,
 ) -> list[Completion]:
-    """Decode rows `first`, `first + 1`, … of the whole request; arguments else as of `sample`."""
+    """Decode all rows together; arguments as of `sample`."""
     family = policy.family
     line = policy.line(prompts, [()] * len(prompts), keep=True)
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
     last = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
     hidden, position = policy.hidden_states(line)[last], line.positions[:, last]
-    cache = RowCache(line.packing, rows, limit - 1)
+    recorded = processor is None and worth_recording(policy.device, limit)
+    cache = (FixedRowCache if recorded else RowCache)(line.packing, rows, limit - 1)
     uniforms = _uniforms(seeds, limit).to(policy.device) if temperature > 0 else None
 
-    ends = set(family.end_token_ids)
-    slots = list(range(len(rows)))  # the row that each slot of the cache is writing
-    ids: list[list[int]] = [[] for _ in rows]
-    logps: list[list[float]] = [[] for _ in rows]
-    for step in range(limit):
-        log_probs = log_distribution(family.logits(hidden), policy.banned, temperature or 1.0)
-        if processor is not None:
-            log_probs = processor(log_probs, [first + row for row in slots], step)
-        token = log_probs.argmax(-1) if uniforms is None else inverse_cdf(log_probs, uniforms[slots, step])
-        chosen = log_probs.gather(-1, token[:, None])[:, 0]
-        for row, token_id, logp in zip(slots, token.tolist(), chosen.tolist(), strict=True):
-            ids[row].append(token_id)
-            logps[row].append(logp)
-        finished = [slot for slot, row in enumerate(slots) if ids[row][-1] in ends]
-        if step + 1 == limit or len(finished) == len(slots):
-            break
-        if finished:
-            order = cache.drop(finished)
-            slots, token, position = [slots[slot] for slot in order], token[order], position[:, order]
-        cache.next_token()
-        position = position + 1
-        hidden = family.hidden_states(family.embed_tokens(token), position, cache)
+    decoding = Decoding(policy, cache, position, limit, temperature, uniforms, processor)
+    decoding.draw(hidden, 0)
+    advance = Recorded(decoding.advance) if recorded else decoding.advance
+    look_every = look_interval(policy.device)
+    for written in range(1, limit):
+        if written % look_every == 0:
+            finished = decoding.look(written)
+            if len(finished) == cache.rows:
+                break
+            # a recording is of so many rows: it is worth another only where it saves half of them
+            if len(finished) >= (cache.rows / 2 if recorded else 1):
+                decoding.drop(finished)
+                advance = Recorded(decoding.advance) if recorded else decoding.advance
+        advance(written)
+    else:
+        decoding.look(limit)
     return [
         Completion(
-            tuple(row_ids),
-            tuple(row_logps),
-            family.tokenizer.decode([i for i in row_ids if i not in ends], skip_special_tokens=False),
-            truncated=row_ids[-1] not in ends,
+            tuple(ids),
+            tuple(logps),
+            family.tokenizer.decode([i for i in ids if i not in decoding.ends], skip_special_tokens=False),
+            truncated=ids[-1] not in decoding.ends,
         )
-        for row_ids, row_logps in zip(ids, logps, strict=True)
+        for ids, logps in zip(decoding.ids, decoding.logps, strict=True)
     ]
+
+
+def look_interval(device: torch.device) -> int:
+    """Tokens between two looks: a processor is never kept waiting by one, a card always."""
+    return 1 if device.type == "cpu" else LOOK_EVERY
 
 
 def _uniforms(seeds: Sequence[int], limit: int) -> Tensor:
@@ -147,28 +154,3 @@ def _uniforms(seeds: Sequence[int], limit: int) -> Tensor:
     return torch.stack(
         [torch.rand(limit, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
     )
-
-
-def inverse_cdf(log_probs: Tensor, uniform: Tensor) -> Tensor:
-    """Draw one token per row: the first whose cumulative probability exceeds the row's uniform number.
-
-    Args:
-        log_probs: (B, V) nats, normalised; minus infinity where a token is banned.
-        uniform: (B,) float64 in [0, 1).
-
-    Returns:
-        (B,) int64; never a banned token, rounding at the upper end included.
-
-    Raises:
-        RuntimeError: a probability is not a number.
-    """
-    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    if not bool(torch.isfinite(total).all()):
-        raise RuntimeError(
-            "a next-token distribution is not finite: did the last update diverge (learning_rate), or is a picture's "
-            "feature not a number?"
-        )
-    below = torch.nextafter(total, torch.zeros_like(total))  # rounding may bring u · total up to total itself
-    threshold = torch.minimum(uniform[:, None] * total, below)
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]

@@ -25,10 +25,12 @@ def decode(policy: Policy, size: Size, device: str, rows: int) -> dict[str, Any]
         policy.activate(["decoding"])
         prompt = policy.prompt(made.questions(size, 1, 3000)[0], "")
         run = partial(timed, policy, prompt, rows, device)
-        run(2)  # warm-up: features of the picture, kernels, memory
+        run(size.profile_tokens)  # warm-up: features of the picture, kernels, memory
         first, whole = run(1), run(size.decode_tokens)
         each = (whole - first) / (size.decode_tokens - 1)
-        short, long = (launches.events_of(partial(run, count)) for count in (1, size.profile_tokens))
+        short, long = (
+            launches.events_of(partial(run, count)) for count in (size.profile_tokens, 2 * size.profile_tokens)
+        )
     return {
         "seconds": round(whole, 3),
         "rows": rows,
@@ -36,7 +38,7 @@ def decode(policy: Policy, size: Size, device: str, rows: int) -> dict[str, Any]
         "new_tokens": size.decode_tokens,
         "ms_per_token": round(1000 * each, 3),
         "tokens_per_s": round(rows / each, 1),
-        "per_token": launches.per_token(short, long, size.profile_tokens - 1),
+        "per_token": launches.per_token(short, long, size.profile_tokens),
     }
 
 

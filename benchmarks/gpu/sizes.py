@@ -57,7 +57,8 @@ class Size:
     """Rows of a padded forward pass; TRL's default."""
     decode_rows: tuple[int, ...] = (1, 8, 64)
     decode_tokens: int = 64
-    profile_tokens: int = 8
+    profile_tokens: int = 40
+    """The profiler watches so many and twice so many."""
     merge_rank: int = 64
     merge_layers: int = 28
     merge_layers_on_processor: int = 1

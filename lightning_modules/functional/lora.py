@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.functional.wide_product import add_wide_product, wide_product
+from lightning_modules.functional.wide_product import add_wide_product, halves, wide_product
 
 LOW = torch.bfloat16
 """Precision of activations in which an update is added by `add_wide_product`."""
@@ -54,6 +54,36 @@ def lora_over(x: Tensor, product: Callable[[Tensor], Tensor], matrix: Callable[[
     scales = tuple(scale for *_, scale in updates)
     function = _LowLoRALinear if x.dtype == LOW else _LoRALinear
     return function.apply(x.flatten(0, -2), product, matrix, scales, *factors).unflatten(0, x.shape[:-1])
+
+
+def stacked(updates: Updates) -> tuple[Tensor, Tensor]:
+    """Updates of one layer as the two matrices of low precision that `lora_stacked` takes.
+
+    Returns:
+        (in, 2R) and (6R, out) where R is the sum of the ranks: what each factor is in low precision, and what is left.
+    """
+    down = torch.cat([a.float() for a, _, _ in updates])
+    up = torch.cat([b.float().t() * scale for _, b, scale in updates])
+    (down_high, down_low), (up_high, up_low) = halves(down, LOW), halves(up, LOW)
+    return torch.cat([down_high, down_low]).t(), torch.cat([up_high, up_high, up_low, up_low, up_high, up_high])
+
+
+def lora_stacked(x: Tensor, product: Callable[[Tensor], Tensor], down: Tensor, up: Tensor) -> Tensor:
+    """As `lora_over` of bf16, without gradient and with factors from `stacked`: a third of the launches.
+
+    Args:
+        x: (…, in) bf16.
+        product: as of `lora_over`.
+        down: (in, 2R).
+        up: (6R, out).
+    """
+    flat = x.flatten(0, -2)
+    out, narrow = product(flat), wide_product(flat, down)
+    parts = out.new_empty(len(flat), 3, narrow.shape[1])  # by A's high and low part: rounded, rounded, what is left
+    parts[:, :2] = narrow[:, None]
+    torch.sub(narrow, parts[:, 0], out=parts[:, 2])
+    out.addmm_(parts.flatten(1), up)
+    return out.unflatten(0, x.shape[:-1])
 
 
 class _LoRALinear(torch.autograd.Function):

@@ -11,8 +11,9 @@ from lightning_modules.families.tiny import TinyQwen2_5_VL
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.memory.estimate import Decoding, Piece, ShapedModel
 from lightning_modules.memory.live_bytes import LiveBytes
-from lightning_modules.packing import Packing, RowCache
+from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
+from lightning_modules.row_cache import RowCache
 from tests.lightning_modules.test_low_lora import held_bytes
 
 SIZES = {

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from lightning_modules import adapters
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.lite0_smollm2 import Lite0SmolLM2
-from lightning_modules.packing import Packing, RowCache
+from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import common_length
 from lightning_modules.rollout import sample, stream_seed
+from lightning_modules.row_cache import RowCache
 from tests.conftest import made_example, randomise_adapter
 from tests.slow_reference import stock_log_distribution, stock_logps
 

@@ -2,7 +2,10 @@
 import pytest
 import torch
 
-from lightning_modules.rollout import inverse_cdf, sample, stream_seed
+from lightning_modules import rollout as sampling
+from lightning_modules.decoding import inverse_cdf
+from lightning_modules.rollout import sample, stream_seed
+from lightning_modules.row_cache import FixedRowCache
 from tests.slow_reference import stock_log_distribution
 
 
@@ -74,9 +77,46 @@ def test_inverse_cdf_follows_the_distribution_and_never_hits_a_ban():
     assert edges.tolist() == [1, 4]
 
 
-def test_a_distribution_that_is_not_finite_is_named():
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_distribution_that_is_not_finite_is_named(tiny_policy, mixed_examples, temperature):
+    logits = tiny_policy.family.logits
+    tiny_policy.family.logits = lambda hidden: logits(hidden) * torch.nan
     with pytest.raises(RuntimeError, match="not finite"):
-        inverse_cdf(torch.full((1, 4), torch.nan), torch.tensor([0.5], dtype=torch.float64))
+        sample(
+            tiny_policy,
+            prompts_of(tiny_policy, mixed_examples[:1]),
+            max_new_tokens=4,
+            temperature=temperature,
+            seeds=[1],
+        )
+
+
+def fixed(monkeypatch):
+    """Decode as a card does, without a recording: shapes stay, and the host looks seldom."""
+    monkeypatch.setattr(sampling, "worth_recording", lambda device, limit: True)
+    monkeypatch.setattr(sampling, "Recorded", lambda step: step)
+
+
+def test_fixed_shapes_write_what_growing_ones_do(tiny_policy, mixed_examples, monkeypatch):
+    eos, original = tiny_policy.family.eos_token_id, tiny_policy.family.logits
+    lift = torch.zeros(tiny_policy.family.model.config.get_text_config().vocab_size)
+    lift[eos] = 4.5  # rows end at different steps
+    tiny_policy.family.logits = lambda hidden: original(hidden) + lift
+    prompts = prompts_of(tiny_policy, mixed_examples)
+    assert len({len(prompt.ids) for prompt in prompts}) > 1
+    how = {"max_new_tokens": 30, "copies": 4, "seeds": list(range(16))}
+    growing = sample(tiny_policy, prompts, **how)
+    dropped = []
+    drop = FixedRowCache.drop
+    monkeypatch.setattr(FixedRowCache, "drop", lambda self, slots: dropped.append(len(slots)) or drop(self, slots))
+    fixed(monkeypatch)
+    for look_every in (1, 7):
+        monkeypatch.setattr(sampling, "look_interval", lambda device, every=look_every: every)
+        found = sample(tiny_policy, prompts, **how)
+        assert [row.ids for row in found] == [row.ids for row in growing]
+        for ours, theirs in zip(found, growing, strict=True):
+            assert ours.logps == pytest.approx(theirs.logps, abs=2e-5)
+    assert dropped
 
 
 def test_streams_are_functions_of_their_keys():

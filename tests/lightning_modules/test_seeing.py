@@ -12,7 +12,8 @@ from transformers.masking_utils import (
 )
 from transformers.models.gemma3.modeling_gemma3 import get_block_sequence_ids_for_mask
 
-from lightning_modules.packing import Packing, RowCache, packed_attention
+from lightning_modules.packing import Packing, packed_attention
+from lightning_modules.row_cache import RowCache
 from lightning_modules.seeing import number_pictures
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
