@@ -300,27 +300,25 @@ def _updates(layer: LoraLayer) -> list[tuple[Tensor, Tensor, float]]:
 
 
 def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
-    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights.
-
-    Without updates the layer takes its rows as with them: a card chooses its kernel by the shape, and an update of zero
-    is to change no bit.
-    """
+    """PEFT's forward of a linear layer, by `lora_linear` where that is the same: plain LoRA over frozen weights."""
     updates = [] if layer._disable_adapters else _updates(layer)
+    if not updates:
+        return layer.base_layer(x)
     weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    low = x.dtype == torch.bfloat16
-    served = {torch.bfloat16, torch.float32} if low else {x.dtype}
     strange = layer.merged or layer.lora_variant or any(layer.lora_bias.get(name) for name in layer._active_adapter)
     autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # meta knows no autocast
-    other_precision = weight.dtype != x.dtype and not (low and is_packed(weight))
-    if strange or weight.requires_grad or autocast or other_precision:
+    if strange or weight.requires_grad or autocast:
         return type(layer).forward(layer, x)
+    low = x.dtype == torch.bfloat16
+    served = {torch.bfloat16, torch.float32} if low else {x.dtype}
     if any(factor.dtype not in served for update in updates for factor in update[:2]):
         return type(layer).forward(layer, x)
-    if not updates:
-        return layer.base_layer(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+    packed = low and is_packed(weight)
+    if weight.dtype != x.dtype and not packed:
+        return type(layer).forward(layer, x)
     held = getattr(layer, "_stacked", None)
     if low and held is not None and held[0] == layer._active_adapter:
         return lora_stacked(x, layer.base_layer, *held[1:])
-    if is_packed(weight):
+    if packed:
         return lora_over(x, layer.base_layer, lambda: unpacked(weight, x.dtype), updates)
     return lora_linear(x, weight, bias, updates)

@@ -93,7 +93,7 @@ class ShapedModel:
         self.frozen = list(dict.fromkeys(family.parameters()))
         found = family.model.named_modules() if packed else ()
         chosen = (m for name, m in found if isinstance(m, nn.Linear) and re.fullmatch(family.lora_targets, name))
-        self._packed = {id(module.weight) for module in chosen}
+        self._packed, self.low = {id(module.weight) for module in chosen}, low
         self.weights = sum(map(self._bytes, self.frozen))
         self.policy = Policy(family).to("meta")
         names = [f"a{number}" for number in range(len(ranks))]
@@ -165,11 +165,19 @@ class ShapedModel:
         return sum(key.nbytes + value.nbytes for key, value in packing.kept.values()) // 2
 
     def decoding(self, decoding: Decoding) -> int:
-        """Bytes that writing rollouts adds to the weights: caches of prompts and rows, and the rows' probabilities."""
+        """Bytes that writing rollouts adds to the weights: adapters folded in, caches, and the rows' probabilities."""
         each = self.cache_bytes_per_token()
         tokens = decoding.prompts * decoding.prompt + decoding.rows * (decoding.prompt + decoding.new_tokens)
         vocabulary = self.vocabulary().shape[-1]
-        return each * tokens + decoding.rows * vocabulary * SAMPLING_BYTES
+        return self.folding + each * tokens + decoding.rows * vocabulary * SAMPLING_BYTES
+
+    @property
+    def folding(self) -> int:
+        """Bytes that `folded` holds meanwhile: stacked factors over bf16, else the adapted weights a second time."""
+        named = list(self.policy.family.model.named_parameters())
+        if not self.low:
+            return sum(p.nbytes for name, p in named if name.endswith(".base_layer.weight"))
+        return sum(p.numel() * (4 if ".lora_A." in name else 12) for name, p in named if ".lora_" in name)
 
     @torch.no_grad()
     def vocabulary(self) -> Tensor:

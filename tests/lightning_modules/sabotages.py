@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 FOLDER = "tests/lightning_modules/"
 STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
-SEEING = f"{FOLDER}test_seeing.py"
+SEEING, ROLLOUT, LORA = (f"{FOLDER}test_{name}.py" for name in ("seeing", "rollout", "lora"))
 CONTRACT, STOCK = (f"{FOLDER}families/test_{name}.py" for name in ("published_contract", "stock_processors"))
 STAGE, SFT, DEVICES, VLLM = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices", "vllm_engine"))
 
@@ -334,8 +334,19 @@ SABOTAGES = [
          "pictures of two rows are taken for one", (SEEING, "any_line or numbered")),
         ("packing.py", "numbers = self.pictures[self._rows.places].masked_fill(~self._rows.real, -1)",
          "numbers = self.pictures[self._rows.places]", "a row's pictures see its padding", (SEEING, "any_line")),
-        ("packing.py", "first = 0 if window is None else max(0, self.length - window)", "first = 0",
+        ("row_cache.py", "first = 0 if window is None else max(0, self.length - window)", "first = 0",
          "what is sampled sees beyond the window, and what is scored does not", (SEEING, "new_token")),
+        ("row_cache.py", "hidden | (self.columns <= self.newest - window)", "hidden",
+         "what is sampled on a card sees beyond the window", (SEEING, "new_token")),
+        ("row_cache.py", "hidden = self.columns > self.newest", "hidden = self.columns > self.newest + 1",
+         "on a card rows see a column that nothing was written to", (SEEING, "new_token")),
+        ("row_cache.py", "if self.mask is None else self.mask[: self.rows] + mask", "",
+         "on a card rows see what fills up shorter prompts", (SEEING, "new_token")),
+        ("rollout.py", "cache.rows / 2 if recorded else 1", "cache.rows + 1 if recorded else 1",
+         "finished rows are decoded to the end on a card", (ROLLOUT, "fixed")),
+        ("adapters.py", "if low and held is not None and held[0] == layer._active_adapter:",
+         "if low and held is not None:",
+         "factors that were prepared for one set of adapters act for another", (LORA, "low_precision")),
         ("packing.py", "*line, scaling, sliding_window)[None]", "*line, scaling)[None]",
          "layers with a window see everything", (CONTRACT, "gemma3 and (logits or sampled)")),
         ("policy.py", "if self.family.whole_pictures else None", "if False else None",
@@ -344,7 +355,7 @@ SABOTAGES = [
          "the picture as a whole does not follow a blank line", (STOCK, "idefics3")),
         ("families/chat_template.py", 'return blanks if blanks.isspace() else ""', 'return ""',
          "what is learnt is not what the template writes", (CONTRACT, "smolvlm and reply")),
-        ("rollout.py", "if ids[row][-1] in ends]", "if ids[row][-1] == family.eos_token_id]",
+        ("decoding.py", "if token in self.ends:", "if token == self.policy.family.eos_token_id:",
          "rows go on after an end token", (CONTRACT, "gemma3 and sampled")),
     )
 ]  # fmt: skip

@@ -42,7 +42,8 @@ def test_bf16_weights_train_on_the_gpu(mixed_examples):
     for parameter in policy.family.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
     found = fit(policy, mixed_examples[:3], **GUIDED, acting=False, steps=2, learning_rate=0.01, accelerator="gpu")
-    assert found.metrics[0]["train/kl/ref_nats"] == 0.0
+    # On the CPU it is 0. Transfer scores the neutral prompts along, and a card rounds a row by the rows beside it.
+    assert 0 <= found.metrics[0]["train/kl/ref_nats"] < 1e-5
     assert all(math.isfinite(value) for row in found.metrics for value in row.values())
     assert {p.dtype for p in found.stage.parameters() if p.requires_grad} == {torch.float32}
 

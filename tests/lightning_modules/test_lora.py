@@ -1,8 +1,10 @@
 # Oracle: PEFT's own forward and autograd. Run: pytest <this file>
+import pytest
 import torch
+from torch.nn import functional as F
 
 from lightning_modules.adapters import LoRASettings, _lora_forward
-from lightning_modules.functional.lora import lora_linear
+from lightning_modules.functional.lora import lora_linear, lora_stacked, stacked
 from tests.conftest import randomise_adapter
 
 
@@ -35,6 +37,20 @@ def test_an_update_of_zero_changes_no_bit():
     first = (drawn(16, 24, seed=4).float(), drawn(40, 16, seed=5).float(), 2.0)
     fresh = (drawn(16, 24, seed=6).float(), torch.zeros(40, 16), 2.0)
     assert torch.equal(lora_linear(x, weight, bias, [first, fresh]), lora_linear(x, weight, bias, [first]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_stacked_factors_round_once(dtype):
+    x, weight = drawn(5, 7, 64, seed=1).bfloat16(), drawn(48, 64, seed=2).bfloat16()
+    updates = [
+        (drawn(r, 64, seed=r).to(dtype), drawn(48, r, seed=9 + r).to(dtype), scale) for r, scale in ((4, 0.5), (3, 2.0))
+    ]
+    base = F.linear(x, weight)
+    found = lora_stacked(x, lambda rows: F.linear(rows, weight), *stacked(updates))
+    exact = base.double() + sum(scale * x.double() @ a.double().t() @ b.double().t() for a, b, scale in updates)
+    assert (found != exact.bfloat16()).float().mean() < 0.005  # two bf16 numbers for one in fp32 lose 2⁻¹⁶
+    zero = [(a, torch.zeros_like(b), scale) for a, b, scale in updates]
+    assert torch.equal(lora_stacked(x, lambda rows: F.linear(rows, weight), *stacked(zero)), base)
 
 
 def test_gradcheck():
@@ -96,6 +112,16 @@ def test_low_precision_and_autocast_are_near_full_precision(tiny_policy, mixed_e
     half.sum().backward()
     torch.testing.assert_close(half.detach(), exact, atol=0.1, rtol=0.1)
     before = {name: p.detach().clone() for name, p in tiny_policy.family.named_parameters()}
-    with tiny_policy.folded():
+    with torch.no_grad(), tiny_policy.acting(()):
+        bare = tiny_policy.score(prompts, [[25, 26]] * 4).logps
+    with torch.no_grad(), tiny_policy.folded():
         assert tiny_policy.active == ("dsa", "gba")  # not folded: updates would be lost in the weights' rounding
+        stacked_up = tiny_policy.score(prompts, [[25, 26]] * 4).logps
+        with tiny_policy.acting(()):
+            assert torch.equal(tiny_policy.score(prompts, [[25, 26]] * 4).logps, bare)
+        with tiny_policy.acting(["dsa"]):
+            alone = tiny_policy.score(prompts, [[25, 26]] * 4).logps
+    torch.testing.assert_close(stacked_up, exact, atol=0.1, rtol=0.1)
+    with torch.no_grad(), tiny_policy.acting(["dsa"]):
+        assert torch.equal(tiny_policy.score(prompts, [[25, 26]] * 4).logps, alone)
     assert all(torch.equal(p, before[name]) for name, p in tiny_policy.family.named_parameters())

@@ -85,7 +85,18 @@ def test_the_cache_is_that_of_the_rows():
     held = sum(buffer.nbytes for pair in cache.buffers.values() for buffer in pair)
     assert held == 6 * 30 * shaped.cache_bytes_per_token()
     vocabulary = len(policy.family.tokenizer)
-    assert shaped.decoding(Decoding(6, 1, 20, 10)) == held + 20 * shaped.cache_bytes_per_token() + 6 * vocabulary * 24
+    decoding = shaped.decoding(Decoding(6, 1, 20, 10)) - shaped.folding
+    assert decoding == held + 20 * shaped.cache_bytes_per_token() + 6 * vocabulary * 24
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_what_is_folded_in_is_counted(low):
+    policy, shaped = real_policy("deep", low), ShapedModel(family("deep", outline=True), [4], low=low, packed=False)
+    policy.add_adapter("expert", LoRASettings(4))
+    policy.activate(["expert"])
+    live = LiveBytes([*policy.parameters(), *policy.buffers()])
+    with live, policy.folded():
+        assert live.now == shaped.folding
 
 
 def test_four_bits_and_eight_bits_by_hand():

@@ -13,7 +13,7 @@ from transformers.masking_utils import (
 from transformers.models.gemma3.modeling_gemma3 import get_block_sequence_ids_for_mask
 
 from lightning_modules.packing import Packing, packed_attention
-from lightning_modules.row_cache import RowCache
+from lightning_modules.row_cache import FixedRowCache, RowCache
 from lightning_modules.seeing import number_pictures
 
 HEADS, KV_HEADS, WIDTH = 4, 2, 8
@@ -77,14 +77,15 @@ def test_any_line_sees_what_its_rows_see_alone(seed):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [RowCache, FixedRowCache])
 @pytest.mark.parametrize("window", [None, 1, 4, 9])
-def test_a_new_token_sees_its_window(window):
+def test_a_new_token_sees_its_window(window, kind):
     # prompts of several lengths, pictures in the shared prefix, rows that finish early
     prefixes, rows, steps = [6, 3], [(0, 2), (1, 1), (None, 11), (0, 1)], 5
     packing = Packing(prefixes, rows, keep=True, whole_pictures=[1, 1, 0, 1, 1, 0] + [0] * 18)
     q, k, v = tensors(0, (len(packing), HEADS), (len(packing), KV_HEADS), (len(packing), KV_HEADS))
     packing.attend(0, q, k, v, 0.3, window)
-    cache, slots = RowCache(packing, range(4), steps), list(range(4))
+    cache, slots = kind(packing, range(4), steps), list(range(4))
     lines = {row: [t[packing.row_places(row)].detach() for t in (q, k, v)] for row in slots}
     for step in range(steps):
         if step == 2:
