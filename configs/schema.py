@@ -135,6 +135,9 @@ class Fit(Ranged):
     """Which weights become the result: those after the last step, or those of the best validation."""
     patience: Annotated[int, at_least(0)] = 0
     """Validations in a row without a better accuracy that end the run; 0 lets it take all its steps."""
+    memory: Literal["as_set", "auto"] = "as_set"
+    """`auto`: where a run would not fit its device, it gets `checkpoint_layers`, then smaller `micro_batch_tokens` and
+    `rows_at_once`, by the estimate that `--dry-run` prints; these change no result beyond rounding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

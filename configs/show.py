@@ -20,11 +20,11 @@ FREE_TO_CHANGE = (
     "launcher",
     *("adapters", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
-    *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes"),
+    *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes", "fit.memory"),
 )
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
 which is kept by content and made anew where it differs. None of them changes an expert, but for the rounding of
-sums that several threads or devices add up."""
+sums that several threads, devices or pieces add up."""
 
 
 def flattened(whole: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

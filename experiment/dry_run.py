@@ -14,6 +14,7 @@ from evaluation.detectable import DISAGREEMENT, smallest_told
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
+from experiment.memory_choice import within_memory
 from experiment.memory_table import memory_lines
 from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
 from experiment.run import refuse_what_cannot_be
@@ -101,6 +102,7 @@ def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBa
         ConfigError: they do not fit into this machine's memory.
     """
     lines = memory_lines(context, todo[0]) if context.provides == "expert" else []
+    context = within_memory(context, todo[0])
     made = rehearse(context, todo[0], live)
     told, seconds = step_lines(context, todo, made)
     return [*lines, *parameter_lines(context, todo[0], made), *told], seconds, made.policy

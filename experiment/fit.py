@@ -34,11 +34,14 @@ from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.curves import tensorboard
+from experiment.memory_choice import within_memory
 from experiment.provenance import provenance
 from experiment.question_choice import chosen_questions
 from experiment.reading import TOKENIZER, reading_of
 from experiment.result import Kept, save_result
 from experiment.standing import BASE, PARENT, ROWS, check_base, parent_sha256, read_provenance
+from lightning_modules.sharding import NAME as FSDP2
+from lightning_modules.sharding import ShardedBase
 from lightning_modules.stage import Stage
 
 
@@ -56,8 +59,8 @@ def train(context: ExperimentContext, specialty: str) -> None:
         try:
             with named(run.path):  # curves are written by a thread that does not say where
                 _fit(context, specialty)
-            if context.provides == "base":
-                context.live.clear()  # its weights are those of the run now
+            if context.provides == "base" or experiment.trainer.get("strategy") == FSDP2:
+                context.live.clear()  # its weights are those of the run now, or lie in parts on several devices
         except BaseException as error:
             write_failure(run.path, error)
             raise
@@ -67,6 +70,7 @@ def train(context: ExperimentContext, specialty: str) -> None:
 def _fit(context: ExperimentContext, specialty: str) -> None:
     experiment, run = context.experiment, context.folder.run(specialty)
     L.seed_everything(experiment.seed, workers=True, verbose=False)
+    context = within_memory(context, specialty, run.path)
     data = context.data(specialty)
     policy, fingerprint = context.policy()
     questions = chosen_questions(context, specialty)
@@ -165,12 +169,14 @@ def has_several_devices(experiment: Experiment) -> bool:
 
 def strategy_of(experiment: Experiment) -> Any:
     """Lightning's strategy: the one asked for, with plain DDP as our stages need it."""
-    asked = experiment.trainer.get("strategy", "auto")
-    if asked not in ("auto", "ddp") or not has_several_devices(experiment):
+    asked, hours = experiment.trainer.get("strategy", "auto"), timedelta(hours=2)
+    if asked not in ("auto", "ddp", FSDP2) or not has_several_devices(experiment):
         return asked
+    if asked == FSDP2:
+        return ShardedBase(broadcast_buffers=False, timeout=hours)
     # Buffers are constants; sent around at every forward pass, devices with unequal numbers of batches would hang. The
     # first device merges and examines what the others wait for.
-    return DDPStrategy(broadcast_buffers=False, timeout=timedelta(hours=2))
+    return DDPStrategy(broadcast_buffers=False, timeout=hours)
 
 
 def validation_interval(fit: Fit, steps: int) -> int | timedelta:

@@ -12,6 +12,7 @@ import torch
 
 from configs.build import build, config_of, import_class
 from configs.problems import ConfigError, Problem
+from configs.schema import Experiment
 from datamodules.prompts import prompt_text
 from datamodules.sight import drawn_tokens
 from experiment.context import ExperimentContext
@@ -21,6 +22,7 @@ from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.layout import layout_of
 from lightning_modules.memory.estimate import Decoding, Piece, ShapedModel
 from lightning_modules.rl_settings import RLSettings
+from lightning_modules.sharding import NAME as FSDP2
 
 GIB = 2**30
 CARDS = (24, 40, 80, 141)
@@ -141,8 +143,9 @@ class MemoryOfRun:
         """Bytes by what they are for."""
         shaped, piece, decoding = self.shaped(settings.packed), self.piece(settings), self.decoding(settings)
         step = shaped.activations(piece, checkpoint_layers=settings.checkpoint_layers)
+        devices = devices_of(self.context.experiment) if self.context.experiment.trainer.get("strategy") == FSDP2 else 1
         return {
-            "weights": shaped.weights,
+            "weights": shaped.weights if devices == 1 else shaped.weights_on(devices),
             "adapters": shaped.adapters,
             "moments": shaped.moments(self.config.optimizer),
             "gradients": shaped.gradients,
@@ -180,6 +183,15 @@ class MemoryOfRun:
         """The settings nearest to those asked for that fit, or None."""
         return next((settings for settings in (self.asked, *self.remedies()) if self.need(settings) <= room), None)
 
+    def arguments(self, settings: Settings) -> dict[str, Any]:
+        """Arguments of the module in which settings differ from those asked for; four bits are the model's."""
+        asked, names = self.asked, ("checkpoint_layers", "micro_batch_tokens")
+        found = {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(asked, name)}
+        if settings.rows_at_once != asked.rows_at_once:
+            given = self.config.engine.get("init_args") or {}
+            found["engine"] = {**self.config.engine, "init_args": {**given, "rows_at_once": settings.rows_at_once}}
+        return found
+
 
 def memory_lines(context: ExperimentContext, specialty: str) -> list[str]:
     """What a run needs, for this machine and for cards of several sizes.
@@ -187,22 +199,42 @@ def memory_lines(context: ExperimentContext, specialty: str) -> list[str]:
     Raises:
         ConfigError: it does not fit here; names the setting that would make it fit.
     """
-    stages = (config_of(c.experiment.module) for c in context.lineage if c.provides == "expert")
-    if not all(hasattr(stage, "lora_rank") for stage in stages):
+    if not can_be_estimated(context):
         return ["  memory: not estimated; a stage of its own kind does not say the rank of its adapter"]
     run = MemoryOfRun(context, specialty)
-    name, room = own_device(context)
+    name, room = own_device(context.experiment)
     piece, decoding, need = run.piece(run.asked), run.decoding(run.asked), run.need(run.asked)
     told = ", ".join(f"{what} {size / GIB:.2f}" for what, size in run.parts(run.asked).items() if size)
     rows = f"; {decoding.rows} rollouts at once" if decoding else ""
     verdicts = [f"{name} {verdict(run, room)}"]
     verdicts += [f"{size} GiB {verdict(run, size * GIB)}" for size in CARDS]
-    if need + OVERHEAD > room:
-        raise ConfigError([too_large(context, run, name, room)])
+    here = fitting_here(run)
     return [
         f"  memory, GiB: {told}; at most {need / GIB:.2f} at a time, in micro-batches of {piece.tokens} tokens{rows}",
         f"  fits: {'; '.join(verdicts)}",
+        *([f"  fit.memory=auto sets {here.written(run.asked)}"] if here != run.asked else []),
     ]
+
+
+def can_be_estimated(context: ExperimentContext) -> bool:
+    """Whether every stage of the lineage says what its adapter is like."""
+    stages = (config_of(c.experiment.module) for c in context.lineage if c.provides == "expert")
+    return context.provides == "expert" and all(hasattr(stage, "lora_rank") for stage in stages)
+
+
+def fitting_here(run: MemoryOfRun) -> Settings:
+    """The settings that a run has on this machine: those asked for, or with `fit.memory=auto` the nearest that fit.
+
+    Raises:
+        ConfigError: none fits; names a setting that would.
+    """
+    name, room = own_device(run.context.experiment)
+    auto = run.context.experiment.fit.memory == "auto"
+    exact = [s for s in (run.asked, *run.remedies()) if s.packed == run.asked.packed] if auto else [run.asked]
+    found = next((settings for settings in exact if run.need(settings) + OVERHEAD <= room), None)
+    if found is None:
+        raise ConfigError([too_large(run.context, run, name, room)])
+    return found
 
 
 def verdict(run: MemoryOfRun, room: int) -> str:
@@ -225,9 +257,17 @@ def too_large(context: ExperimentContext, run: MemoryOfRun, name: str, room: int
     return Problem(str(context.path), key, None, f"{needed}: {remedy}")
 
 
-def own_device(context: ExperimentContext) -> tuple[str, int]:
+def devices_of(experiment: Experiment) -> int:
+    """How many devices the run has in all."""
+    asked, nodes = experiment.trainer.get("devices", 1), experiment.trainer.get("num_nodes", 1)
+    if isinstance(asked, list):
+        return len(asked) * nodes
+    return nodes * (int(asked) if str(asked).isdigit() else max(1, torch.cuda.device_count()))
+
+
+def own_device(experiment: Experiment) -> tuple[str, int]:
     """What the run would be on, and its bytes."""
-    if torch.cuda.is_available() and context.experiment.trainer.get("accelerator") != "cpu":
+    if torch.cuda.is_available() and experiment.trainer.get("accelerator") != "cpu":
         found = torch.cuda.get_device_properties(0)
         return found.name, found.total_memory
     return "this machine", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

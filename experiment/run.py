@@ -22,6 +22,7 @@ from experiment.fit import has_several_devices, train
 from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
+from lightning_modules.sharding import NAME as FSDP2
 
 
 def assemble(loaded: Loaded, live: LiveBase | None = None) -> ExperimentContext:
@@ -99,6 +100,16 @@ def check_devices(context: ExperimentContext) -> None:
     def problem(key: str, value: object, message: str) -> None:
         problems.append(Problem(place=str(context.path), key=key, value=value, message=message))
 
+    asked = experiment.trainer.get("strategy") == FSDP2 and experiment.module is not None
+    sharded = asked and bool(unfinished(context, context.specialties))  # what is finished is only read
+    if sharded and not has_several_devices(experiment):
+        problem("trainer.strategy", FSDP2, f"{FSDP2} deals a base out over devices; set trainer.devices above 1")
+    if sharded and not context.stage_class.shards:
+        message = (
+            f"{experiment.module.class_path} cannot train over a base that lies in parts: its devices answer questions "
+            "while others train. It takes ddp, with the base whole on each device (precision=bf16 halves it)"
+        )
+        problem("trainer.strategy", FSDP2, message)
     if has_several_devices(experiment) and experiment.module is not None:
         if experiment.workers > 1:
             problem(

@@ -21,6 +21,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -196,6 +197,9 @@ class AdaptedModel(nn.Module):
         """
         active = self.active
         layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
+        if any(isinstance(layer.get_base_layer().weight, DTensor) for layer in layers):
+            yield  # they lie in parts on several devices, and are whole only while their block runs
+            return
         if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
             with self._stacked(layers):
                 yield

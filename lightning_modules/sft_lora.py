@@ -27,6 +27,7 @@ class SFTLoRA(Stage):
 
     adapter = "dsa"
     kind = "dsa"
+    shards = True
 
     @dataclass(frozen=True)
     class Config(Stage.Config):

@@ -64,6 +64,7 @@ class Stage(L.LightningModule):
         provides: what a finished run leaves for the experiments that require it: base weights, or an adapter.
         adapter: name of the adapter that is trained, empty for base training.
         kind: what the adapter's manifest calls it.
+        shards: whether it can run with the base in parts on several devices, see `lightning_modules.sharding`.
         questions: ids of the training questions to take, in order; None takes all. Stages that take rows ignore it.
         last_validation: `step` and metrics of the newest validation; empty before the first.
     """
@@ -71,6 +72,7 @@ class Stage(L.LightningModule):
     provides: ClassVar[Literal["base", "expert"]] = "expert"
     adapter: ClassVar[str] = ""
     kind: ClassVar[str] = ""
+    shards: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config(Ranged):
@@ -270,6 +272,8 @@ class Stage(L.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.world_size > 1:
+            self.trainer.strategy.barrier("all have answered")  # the metrics' own sums know nothing of the strategy
         found = self.validation.results()
         self.last_validation = {"step": self.batches_done, "metrics": found}
         self.log_dict(found, logger=False, sync_dist=True)

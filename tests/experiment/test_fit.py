@@ -13,7 +13,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from artifacts.checkpoints import Checkpoints
 from callbacks.resume_point import ResumePoint, resumed_step
+from configs.load import load
 from configs.schema import Fit
+from experiment import memory_table
+from experiment.memory_table import OVERHEAD, MemoryOfRun
+from experiment.run import assemble
 from lightning_modules.sft_lora import SFTLoRA
 from tests.settings import Register
 
@@ -189,6 +193,16 @@ def test_without_validation_questions_a_run_still_stops_and_leaves_checkpoints(r
     monkeypatch.setattr(SFTLoRA, "training_step", step)
     assert runs.run("dsa", *ONE, "fit.val_every=1", "data.val_fraction=0") == 130
     assert resumed_step(runs.runs / "dsa/alpha/checkpoints/last.ckpt", 99) == 2
+
+
+@FIT.acts("memory")
+def test_a_run_that_does_not_fit_takes_less(runs, monkeypatch):
+    # what is chosen, and that it changes nothing else: test_memory_choice.py
+    asked = MemoryOfRun(assemble(load(str(runs.files / "dsa.yaml"), [f"runs_dir={runs.runs}"])), "alpha")
+    room = asked.need(next(iter(asked.remedies()))) + OVERHEAD
+    monkeypatch.setattr(memory_table, "own_device", lambda experiment: ("a card", room))
+    assert runs.run("dsa", *ONE, "trainer.max_steps=1", "fit.memory=auto") == 0
+    assert json.loads((runs.runs / "dsa/alpha/memory.json").read_text()) == {"checkpoint_layers": True}
 
 
 def test_every_setting_has_a_test_that_needs_it():

@@ -107,3 +107,12 @@ def test_four_bits_and_eight_bits_by_hand():
     trained = sum(p.numel() for p in shaped.trained)
     assert shaped.moments("adamw") == 8 * trained
     assert shaped.moments("paged_adamw8bit") == pytest.approx(2 * trained, rel=0.03)  # all have over 4,096 numbers
+
+
+def test_blocks_are_shared_out_over_devices():
+    shaped = ShapedModel(family("deep", outline=True), [4], low=False, packed=False)
+    layers = SIZES["deep"]["layers"]
+    block = sum(
+        p.nbytes for name, p in shaped.policy.family.named_parameters() if ".layers.0." in name and ".lora_" not in name
+    )
+    assert shaped.weights_on(4) == shaped.weights - layers * block + layers * block // 4 + 2 * block
