@@ -186,6 +186,11 @@ class AdaptedModel(nn.Module):
             layer._disable_adapters = not names
             layer._active_adapter = list(names)
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether the base lies in parts on several devices: a weight is whole only while its block runs."""
+        return any(isinstance(parameter, DTensor) for parameter in self.family.model.parameters())
+
     @contextmanager
     def folded(self) -> Iterator[None]:
         """Add the active adapters' updates to the weights for a while: cheaper decoding, equal up to rounding.
@@ -197,8 +202,8 @@ class AdaptedModel(nn.Module):
         """
         active = self.active
         layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
-        if any(isinstance(layer.get_base_layer().weight, DTensor) for layer in layers):
-            yield  # they lie in parts on several devices, and are whole only while their block runs
+        if self.in_parts:
+            yield
             return
         if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in layers):
             with self._stacked(layers):

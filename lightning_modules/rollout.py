@@ -113,7 +113,7 @@ def _decode(
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
     last = torch.tensor(line.packing.row_ends, device=policy.device)[rows]
     hidden, position = policy.hidden_states(line)[last], line.positions[:, last]
-    recorded = processor is None and worth_recording(policy.device, limit)
+    recorded = processor is None and not policy.in_parts and worth_recording(policy.device, limit)
     cache = (FixedRowCache if recorded else RowCache)(line.packing, rows, limit - 1)
     uniforms = _uniforms(seeds, limit).to(policy.device) if temperature > 0 else None
 
