@@ -12,10 +12,10 @@ Going on after an interruption is repeating the command. docs/sweeps.md says wha
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from artifacts.interrupts import as_program
 from configs.problems import ConfigError, did_you_mean
@@ -24,8 +24,8 @@ from experiment.sweep.reading import read_sweep
 from experiment.sweep.runs import Runs
 from guards.arguments import Parser
 
-if TYPE_CHECKING:
-    pass
+# Says at import that an optional kernel is missing.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def main(given: Sequence[str] | None = None) -> int:

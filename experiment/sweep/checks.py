@@ -132,18 +132,22 @@ def shared_faults(runs: Runs) -> Iterator[Problem]:
 
 
 def budget_faults(runs: Runs) -> Iterator[Problem]:
-    """Arms whose tuning takes more optimiser steps than that of another."""
+    """Arms whose tuning is given more steps or rollouts than that of another."""
+    from experiment.sweep.budget import given  # imports torch, which what is wrong otherwise need not wait for
+
     file, sweep = runs.file, runs.file.sweep
     if sweep.tuning is None:
         return
-    from experiment.lineage import steps_of  # imports torch, which what is wrong otherwise need not wait for
-
-    trained = {arm: [run for run in tried(runs, arm) if run.loaded.experiment.module] for arm in sweep.arms}
-    steps = {arm: sum(steps_of(run.loaded.resolved) for run in tried) for arm, tried in trained.items()}
-    if len(set(steps.values())) > 1:
-        told = ", ".join(f"{arm} {count}" for arm, count in steps.items())
-        message = f"every arm is tuned with as many optimiser steps on a seed, got {told}; give all the same max_steps"
-        yield Problem(place_of(file.tree, "tuning"), "tuning", None, message)
+    found = {arm: given(tried(runs, arm)) for arm in sweep.arms}
+    for what in next(iter(found.values())):
+        counts = {arm: one[what] for arm, one in found.items()}
+        if len(set(counts.values())) > 1:
+            told = ", ".join(f"{arm} {count}" for arm, count in counts.items())
+            message = (
+                f"every arm is tuned with as many {what} per specialty and seed, got {told}; an arm that "
+                "is given more looks better"
+            )
+            yield Problem(place_of(file.tree, "tuning"), "tuning", None, message)
 
 
 def tried(runs: Runs, arm: str) -> list[Run]:

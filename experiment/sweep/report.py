@@ -19,6 +19,7 @@ from configs.show import flattened
 from evaluation.detectable import smallest_by_error
 from experiment.claim import RECORDS
 from experiment.sweep.answers import FILE
+from experiment.sweep.budget import given
 from experiment.sweep.report_text import markdown_report
 from experiment.sweep.results import Results
 from experiment.sweep.runs import RESERVED, Run, Runs, examiner
@@ -63,6 +64,8 @@ def content_of(runs: Runs, results: Results, recorded: Mapping[str, Any], more: 
         "planned_detectable": planned_detectable(sweep.primary.spread, len(sweep.seeds), sweep.primary.confidence),
         "primary": told(contrasts[0]),
         "arms": {arm: {name: asdict(one) for name, one in found.items()} for arm, found in results.arms.items()},
+        "beneath": {name: {n: asdict(one) for n, one in found.items()} for name, found in results.beneath.items()},
+        "given": {run.arm: given([run]) for run in reversed(results.runs)},
         "by_seed": [asdict(row) for row in results.by_seed],
         "exploratory": [told(one) for one in contrasts[1:]],
         "tuning": {arm: tuned(choice) for arm, choice in results.choices.items() if choice is not None},
@@ -150,10 +153,11 @@ def csv_report(content: Mapping[str, Any]) -> str:
             p_holm = {"p_holm": one["p_holm"]} if table == "exploratory" and not index else {}
             named = {"table": table, "arm": one["arm"], "against": one["against"], "specialty": specialty}
             rows.append({**named, **figures, **p_holm})
-    for arm, columns in content["arms"].items():
+    arms = [("arm", arm, columns) for arm, columns in content["arms"].items()]
+    for table, arm, columns in [*arms, *(("beneath", name, found) for name, found in content["beneath"].items())]:
         # That an arm's accuracy is not 0 is no finding.
         shown = {name: {**figures, "p": math.nan, "detectable": math.nan} for name, figures in columns.items()}
-        rows += [{"table": "arm", "arm": arm, "specialty": name, **figures} for name, figures in shown.items()]
+        rows += [{"table": table, "arm": arm, "specialty": name, **figures} for name, figures in shown.items()]
     hashes = {(run["arm"], run["seed"]): run["sha256"] for run in content["runs"]}
     for row in content["by_seed"]:
         own = {"mean": row["accuracy"], "answers_sha256": hashes[row["arm"], row["seed"]]}

@@ -110,8 +110,8 @@ def primary(content: Plain) -> list[str]:
     note = (
         f"The row that counts is {name}. Difference: paired by seed, mean over seeds with Student's {cover} interval "
         "over seeds, for these questions: how other seeds would come out. p: the t-test of the same. Visible: the "
-        "smallest true difference that so many seeds of this spread find with 80 %. Errors of seed, patient and item are apart; "
-        f"their squares add up to that of the last column, {cover} for other seeds and other patients at once."
+        "smallest true difference that so many seeds of this spread find with 80 %. Errors of seed, patient and item "
+        f"are apart; their squares add up to that of the last column, {cover} for other seeds and patients at once."
     )
     note += " Rows of single specialties are not what was fixed, and are exploratory." if len(rows) > 1 else ""
     return ["## Primary contrast", says, markdown(CONTRAST, rows), f"{note} By seed, points: {seeds}."]
@@ -130,12 +130,31 @@ def arms(content: Plain) -> list[str]:
     ]
     header.append("[over seeds and patients]")
     rows = []
-    for arm, columns in content["arms"].items():
+    both = [*content["beneath"].items(), *content["arms"].items()]
+    for arm, columns in both:
         for name, one in columns.items():
             counts = [str(one["n"]), str(one["seeds"])]
             rows.append([arm, name, *counts, seed_interval(one), dash(one["sd"]), errors(one), crossed(one)])
     note = f"Mean over seeds; the first interval is Student's {confidence(content)} over seeds, for these questions."
-    return ["## Arms", markdown(header, rows), f"{note} Arms are compared by contrasts, not by these intervals."]
+    note += f" Arms are compared by contrasts, not by these intervals. First what all stand on: {beneath(content)}."
+    return ["## Arms", markdown(header, rows), note, budgets(content)]
+
+
+def beneath(content: Plain) -> str:
+    """The names of what all arms stand on."""
+    return ", ".join(content["beneath"])
+
+
+def budgets(content: Plain) -> str:
+    """What the arms were given, and whether that is alike."""
+    told = []
+    for what in ("optimiser steps", "rollouts"):
+        counts = {arm: content["given"][arm][what] for arm in content["arms"]}
+        if len(set(counts.values())) == 1:
+            told.append(f"as many {what}, {next(iter(counts.values()))}")
+        else:
+            told.append(f"**not as many {what}** ({', '.join(f'{arm} {count}' for arm, count in counts.items())})")
+    return f"Per specialty and seed every arm was given {' and '.join(told)}."
 
 
 def by_seed(content: Plain) -> list[str]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from evaluation.clustered import clustered_wilson
 from evaluation.pairwise import outcomes, patients_of
 from evaluation.seed_means import Part, SeedMean, seed_mean
 from evaluation.statistics import holm
 from evaluation.systems import refuse_unlike
+from experiment.run import assemble
 from experiment.sweep.answers import Answers, arm_answers, paired
 from experiment.sweep.choice import Choice, choice_of
 from experiment.sweep.runs import Run, Runs
+from experiment.sweep.spec import EXPERT
 from experiment.sweep.standing import is_finished
 
 MACRO = "mean over specialties"
@@ -62,6 +65,7 @@ class Results:
 
     Attributes:
         arms: arm -> column -> its figures; the first column is the one that counts.
+        beneath: what all arms stand on -> the same of it: the base, and required experts.
         by_seed: one row per arm, seed and specialty.
         primary: the contrast that was fixed.
         exploratory: all others.
@@ -70,6 +74,7 @@ class Results:
     """
 
     arms: dict[str, dict[str, SeedMean]]
+    beneath: dict[str, dict[str, SeedMean]]
     by_seed: tuple[ArmSeed, ...]
     primary: Contrast
     exploratory: tuple[Contrast, ...]
@@ -119,7 +124,11 @@ def results_of(runs: Runs, asked: Sequence[tuple[str, str]] = ()) -> Results:
         Contrast(o.arm, o.against, o.figures, o.by_seed, corrected.get(id(o), o.first.p)) for o in contrasts[1:]
     ]
     by_seed = tuple(row for found in answers.values() for row in rows_by_seed(found, confidence))
-    return Results(arms, by_seed, contrasts[0], tuple(exploratory), choices, tuple(everything))
+    beneath = {
+        name: by_column(found.parts(), confidence, (0.0, 1.0))
+        for name, found in beneath_all(runs, made, columns).items()
+    }
+    return Results(arms, beneath, by_seed, contrasts[0], tuple(exploratory), choices, tuple(everything))
 
 
 def answers_of(made: Sequence[Run], columns: Sequence[str], runs: Runs) -> Answers:
@@ -128,6 +137,30 @@ def answers_of(made: Sequence[Run], columns: Sequence[str], runs: Runs) -> Answe
     names = [folder.name for folder in folders]
     seeds = [run.seed for run in made]
     return arm_answers(made[0].arm, seeds, folders, names, columns, runs.file.sweep.primary)
+
+
+def beneath_all(runs: Runs, made: Mapping[str, Sequence[Run]], columns: Sequence[str]) -> dict[str, Answers]:
+    """The answers of the base, and of the experts that every arm stands on, as one arm's examination has them."""
+    sweep = runs.file.sweep
+    of = made[sweep.primary.against]
+    folders = [run.folder for run in of]
+    by = replace(sweep.primary, answers_of="base")
+    found = {"base": arm_answers("base", sweep.seeds, folders, ["base"] * len(of), columns, by)}
+    common = set.intersection(*(experts_beneath(run, columns) for others in made.values() for run in others[:1]))
+    by = replace(by, answers_of=EXPERT)
+    for called in [called for called in of[0].loaded.beneath if called in {name for name, _ in common}]:
+        names = [run.loaded.beneath[called].experiment.name for run in of]
+        found[called] = arm_answers(called, sweep.seeds, folders, names, columns, by)
+    return found
+
+
+def experts_beneath(run: Run, columns: Sequence[str]) -> set[tuple[str, Path]]:
+    """(name, folder) of the experiments beneath a run that leave an expert of each of some specialties."""
+    return {
+        (member.called, member.folder.path)
+        for member in assemble(run.loaded).lineage[:-1]
+        if member.provides == "expert" and set(columns) <= set(member.specialties)
+    }
 
 
 def by_column(parts: Mapping[str, Part], confidence: float, bounds: tuple[float, float]) -> dict[str, SeedMean]:

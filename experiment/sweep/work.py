@@ -103,7 +103,8 @@ def plan(runs: Runs) -> int:
     seen = points(planned_detectable(by.spread, len(sweep.seeds), by.confidence))
     print(
         f"  primary: {by.arm} against {by.against}, {len(sweep.seeds)} seeds x {sweep.questions} questions per "
-        f"specialty; shows differences from {seen} points on with 80 %, at a spread of {100 * by.spread:g} points between seeds"
+        f"specialty; shows differences from {seen} points on with 80 %, at a spread of {100 * by.spread:g} points "
+        "between seeds"
     )
     workers = sweep.workers if sweep.launcher is None else max(1, len(left))
     print(f"  {estimate(runs.file.root, done, left, workers)}")
