@@ -161,8 +161,8 @@ def check_seeds(sweep: Sweep) -> None:
     for key, seeds, least in (("seeds", sweep.seeds, 2), ("tuning.seeds", tuned, int(sweep.tuning is not None))):
         if len(seeds) < least:
             raise ValueError(f"{key} must be at least {least}, got {len(seeds)}")
-        if again := next((seed for i, seed in enumerate(seeds) if seed in seeds[:i]), None):
-            raise ValueError(f"{key} names {again} twice; every seed counts once")
+        if again := [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]:
+            raise ValueError(f"{key} names {again[0]} twice; every seed counts once")
     if both := sorted(set(sweep.seeds) & set(tuned)):
         raise ValueError(
             f"tuning.seeds must be none of the sweep's own, got {both[0]} in both: settings that were chosen on a seed "
