@@ -16,6 +16,7 @@ from experiment.sweep.choice import choice_of
 from experiment.sweep.claim import claim, recorded, refuse_changed
 from experiment.sweep.costs import counted, estimate
 from experiment.sweep.jobs import REPORT, jobs_of, launcher_of, planned_arms
+from experiment.sweep.questions import too_few
 from experiment.sweep.report import planned_detectable, write_report
 from experiment.sweep.results import results_of
 from experiment.sweep.runs import Run, Runs
@@ -58,13 +59,13 @@ def everything(runs: Runs) -> list[Run]:
     return [*runs.required(), *tried, *planned_arms(runs)]
 
 
-def refuse_strangers(found: Sequence[Run]) -> None:
-    """Refuse folders that hold what was made otherwise.
+def refuse_what_cannot_be(runs: Runs, found: Sequence[Run]) -> None:
+    """Refuse folders that hold what was made otherwise, and splits that have too few questions.
 
     Raises:
         ConfigError: everything that differs.
     """
-    problems: list[Problem] = []
+    problems = list(too_few(runs))
     for run in found:
         problems += [problem for problem in faults(run) if problem not in problems]
     if problems:
@@ -74,12 +75,12 @@ def refuse_strangers(found: Sequence[Run]) -> None:
 def start(runs: Runs) -> int:
     """Run what is missing, to its end or by a launcher."""
     found = everything(runs)
-    refuse_strangers(found)
+    refuse_what_cannot_be(runs, found)
     claim(runs.file, sum(run.kind == "arm" and is_finished(run) for run in found))
     launcher = launcher_of(runs)
     jobs = jobs_of(runs, launcher.config)
     print(launcher.start(jobs, (runs.file.root / "jobs").absolute()), flush=True)
-    if all(map(is_finished, found)):
+    if all(map(is_finished, everything(runs))):
         print(f"{runs.file.sweep.name}: finished; the report is {runs.file.root}/{REPORT}.md", flush=True)
     return 0
 
@@ -87,7 +88,7 @@ def start(runs: Runs) -> int:
 def plan(runs: Runs) -> int:
     """Say what would run, and what it would take."""
     sweep, found = runs.file.sweep, everything(runs)
-    refuse_strangers(found)
+    refuse_what_cannot_be(runs, found)
     done = [run for run in found if is_finished(run)]
     left = [run for run in found if run not in done]
     print(f"{sweep.name}: {sweep.question}")
