@@ -13,7 +13,7 @@ from configs.problems import ConfigError, Problem
 from evaluation.report_files import points
 from experiment import command
 from experiment.sweep.choice import choice_of
-from experiment.sweep.claim import claim, recorded, refuse_changed
+from experiment.sweep.claim import claim, fixed, recorded, refuse_changed
 from experiment.sweep.costs import counted, estimate
 from experiment.sweep.jobs import REPORT, jobs_of, launcher_of, planned_arms
 from experiment.sweep.questions import too_few
@@ -157,8 +157,9 @@ def run_named(runs: Runs, label: str) -> Run:
 def report(runs: Runs, asked: Sequence[tuple[str, str]], more: Sequence[str]) -> int:
     """Write the report; its first table is printed."""
     held = recorded(runs.file.root)
-    if held is None:
-        raise RuntimeError(f"{runs.file.root} holds no sweep yet; run it first")
+    if held is None or held["fixed"] != fixed(runs.file.sweep):
+        what = "no sweep yet" if held is None else "no runs yet of what was added to the file"
+        raise RuntimeError(f"{runs.file.root} holds {what}; run it first")
     path = write_report(runs, results_of(runs, asked), held, more)
     text = path.read_text("utf-8").partition("\n## Arms")[0]
     print(f"{printable_whole(text)}\n{path}", flush=True)

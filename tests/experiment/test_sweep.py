@@ -6,25 +6,30 @@ Run: pytest tests/experiment/test_sweep.py [-m slow].
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from configs.load import load
+from configs.load import CONFIGS, load
 from evaluation.predictions import Prediction
 from experiment.launchers import here
 from experiment.launchers.here import Here
 from experiment.launchers.interface import Job, Task
 from experiment.sweep import choice, jobs, results, work
 from experiment.sweep.__main__ import main
+from experiment.sweep.checks import check
 from experiment.sweep.claim import claim
 from experiment.sweep.reading import read_sweep
+from experiment.sweep.report import planned_detectable
 from experiment.sweep.runs import Runs
+from experiment.sweep.spec import Primary, Sweep, Tuning
 from tests.experiment.conftest import contents
 
 SWEEP = {
@@ -113,6 +118,35 @@ def test_every_run_has_the_settings_that_it_is_meant_to_have(write):
     for run in [*runs.required(), *runs.tried_of("gba")]:  # the command that is told makes the same
         again = load(run.config, run.command[2:])
         assert (again.experiment.runs_dir, again.resolved) == (run.loaded.experiment.runs_dir, run.loaded.resolved)
+
+
+SHIPPED = sorted(path.name for path in (CONFIGS / "sweeps").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_sweep_reads(name):
+    runs = Runs(read_sweep(f"sweeps/{name}"))
+    primary = runs.file.sweep.primary
+    assert [runs.bare(arm).experiment.name for arm in (primary.arm, primary.against)] == [primary.arm, primary.against]
+
+
+@pytest.mark.slow  # half a minute: every arm with every value that is tried
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_sweep_can_be_run(name):
+    check(Runs(read_sweep(f"sweeps/{name}")))
+
+
+def test_the_page_says_what_is_so(tmp_path):
+    page = (CONFIGS.parent / "docs/sweeps.md").read_text("utf-8")
+    (tmp_path / "mine.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    runs = Runs(read_sweep(str(tmp_path / "mine.yaml")))
+    assert [runs.bare(arm).experiment.name for arm in runs.file.sweep.arms] == ["grpo", "gba", "gba_lambda_0"]
+    for one in (Sweep, Tuning, Primary):
+        assert [f.name for f in fields(one) if f"`{f.name}" not in page and f"{f.name}:" not in page] == []
+    told = re.search(
+        r"8 of them show differences from (\S+) points on, 5 from (\S+), 3 from (\S+), and 2 from\s(\S+):", page
+    )
+    assert [f"{100 * planned_detectable(0.04, seeds, 0.95):.1f}" for seeds in (8, 5, 3, 2)] == list(told.groups())
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
