@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem, did_you_mean
 from configs.show import changed_settings
-from configs.tree import place_of
+from configs.tree import Branch, place_of
 from experiment.sweep.reading import SweepFile, node_at
 from experiment.sweep.runs import EVALUATE, RESERVED, Run, Runs, examiner
 
@@ -35,12 +35,12 @@ def reserved(file: SweepFile) -> Iterator[Problem]:
     places += [f"arms.{arm}.{key}" for arm in sweep.arms for key in ("settings", "grid")] + ["tuning.grid"]
     for place in places:
         node = node_at(file.tree, place)
-        for key in node.children if node is not None else ():
-            where = file.line_of(place, key.rpartition(":")[2])
-            if key in RESERVED:
-                message = f"the sweep sets {', '.join(RESERVED)} itself; {hint(key)}"
+        for key in node.children if isinstance(node, Branch) else ():
+            where, (called, _, own) = file.line_of(place, key), key.rpartition(":")
+            if own in RESERVED and not (called and own in ("name", "seed")):
+                message = f"the sweep sets {', '.join(RESERVED)} itself; {hint(own)}"
                 yield Problem(where, f"{place}.{key}", None, message)
-            elif ":" in key and place.endswith("grid"):
+            elif called and place.endswith("grid"):
                 message = (
                     "required experiments are shared by all combinations, so that their settings are not tuned; "
                     "give an arm a required experiment of its own by settings"
@@ -77,7 +77,7 @@ def arm_faults(runs: Runs, arm: str) -> list[Problem]:
         message = f"arm {arm} has no specialty {unknown[0]!r}, only {', '.join(known)}"
         key = "primary.specialties"
         return [Problem(place_of(file.tree, key), key, unknown[0], message, did_you_mean(unknown[0], known))]
-    problems: list[Problem] = []
+    problems = list(own_questions(file, arm, examiner(bare)))
     try:
         runs.arm(arm, sweep.seeds[0])
     except ConfigError as error:
@@ -88,6 +88,17 @@ def arm_faults(runs: Runs, arm: str) -> list[Problem]:
         except ConfigError as error:
             problems += file.placed(error, arm, "grid")
     return problems
+
+
+def own_questions(file: SweepFile, arm: str, callback: str) -> Iterator[Problem]:
+    """Settings of an arm's examination that the sweep has keys for."""
+    keys = [f"callbacks.{callback}.init_args.{name}" for name in ("n", "split")]
+    for place in ("settings", f"arms.{arm}.settings", f"arms.{arm}.grid", "tuning.grid"):
+        node = node_at(file.tree, place)
+        for key in keys if isinstance(node, Branch) else ():
+            if key in node.children:
+                message = "how many questions are asked is said by `questions`, and by `tuning.questions`"
+                yield Problem(file.line_of(place, key), f"{place}.{key}", None, message)
 
 
 def shared_faults(runs: Runs) -> Iterator[Problem]:

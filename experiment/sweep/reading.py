@@ -95,6 +95,8 @@ def node_at(tree: Branch, key: str) -> Branch | Leaf | None:
 
 def entry_for(node: Branch, key: str) -> Branch | Leaf | None:
     """The entry of a mapping of dotted settings that sets a key, or something above or below it."""
+    if key in node.children:
+        return node.children[key]
     for name, child in node.children.items():
         own = name.rpartition(":")[2]
         if key == own or key.startswith((f"{own}.", f"{own}[")) or own.startswith(f"{key}."):

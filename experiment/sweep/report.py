@@ -98,7 +98,7 @@ def tuned(choice: Any) -> dict[str, Any]:
 def answers_told(run: Run, root: Path) -> dict[str, Any]:
     """Where a run's answers lie, their hash, and the command that made them."""
     path = run.folder / FILE
-    command = ["python", "train.py", "--config", spelled(run.config), *run.command[2:]]
+    command = ["python", "train.py", "--config", spelled(run.config), *run.arguments]
     return {
         "run": run.label,
         "arm": run.arm,

@@ -35,7 +35,7 @@ def fixed(content: Plain) -> str:
     told = (
         f"Fixed before the first run (plan sha256 {content['plan_sha256'][:16]}, {commit}): **{by['arm']}** against "
         f"**{by['against']}** on {', '.join(by['specialties']) or 'all specialties'}; {'; '.join(counted)}; "
-        f"at most {plan['questions']} questions per specialty, {len(plan['seeds'])} seeds. Planned for a spread of "
+        f"{plan['questions']} questions per specialty, {len(plan['seeds'])} seeds. Planned for a spread of "
         f"{100 * by['spread']:g} points between seeds, which shows differences from "
         f"{points(content['planned_detectable'])} points on with 80 %."
     )

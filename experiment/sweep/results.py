@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,7 +119,7 @@ def results_of(runs: Runs, asked: Sequence[tuple[str, str]] = ()) -> Results:
     others = [(arm, primary[1]) for arm in sweep.arms if arm not in primary]
     others = [pair for pair in dict.fromkeys([*others, *asked]) if pair != primary]
     contrasts = [contrast(*pair, parts, sweep.seeds, confidence) for pair in (primary, *others)]
-    told = [one for one in contrasts[1:] if one.first.p == one.first.p]  # NaN is no p
+    told = [one for one in contrasts[1:] if not math.isnan(one.first.p)]
     corrected = dict(zip(map(id, told), holm([one.first.p for one in told]), strict=True))
     exploratory = [
         Contrast(o.arm, o.against, o.figures, o.by_seed, corrected.get(id(o), o.first.p)) for o in contrasts[1:]

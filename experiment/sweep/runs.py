@@ -12,7 +12,7 @@ report.md, report.csv, report.json
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +41,6 @@ class Run:
         loaded: its experiment as these make it.
         point: number of the combination that is tried; None where none is.
         level: required experiments of a level stand on those below it alone.
-        specialties: what is to be trained.
     """
 
     label: str
@@ -53,19 +52,11 @@ class Run:
     loaded: Loaded
     point: int | None = None
     level: int = 0
-    specialties: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
         """Where its experiment lies."""
         return Path(self.loaded.experiment.runs_dir) / self.loaded.experiment.name
-
-    @property
-    def command(self) -> list[str]:
-        """What follows `python train.py`."""
-        part = self.kind == "required" and set(self.specialties) < set(self.loaded.experiment.specialties)
-        only = [f"only={flow(list(self.specialties))}"] if part else []
-        return ["--config", str(self.config), *self.arguments, *only]
 
 
 def settings_of(values: Mapping[str, Any]) -> list[str]:
@@ -157,12 +148,10 @@ class Runs:
             firsts = [self.arm(arm, seed) for seed in sweep.seeds]
             tried = [self.tuning(arm, 0, seed) for seed in sweep.tuning.seeds] if sweep.points(arm) else []
             for one in (*firsts, *tried):
-                asked = one.loaded.experiment.specialties
-                for called, member in one.loaded.beneath.items():
-                    run = required_run(called, member, one.seed if follows_seed(member) else None, asked)
-                    before = found.get(run.folder)
-                    found[run.folder] = run if before is None else wider(before, run)
-        return sorted((run for run in found.values() if run.specialties), key=lambda run: run.level)
+                for member in one.loaded.beneath.values():
+                    made = required_run(member, one.seed if follows_seed(member) else None)
+                    found.setdefault(made.folder, made)
+        return sorted(found.values(), key=lambda run: run.level)
 
 
 def examiner(loaded: Loaded) -> str:
@@ -176,21 +165,11 @@ def follows_seed(one: Loaded) -> bool:
     return one.origins.get("seed") == COMMAND_LINE or any(map(follows_seed, one.required))
 
 
-def required_run(called: str, member: Loaded, seed: int | None, asked: Mapping[str, Any]) -> Run:
-    """A required experiment as a run of its own, for the specialties that are asked for; a base is for all."""
-    from experiment.run import assemble  # imports torch
-
-    own = list(member.experiment.specialties)
-    wanted = own if assemble(member).provides == "base" else [name for name in own if name in asked]
+def required_run(member: Loaded, seed: int | None) -> Run:
+    """A required experiment as a run of its own, with all its specialties: whoever stands on it examines them all."""
     name = member.experiment.name
     label = f"required-{name}" + ("" if seed is None else f"-seed{seed}")
-    told = (member.path, member.arguments, member)
-    return Run(label, "required", name, seed, *told, level=height(member), specialties=tuple(wanted))
-
-
-def wider(first: Run, second: Run) -> Run:
-    """The same required experiment for the specialties of both."""
-    return replace(first, specialties=tuple(dict.fromkeys((*first.specialties, *second.specialties))))
+    return Run(label, "required", name, seed, member.path, member.arguments, member, level=height(member))
 
 
 def height(one: Loaded) -> int:

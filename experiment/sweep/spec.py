@@ -136,6 +136,8 @@ def check_arms(sweep: Sweep) -> None:
     """
     for name in sweep.arms:
         check_name("arms entry", name)
+        if "." in name:
+            raise ValueError(f"arms are addressed by dotted keys, so {name!r} must not have a dot")
     if len(sweep.arms) < 2:
         raise ValueError(f"arms must be at least two, got {', '.join(sweep.arms) or 'none'}")
     for key in ("arm", "against"):

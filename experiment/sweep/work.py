@@ -59,13 +59,17 @@ def everything(runs: Runs) -> list[Run]:
     return [*runs.required(), *tried, *planned_arms(runs)]
 
 
-def refuse_what_cannot_be(runs: Runs, found: Sequence[Run]) -> None:
-    """Refuse folders that hold what was made otherwise, and splits that have too few questions.
+def refuse_strangers(found: Sequence[Run], problems: Sequence[Problem] = ()) -> None:
+    """Refuse folders that hold what was made otherwise.
+
+    Args:
+        found: runs.
+        problems: what else is wrong.
 
     Raises:
         ConfigError: everything that differs.
     """
-    problems = list(too_few(runs))
+    problems = list(problems)
     for run in found:
         problems += [problem for problem in faults(run) if problem not in problems]
     if problems:
@@ -75,7 +79,7 @@ def refuse_what_cannot_be(runs: Runs, found: Sequence[Run]) -> None:
 def start(runs: Runs) -> int:
     """Run what is missing, to its end or by a launcher."""
     found = everything(runs)
-    refuse_what_cannot_be(runs, found)
+    refuse_strangers(found, list(too_few(runs)))
     claim(runs.file, sum(run.kind == "arm" and is_finished(run) for run in found))
     launcher = launcher_of(runs)
     jobs = jobs_of(runs, launcher.config)
@@ -88,7 +92,7 @@ def start(runs: Runs) -> int:
 def plan(runs: Runs) -> int:
     """Say what would run, and what it would take."""
     sweep, found = runs.file.sweep, everything(runs)
-    refuse_what_cannot_be(runs, found)
+    refuse_strangers(found, list(too_few(runs)))
     done = [run for run in found if is_finished(run)]
     left = [run for run in found if run not in done]
     print(f"{sweep.name}: {sweep.question}")
@@ -127,7 +131,7 @@ def one_run(runs: Runs, label: str) -> int:
         print(f"{label} has ended already", flush=True)
         return 0
     with counted(runs.file.root, label):
-        return command.execute(load(run.config, run.command[2:]), dry_run=False)
+        return command.execute(load(run.config, run.arguments), dry_run=False)
 
 
 def run_named(runs: Runs, label: str) -> Run:
@@ -160,7 +164,9 @@ def report(runs: Runs, asked: Sequence[tuple[str, str]], more: Sequence[str]) ->
     if held is None or held["fixed"] != fixed(runs.file.sweep):
         what = "no sweep yet" if held is None else "no runs yet of what was added to the file"
         raise RuntimeError(f"{runs.file.root} holds {what}; run it first")
-    path = write_report(runs, results_of(runs, asked), held, more)
+    found = results_of(runs, asked)
+    refuse_strangers(found.runs)
+    path = write_report(runs, found, held, more)
     text = path.read_text("utf-8").partition("\n## Arms")[0]
     print(f"{printable_whole(text)}\n{path}", flush=True)
     return 0

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def test_every_run_has_the_settings_that_it_is_meant_to_have(write):
     assert tried.resolved["callbacks"]["evaluate"]["init_args"]["split"] == "val"
     assert tried.experiment.module.init_args["guidelines"] == ["differential"]
     for run in [*runs.required(), *runs.tried_of("gba")]:  # the command that is told makes the same
-        again = load(run.config, run.command[2:])
+        again = load(run.config, run.arguments)
         assert (again.experiment.runs_dir, again.resolved) == (run.loaded.experiment.runs_dir, run.loaded.resolved)
 
 
@@ -199,6 +200,8 @@ REFUSED = {
     "grid without tuning": ({"tuning": None, "arms": {**ARMS, "gba": {"grid": {"seed": [1, 2]}}}}, "tuning is missing"),
     "a value twice": ({"tuning": {**SWEEP["tuning"], "grid": {"budget": [1, 1]}}}, "none of them twice"),
     "reserved": ({"settings": {**SWEEP["settings"], "runs_dir": "x"}}, "say it by runs_dir of the sweep"),
+    "dotted arm": ({"arms": {**ARMS, "a.b": {}}}, "'a.b' must not have a dot"),
+    "own questions": ({"settings": {"callbacks.evaluate.init_args.n": 9}}, "is said by `questions`"),
     "tuned requirement": ({"tuning": {**SWEEP["tuning"], "grid": {"dsa:budget": [1, 2]}}}, "are not tuned"),
     "no such file": ({"config": "gbaa.yaml"}, "did you mean 'gba.yaml'?"),
     "not shared": ({"shared": ["dsaa"]}, "did you mean 'dsa'?"),
@@ -530,7 +533,7 @@ def times(root: Path) -> dict[str, int]:
 def test_a_sweep_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(write, bars_module, tmp_path, monkeypatch):
     monkeypatch.setattr(here, "LOOK_SECONDS", 0)
     monkeypatch.setattr(here, "begin", Inside)
-    path = write(settings={**SWEEP["settings"], "specialties.beta": None, "callbacks.cards": None})
+    path = write(settings={**SWEEP["settings"], "specialties.beta": None, "dsa:specialties.beta": None})
     assert main([path]) == 0
     root = tmp_path / "runs/arms"
     trained = times(root)
@@ -547,6 +550,8 @@ def test_a_sweep_that_was_killed_goes_on_to_the_bytes_of_one_that_was_not(write,
     other = tmp_path / "other"
     other.mkdir()
     (tmp_path / "files").rename(other / "files")
+    for part in ("shared/base", "seed0/dsa", "seed1/dsa", "tuning/seed7/dsa"):  # so that the kill comes soon
+        shutil.copytree(root / part, other / "runs/arms" / part)
     monkeypatch.chdir(other)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(bars_module), str(Path(here.__file__).parents[2])])}
     command = [sys.executable, "-m", "experiment.sweep", path, "workers=2"]
