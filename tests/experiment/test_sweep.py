@@ -18,11 +18,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from artifacts.manifest import entry_of, write_manifest
 from configs.load import CONFIGS, load
 from evaluation.predictions import Prediction
+from experiment.claim import claim_folder
 from experiment.launchers import here
 from experiment.launchers.here import Here
 from experiment.launchers.interface import Job, Task
+from experiment.run import assemble
 from experiment.sweep import choice, jobs, results, work
 from experiment.sweep.__main__ import main
 from experiment.sweep.checks import check
@@ -103,6 +106,30 @@ def test_the_same_plan_goes_to_slurm(write, capsys):
     ]
     assert "--dependency=afterok:JOB4" in told
     assert "--part arm-gba-seed1" in told
+
+
+def test_all_of_it_is_submitted_at_once_each_job_after_the_one_before(write, tmp_path, monkeypatch, capsys):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, does in (("sbatch", f'echo "$@" >> {programs}/log; wc -l < {programs}/log'), ("squeue", "exit 1")):
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    assert main([write(), "launcher=slurm", "launcher.init_args.gpus=false"]) == 0
+    calls = [line.split() for line in (programs / "log").read_text().splitlines()]
+    waits = [next((word for word in call if word.startswith("--dependency")), "") for call in calls]
+    assert waits == ["", *(f"--dependency=afterok:{number}" for number in (1, 2, 3, 4))]
+    scripts = [Path(call[-1]).read_text() for call in calls]
+    labels = [re.findall(r"--part ([^)]+)\)", script) for script in scripts]
+    assert labels == [
+        ["required-base"],
+        ["required-dsa-seed0", "required-dsa-seed1", "required-dsa-seed7"],
+        ["tuning-grpo-0-seed7", "tuning-grpo-1-seed7", "tuning-gba-0-seed7", "tuning-gba-1-seed7"],
+        ["arm-grpo-seed0", "arm-gba-seed0", "arm-grpo-seed1", "arm-gba-seed1"],
+        ["report"],
+    ]
+    assert "submitted 5: arms-report (report)" in capsys.readouterr().out
+    assert Path("runs/arms/sweep.json").exists()
 
 
 def test_every_run_has_the_settings_that_it_is_meant_to_have(write):
@@ -456,6 +483,30 @@ def test_arms_that_were_asked_different_questions_are_not_compared(answered, cap
     keep(folder, [answer(f"gba/{s}", s, i + 1, True) for s in ("alpha", "beta") for i in range(10)])
     assert main([path, "--report"]) == 1
     assert "they were asked different questions" in capsys.readouterr().err
+
+
+def test_runs_that_were_made_or_examined_otherwise_are_told(answered, capsys):
+    path = answered(RIGHT)
+    runs = Runs(read_sweep(path))
+    run = runs.arm("gba", 0, {"module.init_args.learning_rate": 0.03})
+    claim_folder(assemble(run.loaded))
+    answers = run.folder / "evaluation/predictions.jsonl"
+    write_manifest(answers.with_name("manifest.json"), {answers.name: entry_of(answers)})
+    assert main([path, "--report"]) == 0
+    file = Path("files/gba.yaml")
+    content = yaml.safe_load(file.read_text())
+    module, examination = content["module"]["init_args"], content["callbacks"]["evaluate"]["init_args"]
+    for settings, key, value, told in (
+        (module, "temperature", 0.9, "module.init_args.temperature: made with 0.6, asked for is 0.9"),
+        (examination, "max_new_tokens", 30, "callbacks.evaluate: examined otherwise than arm-gba-seed0 is to be"),
+    ):
+        before, settings[key] = settings[key], value
+        file.write_text(yaml.safe_dump(content))
+        assert main([path, "--report"]) == 2
+        assert told in capsys.readouterr().err
+        settings[key] = before
+    file.write_text(yaml.safe_dump(content))
+    assert main([path, "--report"]) == 0
 
 
 # -- this machine ------------------------------------------------------------------------------------------------------
