@@ -96,7 +96,7 @@ def told(code: int) -> str:
     """How a task ended, by its exit code.
 
     Examples:
-        >>> told(1), told(130), told(-signal.SIGKILL)
+        >>> told(1), told(130), told(-9)
         ('exit code 1', 'interrupted', 'killed by SIGKILL; was memory short?')
     """
     return end_of(code) if code < 0 else "interrupted" if code == 130 else f"exit code {code}"

@@ -403,6 +403,14 @@ def test_the_report_is_what_arithmetic_says(answered, capsys):
     assert "**Not fixed beforehand**" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("taken", "edge"), [(0, ["rate"]), (1, []), (2, ["rate"])])
+def test_the_edge_of_a_grid_is_told(taken, edge):
+    # of a rate with three values; a switch and a name have no edge
+    values = [{"rate": rate, "switch": True, "name": "x"} for rate in (0.1, 0.2, 0.3)]
+    tried = tuple(choice.Tried(i, one, (0.5,), 0.5) for i, one in enumerate(values))
+    assert choice.Choice(tried, taken).at_the_edge == edge
+
+
 def test_the_same_answers_give_the_same_bytes(answered):
     path = answered(RIGHT)
     files = [Path(f"runs/arms/report.{kind}") for kind in ("md", "csv", "json")]
