@@ -17,6 +17,7 @@ from scipy.special import stdtr
 from evaluation.bounded import around, bounded_mean
 from evaluation.clustered import cluster_index
 from evaluation.detectable import smallest_by_error
+from evaluation.seed_means import shared_variance
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,7 @@ class _Moments:
         differences = second.mean(0) - first.mean(0)
         self.mean = bounded_mean(differences, of)
         self.item = bounded_mean(differences).variance
-        self.shared = _shared(first, of) + _shared(second, of)
-
-
-def _shared(right: np.ndarray, of: np.ndarray) -> float:
-    """Variance of a method's mean that seeds and patients have in common, from doubly centred answers."""
-    seeds, questions = right.shape
-    groups = int(of.max()) + 1
-    if groups == 1:
-        return 0.0
-    left = right - right.mean(1, keepdims=True) - right.mean(0) + right.mean()
-    sums = np.stack([np.bincount(of, weights=row, minlength=groups) for row in left])
-    return float((sums**2).sum()) / questions**2 / (seeds * (seeds - 1)) * groups / (groups - 1)
+        self.shared = shared_variance(first, of) + shared_variance(second, of)
 
 
 def _variance_of_seeds(sides: Sequence[np.ndarray]) -> float:
