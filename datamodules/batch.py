@@ -17,6 +17,9 @@ from datamodules.shown import FORMATS, Frames, NotShownError, as_shown, choose_p
 
 LETTERS = "ABCDEFGHIJ"
 
+SPECIALTY = "specialty"
+"""Tag that tells whose a question is, where those of several specialties are mixed."""
+
 MAX_PIXELS = 64_000_000
 """Of a picture: 8000 x 8000. Above it stands a decompression bomb, or a whole slide that should have been tiled."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from datamodules.batch import AnswerStyle, Batch, Example
-from datamodules.order import EndlessOrder
+from datamodules.order import EndlessOrder, InTurn
 from datamodules.picture_workers import ReadPicture, read_ahead
 from datamodules.prompts import NEUTRAL
 
@@ -119,7 +119,7 @@ class TrainingSteps:
     """Rows or questions."""
     collate: Callable[[Sequence], Batch]
     """Makes a batch of them."""
-    order: EndlessOrder
+    order: EndlessOrder | InTurn
     share: Share = WHOLE
 
     def __call__(self, step: int) -> Batch:
