@@ -174,7 +174,7 @@ def agent_on(
             shape = LoRASettings(settings.lora_rank, settings.lora_alpha, settings.lora_seed)
             policy.add_adapter(f"{specialty}_{parent.stage_class.adapter}", shape)
     own = context.stage_context(policy, (), AGENT, teachers)
-    return build(context.experiment.module, context=own), ("teachers and start",)
+    return build(context.experiment.module, context=own), ("set of teachers",)
 
 
 def trainer_on_one_device(context: ExperimentContext, folder: str, callbacks: list[L.Callback]) -> L.Trainer:
