@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from datamodules.batch import SPECIALTY, Batch
 from datamodules.mixture import tagged
@@ -17,6 +18,7 @@ from lightning_modules.rollout import Completion
 from lightning_modules.stage import StageContext
 from tests.conftest import made_example, randomise_adapter
 from tests.lightning_modules.rl_harness import PLAIN, WRONG, Fit, MadeEngine, loader, made, run
+from tests.lightning_modules.test_rl_devices import Questions
 from tests.lightning_modules.test_stage import COMMON
 from tests.settings import Register
 from tests.slow_reference import stock_log_distribution
@@ -124,10 +126,10 @@ def test_a_step_is_the_slow_reference_s(tiny_policy, settings):
 
 
 def test_the_student_comes_nearer_to_each_teacher_where_that_one_teaches(tiny_policy):
-    found = fit(tiny_policy, steps=8, learning_rate=0.05, schedule="constant")
+    found = fit(tiny_policy, steps=8, learning_rate=0.02, schedule="constant")
     for specialty in TEACHERS:
         kls = [metrics[f"train/specialty/{specialty}/kl_nats"] for metrics in found.metrics]
-        assert kls[-1] < 0.7 * kls[0], kls
+        assert kls[-1] < 0.85 * kls[0], kls
 
 
 @INTEGRATE.acts("gap_exponent", "gap_memory")
@@ -158,7 +160,7 @@ def test_weights_follow_the_distance_as_it_was_before_the_step(tiny_policy, expo
 )
 def test_a_teacher_teaches_where_it_is_worth_it(tiny_policy, gate, rates, taught):
     known = {example.question_id: rate for example, rate in zip(EXAMPLES, rates, strict=True)}
-    found = fit(tiny_policy, gate=gate, rates=known, engine=made(texts=(PLAIN, PLAIN, WRONG)))
+    found = fit(tiny_policy, gate=gate, rates=known, engine=made(texts=(PLAIN, WRONG)))
     right = [reward.right for reward in found.rollouts[0].rewards]
     if gate == "better":
         assert right[0] or right[3], "the student's own answers must make a difference"
@@ -251,6 +253,32 @@ def test_the_teachers_do_not_move(tiny_policy):
     run(stage, 2, loader([Batch(tuple(EXAMPLES))] * 4))
     assert all(torch.equal(p, before[name]) for name, p in tiny_policy.named_parameters() if name in before)
     assert tiny_policy.active == ("agent",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"form": "policy_gradient", "token_shares": "as_written", "gate": "right"}])
+def test_two_devices_take_the_steps_of_one(tmp_path, fresh_policy, settings):
+    known = dict(zip((example.question_id for example in EXAMPLES), (1.0, 1.0, 0.0, 1.0), strict=True))
+    for devices in (1, 2):
+        policy = fresh_policy()
+        stage = stage_of(policy, **settings)
+        randomise_adapter(policy, "agent", seed=5)
+        stage.gate.rates.update(known)
+        policy.double()
+
+        def finish(found, rank, devices=devices):
+            torch.save((found.gradients, found.metrics, found.stage.gaps), tmp_path / f"{devices}.{rank}")
+
+        strategy = DDPStrategy(start_method="fork", broadcast_buffers=False) if devices > 1 else "auto"
+        questions = Questions(Batch(tuple(EXAMPLES[:3])), 3)  # two on one device, one on the other
+        run(stage, 3, questions, finish=finish, devices=devices, strategy=strategy, use_distributed_sampler=False)
+    one, *shares = (torch.load(tmp_path / name, weights_only=False) for name in ("1.0", "2.0", "2.1"))
+    for gradients, _, gaps in shares:
+        for found, expected in zip(gradients, one[0], strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+        assert gaps == pytest.approx(one[2])
+    for found, expected in zip(shares[0][1], one[1], strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
 
 
 class Copied(MadeEngine):
