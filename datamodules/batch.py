@@ -136,6 +136,7 @@ class Batch:
             no worker has read them.
         step: the batch's place in the stream of batches; from 0.
         spares: further questions, the same on all devices and none of this step's; None where none were asked for.
+        ahead: what this device's next steps will ask, where that was asked for.
     """
 
     examples: tuple[Example, ...]
@@ -144,6 +145,7 @@ class Batch:
     pictures: tuple[tuple[Any, ...], ...] = ()
     step: int = 0
     spares: Batch | None = None
+    ahead: tuple[Example, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)

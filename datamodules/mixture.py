@@ -79,7 +79,8 @@ class Mixture(VQADataModule):
             )
         if feed.size < share.ranks:
             raise ValueError(f"a step takes {feed.size} questions, and there are {share.ranks} devices; take more")
-        steps = TrainingSteps(self.splits["train"], collate_questions, InTurn(sizes, each, self.seed), share)
+        order = InTurn(sizes, each, self.seed)
+        steps = TrainingSteps(self.splits["train"], collate_questions, order, share, feed.ahead)
         n_steps = -(-max(sizes.values()) // each) if n_steps is None else n_steps
         return TrainingBatches(steps, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 

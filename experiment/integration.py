@@ -11,6 +11,7 @@ from artifacts.manifest import MANIFEST
 from callbacks.merge_experts import MergeExperts
 from configs.build import config_of, import_class
 from configs.problems import ConfigError, Problem, did_you_mean
+from configs.schema import adapter_faults
 from experiment.adapters import adapter_folder
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
@@ -47,13 +48,15 @@ def check_integration(context: Lineage) -> None:
     if start and not is_folder(start) and start not in (known := merges_beneath(context)):
         message = f"no required experiment makes a merge of that name ({', '.join(known) or 'none makes any'})"
         problem("module.init_args.start", start, message, did_you_mean(start, known))
+    for fault in adapter_faults(start) if is_folder(start) else ():
+        problem("module.init_args.start", start, fault)
     if problems:
         raise ConfigError(problems)
 
 
 def is_folder(start: str) -> bool:
-    """Whether `start` is a path, not the name of a merge."""
-    return "/" in start or Path(start).is_dir()
+    """Whether `start` is a path, not the name of a merge, which has no separator."""
+    return "/" in start
 
 
 def merges_beneath(context: Lineage) -> list[str]:

@@ -39,6 +39,9 @@ from lightning_modules.rollouts import Rollouts
 from lightning_modules.stage import Stage, StageContext
 from lightning_modules.teacher_gate import TeacherGate
 
+AHEAD = 7
+"""Steps whose questions teachers answer with those of a step: few answers at a time are slow."""
+
 
 class Integrate(Stage):
     """On-policy distillation of all specialties' experts into one adapter on the bare base."""
@@ -96,7 +99,8 @@ class Integrate(Stage):
     @override
     def feed(self) -> Feed:
         size = self.config.questions_per_specialty * len(self.context.teachers)
-        return Feed("questions", size, read_picture=self.policy.read_picture)
+        ahead = AHEAD if self.config.gate != "none" else 0
+        return Feed("questions", size, ahead=ahead, read_picture=self.policy.read_picture)
 
     @override
     def teardown(self, stage: str) -> None:
@@ -109,7 +113,7 @@ class Integrate(Stage):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         rollouts = self.answers(batch)
-        taught = self.gate(rollouts).tolist()
+        taught = self.gate(rollouts, batch.ahead).tolist()
         rows = {specialty: taught_rows(rollouts, taught, specialty) for specialty in self.context.teachers}
         counts = self.over_devices(*(sum(map(len, rollouts.ids(own))) for own in rows.values()))
         tokens = dict(zip(rows, counts, strict=True))

@@ -19,7 +19,7 @@ class IntegrationSettings(Stage.Config):
     """Peak of the schedule; above 0."""
     start: str = ""
     """Where the student starts: the name of a merge that a required experiment made (one that the gates rejected
-    too), or the folder of any adapter that stands on the bare base. Empty starts from zero."""
+    too), or the path, with a separator, of any adapter that stands on the bare base. Empty starts from zero."""
     form: Literal["full", "policy_gradient"] = "full"
     """Reverse KL over the whole vocabulary, or REINFORCE on the log-ratio of the tokens that were sampled."""
     log_ratio_clip: Annotated[float, above(0, finite=False)] = 5.0

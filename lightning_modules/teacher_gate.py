@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from datamodules.batch import SPECIALTY
+from datamodules.batch import SPECIALTY, Example
 from lightning_modules.functional.distillation import taught
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
@@ -48,35 +48,41 @@ class TeacherGate:
     clock: PhaseClock
     rates: dict[str, float] = field(default_factory=dict)
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        """(P,) bool: which questions of a step are taught."""
+    def __call__(self, rollouts: Rollouts, ahead: Sequence[Example] = ()) -> Tensor:
+        """Tell which questions of a step are taught.
+
+        Args:
+            rollouts: the student's answers to them.
+            ahead: questions that come later; a teacher that has to be asked answers its own among them too.
+
+        Returns:
+            (P,) bool.
+        """
         student = rollouts.right.mean(dim=1)
         if self.kind == "none":
             return taught(self.kind, student, student)
         for specialty, teacher in self.teachers.items():
-            new = [
-                place
-                for place, example in enumerate(rollouts.examples)
-                if example.tags[SPECIALTY] == specialty and example.question_id not in self.rates
-            ]
-            if new:
+            if any(self.is_new(example, specialty) for example in rollouts.examples):
+                later = (*rollouts.examples, *ahead)
+                new = {example.question_id: example for example in later if self.is_new(example, specialty)}
                 with self.clock.phase("teacher"), self.policy.acting(teacher), self.policy.folded():
-                    self.ask(rollouts, new)
+                    self.ask(list(new.values()))
         rates = torch.tensor([self.rates[example.question_id] for example in rollouts.examples], dtype=torch.float64)
         return taught(self.kind, rates, student)
 
-    def ask(self, rollouts: Rollouts, places: Sequence[int]) -> None:
+    def is_new(self, example: Example, specialty: str) -> bool:
+        """Whether a specialty's teacher would have to be asked."""
+        return example.tags[SPECIALTY] == specialty and example.question_id not in self.rates
+
+    def ask(self, examples: Sequence[Example]) -> None:
         """Put questions to the teacher that acts now."""
-        examples = [rollouts.examples[place] for place in places]
         answers = sample(
             self.policy,
-            [rollouts.prompts[place] for place in places],
+            [self.policy.prompt(example, self.guideline.instruction) for example in examples],
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             copies=self.samples,
-            seeds=[
-                stream_seed("gate", self.seed, e.question_id, copy) for e in examples for copy in range(self.samples)
-            ],
+            seeds=[stream_seed("gate", self.seed, e.question_id, n) for e in examples for n in range(self.samples)],
         )
         for number, example in enumerate(examples):
             own = answers[number * self.samples : (number + 1) * self.samples]

@@ -82,6 +82,9 @@ def test_batches_go_on_where_they_were_and_devices_share_a_step(ranks):
     for step, ids in enumerate(whole):
         assert Counter(name.partition("/")[0] for name in ids) == {"s0": 2, "s1": 2, "s2": 2}
         assert sorted(e.question_id for part in parts for e in part[step].examples) == sorted(ids)
+    ahead = list(mixture(40, 25, 31).training_batches(Feed("questions", 6, ahead=2), 8, Share()))
+    for step in range(6):
+        assert [example.question_id for example in ahead[step].ahead] == whole[step + 1] + whole[step + 2]
     later = steps(Share())
     later.load_state_dict({"step": 5})
     assert [[e.question_id for e in batch.examples] for batch in later] == whole[5:]

@@ -118,6 +118,7 @@ def test_a_merge_that_the_gates_rejected_may_be_the_start(lineage, tmp_path):
     [
         (["only=[alpha]"], "one run is over all specialties"),
         (["module.init_args.start=tie"], "no required experiment makes a merge of that name (task_arithmetic, ties)"),
+        (["module.init_args.start=runs/gone"], "'runs/gone' is no adapter folder"),
         (["requires=[base.yaml]", "module.init_args.start=''"], "no required experiment trains one of alpha, beta"),
         (["specialties.agent={class_path: made_bars.Bars}"], "'agent' is the name of another folder"),
         (["module.init_args.gate_samples=3"], "gate_samples must be 1 at gate_temperature 0"),

@@ -209,6 +209,22 @@ def test_each_teacher_is_asked_each_question_once_under_its_own_adapters(tiny_po
     assert found.stage.asker.max_new_tokens == 50
 
 
+def test_a_teacher_that_is_asked_answers_what_comes_next_too(tiny_policy, monkeypatch):
+    asked = []
+
+    def made_answers(policy, prompts, **how):
+        asked.append((policy.active, [prompt.ids for prompt in prompts]))
+        return [RIGHT] * len(prompts)
+
+    monkeypatch.setattr(teacher_gate, "sample", made_answers)
+    monkeypatch.setattr(type(tiny_policy), "folded", plainly)
+    stage = stage_of(tiny_policy, gate="right")
+    first, then = Batch(tuple(EXAMPLES[:2]), ahead=tuple(EXAMPLES[1:])), Batch(tuple(EXAMPLES[2:]))
+    run(stage, 2, loader([first, then] * 2))
+    expected = {names: [e for e in EXAMPLES if e.tags[SPECIALTY] == s] for s, names in TEACHERS.items()}
+    assert asked == [(names, [tiny_policy.prompt(e, "").ids for e in own]) for names, own in expected.items()]
+
+
 @INTEGRATE.acts("engine")
 def test_the_student_s_answers_are_the_engine_s(tiny_policy):
     found = fit(tiny_policy, engine=made(texts=(WRONG,), limit_at=-1))
