@@ -5,7 +5,7 @@ Below runs/<experiment>/ lie:
     experiment.json       the settings this folder belongs to
     status.json           submitted, finished, interrupted or failed, and in which phase
     jobs/                 scripts and output of what a launcher started
-    <specialty>/          events, checkpoints/, adapter/ or base/, status.json, ...
+    <specialty>/          events, checkpoints/, adapter/ or base/, status.json, ...; or agent/, of one run over all
     layout/               the order of TensorBoard's charts
     merged/<method>/      adapter/, recipe.yaml, conflict report
     evaluation/           cells/, predictions.jsonl, scores.json, matrix.csv

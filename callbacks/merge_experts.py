@@ -77,6 +77,11 @@ class MergeExperts(ExperimentCallback):
             if twice:
                 raise ValueError(f"two merges are called {sorted(twice)[0]!r}, and each has a folder of its name")
 
+        @property
+        def names(self) -> tuple[str, ...]:
+            """Of the merges, which are those of their folders."""
+            return (*self.methods, *self.presets, *([AUTO] if self.auto else []))
+
     @override
     def demands(self) -> Mapping[str, Demand]:
         return {"val": Demand(("",), self.config.max_new_tokens)}

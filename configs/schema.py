@@ -14,7 +14,9 @@ from guards.ranges import Ranged, above, at_least, between
 
 LONGEST_NAME = 100
 """Characters of a folder's name."""
-TAKEN = ("merged", "evaluation", "layout", "jobs")
+AGENT = "agent"
+"""Folder, and name, of the one run of an experiment that trains over all specialties together."""
+TAKEN = ("merged", "evaluation", "layout", "jobs", AGENT)
 """Folders that stand beside the specialties' own."""
 MAX_SEED = 2**32 - 1
 """Largest seed that NumPy, and so `seed_everything`, takes."""

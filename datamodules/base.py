@@ -304,7 +304,7 @@ class VQADataModule(L.LightningDataModule):
                 f"{share.ranks} devices; take at least one for each, or fewer devices"
             )
         order = EndlessOrder(len(items), size, self.seed, spare=feed.spare, shuffled=not feed.in_order)
-        batch_of = TrainingSteps(items, collate_rows if rows else collate_questions, order, share)
+        batch_of = TrainingSteps(items, collate_rows if rows else collate_questions, order, share, feed.ahead)
         n_steps = -(-len(items) // size) if n_steps is None else n_steps
         return TrainingBatches(batch_of, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 

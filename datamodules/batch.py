@@ -17,6 +17,9 @@ from datamodules.shown import FORMATS, Frames, NotShownError, as_shown, choose_p
 
 LETTERS = "ABCDEFGHIJ"
 
+SPECIALTY = "specialty"
+"""Tag that tells whose a question is, where those of several specialties are mixed."""
+
 MAX_PIXELS = 64_000_000
 """Of a picture: 8000 x 8000. Above it stands a decompression bomb, or a whole slide that should have been tiled."""
 
@@ -133,6 +136,7 @@ class Batch:
             no worker has read them.
         step: the batch's place in the stream of batches; from 0.
         spares: further questions, the same on all devices and none of this step's; None where none were asked for.
+        ahead: what this device's next steps will ask, where that was asked for.
     """
 
     examples: tuple[Example, ...]
@@ -141,6 +145,7 @@ class Batch:
     pictures: tuple[tuple[Any, ...], ...] = ()
     step: int = 0
     spares: Batch | None = None
+    ahead: tuple[Example, ...] = ()
 
     def __len__(self) -> int:
         return len(self.examples)

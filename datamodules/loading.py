@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from datamodules.batch import AnswerStyle, Batch, Example
-from datamodules.order import EndlessOrder
+from datamodules.order import EndlessOrder, InTurn
 from datamodules.picture_workers import ReadPicture, read_ahead
 from datamodules.prompts import NEUTRAL
 
@@ -29,6 +29,8 @@ class Feed:
     """Ids of the questions to take; None takes the whole training split. Only for `questions`."""
     in_order: bool = False
     """Take `questions` in the order given, epoch after epoch, instead of a drawn one."""
+    ahead: int = 0
+    """Steps after a batch's own whose `questions` it shows too, at least 0."""
     read_picture: ReadPicture | None = None
     """Decodes and preprocesses a picture in the loader's workers; without workers nothing is read ahead."""
 
@@ -119,12 +121,17 @@ class TrainingSteps:
     """Rows or questions."""
     collate: Callable[[Sequence], Batch]
     """Makes a batch of them."""
-    order: EndlessOrder
+    order: EndlessOrder | InTurn
     share: Share = WHOLE
+    ahead: int = 0
+    """See `Feed`."""
 
     def __call__(self, step: int) -> Batch:
         """This device's batch."""
         batch = self._batch(self.share.of(self.order.step(step)), step)
+        if self.ahead:
+            later = (self.share.of(self.order.step(step + 1 + number)) for number in range(self.ahead))
+            batch = replace(batch, ahead=tuple(self.items[index] for indices in later for index in indices))
         return replace(batch, spares=self._batch(self.order.spares(step), step)) if self.order.spare else batch
 
     def _batch(self, indices: Sequence[int], step: int) -> Batch:

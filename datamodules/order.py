@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from itertools import chain
 
 
 class EndlessOrder:
@@ -85,6 +87,33 @@ class EndlessOrder:
 
     def _permuted(self, epoch: int) -> list[int]:
         return permutation(self.n_items, self.seed, epoch) if self.shuffled else list(range(self.n_items))
+
+
+class InTurn:
+    """Steps that take as many items of each of several sets, in turn; within a set as `EndlessOrder`."""
+
+    spare = 0
+
+    def __init__(self, sizes: Mapping[str, int], each: int, seed: int) -> None:
+        """Draw nothing yet.
+
+        Args:
+            sizes: items of each set by name, at least `each`; an item's number counts through all sets.
+            each: of every set per step.
+            seed: with a set's name it draws its order.
+        """
+        self.orders: list[tuple[int, EndlessOrder]] = []
+        first = 0
+        for name, size in sizes.items():
+            self.orders.append(
+                (first, EndlessOrder(size, each, random.Random(f"{seed}:in turn:{name}").getrandbits(32)))
+            )
+            first += size
+
+    def step(self, step: int) -> list[int]:
+        """The items of a step: one of each set, then another of each, and so on."""
+        taken = [[first + item for item in order.step(step)] for first, order in self.orders]
+        return list(chain.from_iterable(zip(*taken, strict=True)))
 
 
 def permutation(n_items: int, seed: int, epoch: int) -> list[int]:

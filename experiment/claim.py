@@ -116,7 +116,7 @@ def faults(context: Lineage) -> list[Problem]:
     if longer(before, now):
         changed.pop(STEPS, None)
         if not changed:
-            return [problem for name in context.specialties for problem in cannot_go_on(context, name, before)]
+            return [problem for name in context.runs for problem in cannot_go_on(context, name, before)]
     notes = {STEPS: "; a run goes on with more steps, never with fewer"}
     return [Problem(str(file), key, message=f"{both}{notes.get(key, '')}; {REMEDY}") for key, both in changed.items()]
 

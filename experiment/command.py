@@ -15,6 +15,7 @@ from artifacts.interrupts import stop_alike
 from artifacts.ranks import is_first, let_first_leave
 from configs.load import Loaded
 from configs.problems import ConfigError
+from configs.schema import AGENT
 from datamodules.batch import BadExampleError
 from experiment.context import ExperimentContext
 from experiment.dry_run import dry_run_report
@@ -139,6 +140,7 @@ def where(context: ExperimentContext) -> None:
         if any((folder.path / "merged").glob("*/rejected")):
             lines.append(f"  rejected by gates    {folder.path}/merged/<method>/rejected/adapter; conflict.md says why")
     if context.provides != "nothing":
-        lines.append(f"  experts              {folder.path}/<specialty>/adapter, samples.jsonl, provenance.json")
+        what, run = ("agent", AGENT) if context.provides == "agent" else ("experts", "<specialty>")
+        lines.append(f"  {what:<20} {folder.path}/{run}/adapter, samples.jsonl, provenance.json")
     lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")
     print("\n".join(lines), flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from answering.validation import validation_asker
 from artifacts.adapter_files import base_fingerprint, read_adapter
 from artifacts.base_files import read_base
 from configs.build import build
-from configs.schema import Component
+from configs.schema import AGENT, Component
 from datamodules.base import VQADataModule
+from datamodules.mixture import Mixture
+from experiment.integration import attach_teachers
 from experiment.launchers.part import WHOLE, Part
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
@@ -44,7 +46,10 @@ class ExperimentContext(Lineage):
     _data: dict[str, VQADataModule] = field(default_factory=dict)
 
     def data(self, specialty: str) -> VQADataModule:
-        """The specialty's data module, built once."""
+        """The specialty's data module, built once; of the run over all of them, the mixture."""
+        if specialty == AGENT and specialty not in self._data:
+            members = {name: self.data(name) for name in self.specialties}
+            self._data[specialty] = Mixture(members, specialty=specialty, seed=self.experiment.seed)
         if specialty not in self._data:
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
@@ -84,11 +89,14 @@ class ExperimentContext(Lineage):
         return Policy(family, cache=cache), fingerprint
 
     def stage(self, specialty: str, policy: Policy, fingerprint: str) -> Stage:
-        """The LightningModule of one run, its starting experts loaded.
+        """The LightningModule of one run, the experts loaded that it starts or learns from.
 
         Raises:
             AdapterError: a starting expert is missing, damaged, or belongs to another base.
         """
+        if self.provides == "agent":
+            teachers = attach_teachers(self, policy, fingerprint)
+            return build(self.experiment.module, context=self.stage_context(policy, (), specialty, teachers))
         start = self.experts_beneath(specialty)
         for name, folder in start:
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
@@ -97,10 +105,16 @@ class ExperimentContext(Lineage):
         context = self.stage_context(policy, [name for name, _ in start], specialty)
         return build(self.experiment.module, context=context)
 
-    def stage_context(self, policy: Policy, start: Sequence[str], specialty: str) -> StageContext:
+    def stage_context(
+        self,
+        policy: Policy,
+        start: Sequence[str],
+        specialty: str,
+        teachers: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> StageContext:
         """What a stage of this experiment is given, on adapters that are loaded."""
         ask = validation_asker(self.experiment.fit.val_max_new_tokens)
-        return StageContext(policy, tuple(start), specialty, self.experiment.seed, ask)
+        return StageContext(policy, tuple(start), specialty, self.experiment.seed, ask, teachers or {})
 
     def callbacks(self) -> Iterator[Any]:
         """The experiment's own callbacks, in the order of the YAML."""

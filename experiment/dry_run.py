@@ -59,14 +59,14 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
     experiment = context.experiment
     training = context.provides != "nothing"
     if training:
-        lines = [
-            f"{experiment.name}: {experiment.module.class_path}, {context.steps} steps each on {', '.join(wanted)}"
-        ]
+        how = "each on" if context.runs_of(wanted) == list(wanted) else "in one run over"
+        lines = [f"{experiment.name}: {experiment.module.class_path}, {context.steps} steps {how} {', '.join(wanted)}"]
     else:
         lines = [f"{experiment.name}: examines {', '.join(context.examined)} on {', '.join(wanted)}"]
     examined = any(isinstance(callback, EvaluateExperts) for callback in context.callbacks())
     for specialty in wanted:
-        state = "finished" if context.is_run_complete(specialty) else "to do"
+        (run,) = context.runs_of([specialty])
+        state = "finished" if context.is_run_complete(run) else "to do"
         lines.append(f"  {specialty} ({state})" if training else f"  {specialty}")
         for name, report in quick_check(context.data(specialty), training=training).items():
             letters = " ".join(f"{letter} {share:.0%}" for letter, share in report["letters"].items())
@@ -77,7 +77,7 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
             if name == "test" and not examined:
                 lines.append(visible_line(specialty, report["examples"], report["patients"]))
     seconds, policy = 0.0, None
-    todo = [specialty for specialty in wanted if not context.is_run_complete(specialty)]
+    todo = [run for run in context.runs_of(wanted) if not context.is_run_complete(run)]
     if todo:
         told, seconds, policy = training_lines(context, todo, live)
         lines += told

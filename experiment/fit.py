@@ -34,6 +34,7 @@ from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.curves import tensorboard
+from experiment.integration import FOUNDATIONS, foundations
 from experiment.memory_choice import within_memory
 from experiment.provenance import provenance
 from experiment.question_choice import chosen_questions
@@ -87,6 +88,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         ROWS: data_sha256(data, "train"),
         PARENT: parent_sha256(context, specialty),
     }
+    if context.provides == "agent":
+        facts[FOUNDATIONS] = foundations(context)
     facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():
         write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")

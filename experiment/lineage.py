@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from artifacts.base_files import is_base_complete, read_base
 from artifacts.folders import ExperimentFolder
 from artifacts.manifest import MANIFEST, file_sha256, read_manifest
 from configs.build import import_class
-from configs.schema import Experiment
+from configs.schema import AGENT, Experiment
 from experiment.adapters import named_chains
 from lightning_modules.stage import Stage
 
@@ -54,7 +54,7 @@ class Lineage:
         return import_class(self.experiment.module.class_path)
 
     @property
-    def provides(self) -> Literal["base", "expert", "nothing"]:
+    def provides(self) -> Literal["base", "expert", "agent", "nothing"]:
         """What a finished run leaves; nothing where the experiment only examines."""
         return self.stage_class.provides if self.experiment.module else "nothing"
 
@@ -67,6 +67,15 @@ class Lineage:
     def specialties(self) -> list[str]:
         """Every specialty that the experiment expects, whatever `only` says."""
         return list(self.experiment.specialties)
+
+    @property
+    def runs(self) -> list[str]:
+        """Every run that the experiment expects: one for each specialty, or one for all of them together."""
+        return self.runs_of(self.specialties)
+
+    def runs_of(self, specialties: Sequence[str]) -> list[str]:
+        """The runs in which specialties have a part."""
+        return [AGENT] if self.provides == "agent" else list(specialties)
 
     @cached_property
     def lineage(self) -> list[Self]:
@@ -105,11 +114,15 @@ class Lineage:
         ]
 
     def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
-        """The adapters that together are this experiment's expert of a specialty, lowest first."""
-        return [*self.experts_beneath(specialty), (self.stage_class.adapter, self.folder.run(specialty).adapter)]
+        """The adapters that together are this experiment's expert of a specialty, lowest first.
+
+        One that trains an agent has none of its own.
+        """
+        own = [(self.stage_class.adapter, self.folder.run(specialty).adapter)] if self.provides == "expert" else []
+        return [*self.experts_beneath(specialty), *own]
 
     def result(self, specialty: str) -> dict[str, Any] | None:
-        """The manifest of what a specialty's run has left, every file verified; None where it left nothing yet.
+        """The manifest of what a run has left, every file verified; None where it left nothing yet.
 
         Raises:
             DamagedError: a base is not as it was written.
@@ -121,7 +134,7 @@ class Lineage:
         return result_of(run.adapter)
 
     def is_run_complete(self, specialty: str) -> bool:
-        """Whether a specialty's run has left its result, of all its steps; where nothing is trained none is awaited."""
+        """Whether a run has left its result, of all its steps; where nothing is trained none is awaited."""
         if self.provides == "nothing":
             return True
         left = self.result(specialty)
@@ -129,7 +142,7 @@ class Lineage:
 
     def is_complete(self) -> bool:
         """Whether every expected run has."""
-        return all(self.is_run_complete(specialty) for specialty in self.specialties)
+        return all(self.is_run_complete(run) for run in self.runs)
 
     @property
     def examined(self) -> dict[str, list[Path]]:
@@ -144,6 +157,8 @@ class Lineage:
                 for specialty in context.specialties:
                     chain = [path for _, path in context.expert_chain(specialty)]
                     rows[f"{context.experiment.name}/{specialty}"] = chain
+            if context.provides == "agent":
+                rows[f"{context.experiment.name}/{AGENT}"] = [context.folder.run(AGENT).adapter]
             for merged in sorted(context.folder.path.glob("merged/*/adapter")):
                 rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
             for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result

@@ -18,10 +18,13 @@ from answering.decoding import Decoding
 from answering.live_base import LiveBase
 from artifacts.adapter_files import read_adapter
 from artifacts.base_files import is_base_complete
-from configs.build import build
+from configs.build import build, config_of
+from configs.schema import AGENT
 from datamodules.batch import Example
 from experiment.context import ExperimentContext
 from experiment.fit import quiet_lightning, trainer_of
+from experiment.integration import stands
+from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.nf4 import numbers
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage
@@ -134,6 +137,8 @@ def stage_on(
     Raises:
         AdapterError: a finished adapter beneath is damaged, or belongs to another base.
     """
+    if context.provides == "agent":
+        return agent_on(context, policy, fingerprint, fresh=fresh)
     start: list[str] = []
     made: list[str] = []
     for parent in context.lineage[:-1]:
@@ -150,6 +155,26 @@ def stage_on(
         start.append(name)
     own = context.stage_context(policy, start, specialty)
     return build(context.experiment.module, context=own), tuple(made)
+
+
+def agent_on(
+    context: ExperimentContext, policy: Policy, fingerprint: str, *, fresh: bool
+) -> tuple[Stage, tuple[str, ...]]:
+    """As `stage_on`, of the run over all specialties: every teacher has a stand-in unless all that it needs is there.
+
+    A start that is not merged yet has none: the student then starts from zero, with the rank that is set for that.
+    """
+    chains = {specialty: context.experts_beneath(specialty) for specialty in context.specialties}
+    if not fresh and stands(context):
+        return context.stage(AGENT, policy, fingerprint), ()
+    teachers = {specialty: tuple(f"{specialty}_{name}" for name, _ in chain) for specialty, chain in chains.items()}
+    for parent in context.lineage[:-1]:
+        for specialty in parent.specialties if parent.provides == "expert" else ():
+            settings = config_of(parent.experiment.module)
+            shape = LoRASettings(settings.lora_rank, settings.lora_alpha, settings.lora_seed)
+            policy.add_adapter(f"{specialty}_{parent.stage_class.adapter}", shape)
+    own = context.stage_context(policy, (), AGENT, teachers)
+    return build(context.experiment.module, context=own), ("set of teachers",)
 
 
 def trainer_on_one_device(context: ExperimentContext, folder: str, callbacks: list[L.Callback]) -> L.Trainer:

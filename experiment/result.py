@@ -12,6 +12,7 @@ from artifacts.base_files import write_base
 from artifacts.checkpoints import before
 from artifacts.manifest import beside
 from experiment.context import ExperimentContext
+from experiment.integration import FOUNDATIONS
 from experiment.reading import reading_of
 from lightning_modules.stage import Stage
 
@@ -77,9 +78,10 @@ def save_result(
         "metrics": kept.metrics | kept.validation.get("metrics", {}),
         "extra": reading_of(stage.policy)
         | {"base": family.origin, "checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
-        | {"steps": provenance["steps"], "continuations": provenance["continuations"]},
+        | {"steps": provenance["steps"], "continuations": provenance["continuations"]}
+        | ({FOUNDATIONS: provenance[FOUNDATIONS]} if FOUNDATIONS in provenance else {}),
     }
-    if stage.provides == "expert":
+    if stage.provides != "base":
         config, tensors = stage.policy.adapter_state(stage.adapter)
         write_adapter(run.adapter, config, tensors, manifest)
     else:

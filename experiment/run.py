@@ -19,6 +19,7 @@ from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import ExperimentContext
 from experiment.fit import has_several_devices, train
+from experiment.integration import check_integration
 from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
@@ -71,6 +72,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
     for member in context.lineage:
         check_devices(member)
         check_module(member)
+        check_integration(member)
     check_one_group(context)
 
 
@@ -101,7 +103,7 @@ def check_devices(context: ExperimentContext) -> None:
         problems.append(Problem(place=str(context.path), key=key, value=value, message=message))
 
     asked = experiment.trainer.get("strategy") == FSDP2 and experiment.module is not None
-    sharded = asked and bool(unfinished(context, context.specialties))  # what is finished is only read
+    sharded = asked and bool(unfinished(context, context.runs))  # what is finished is only read
     if sharded and not has_several_devices(experiment):
         problem("trainer.strategy", FSDP2, f"{FSDP2} deals a base out over devices; set trainer.devices above 1")
     if sharded and not context.stage_class.shards:
@@ -136,7 +138,7 @@ def check_one_group(context: ExperimentContext) -> None:
     first: tuple[str, dict[str, object]] | None = None
     for member in context.lineage:
         experiment = member.experiment
-        if not (has_several_devices(experiment) and unfinished(member, member.specialties)):
+        if not (has_several_devices(experiment) and unfinished(member, member.runs)):
             continue
         asked = {key: experiment.trainer.get(key, 1) for key in ("devices", "num_nodes")}
         first = first or (experiment.name, asked)
@@ -159,6 +161,7 @@ def run_experiment(context: ExperimentContext) -> None:
     """
     experiment = context.experiment
     wanted = list(experiment.only) or context.specialties
+    runs = context.runs_of(wanted)
     if is_first():
         claim_folder(context)
     with phase(context, "data"):
@@ -166,27 +169,27 @@ def run_experiment(context: ExperimentContext) -> None:
         if not training:
             _ = context.examined  # a folder that is no adapter is told now
         if training:
-            check_rows(context, wanted)
-        if not training or unfinished(context, wanted):  # before hours of training what is required, not after
+            check_rows(context, runs)
+        if not training or unfinished(context, runs):  # before hours of training what is required, not after
             quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
     for parent in context.required:
         run_required(parent, wanted)
     torch.set_num_threads(experiment.threads)
     if training:
-        train_all(context, wanted)
+        train_all(context, runs)
     if not is_first() or context.part.trains_only:
         return  # what is made of finished runs is the first process's work
-    missing = unfinished(context, context.specialties)
+    missing = unfinished(context, context.runs)
     if missing:
-        set_finished([context.folder.run(specialty).path for specialty in wanted])
+        set_finished([context.folder.run(run).path for run in runs])
         with suppress(OSError):  # a folder that can only be read stays as it is
             (context.folder.path / STATUS).unlink()  # of an interruption that has been made good
-        print(f"{experiment.name}: {', '.join(wanted)} done; {', '.join(missing)} still to come", flush=True)
+        print(f"{experiment.name}: {', '.join(runs)} done; {', '.join(missing)} still to come", flush=True)
         return
-    finish_all(context, wanted)
+    finish_all(context, runs)
 
 
-def finish_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
+def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
     """Let the callbacks make what they make of finished runs, and say so in the folders."""
     part = context.part
     for callback in context.callbacks():
@@ -197,8 +200,8 @@ def finish_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
                 callback.finish()
     if part != WHOLE:
         return
-    runs = [context.folder.run(specialty).path for specialty in wanted] if context.provides != "nothing" else []
-    set_finished([context.folder.path, *runs])
+    folders = [context.folder.run(run).path for run in runs] if context.provides != "nothing" else []
+    set_finished([context.folder.path, *folders])
 
 
 def set_finished(folders: Sequence[Path]) -> None:
@@ -208,22 +211,22 @@ def set_finished(folders: Sequence[Path]) -> None:
             write_status(folder, "finished")
 
 
-def train_all(context: ExperimentContext, wanted: Sequence[str]) -> None:
-    """Train the wanted specialties that have not left their result; errors as of `run_experiment`."""
+def train_all(context: ExperimentContext, runs: Sequence[str]) -> None:
+    """Carry out the runs that have not left their result; errors as of `run_experiment`."""
     experiment = context.experiment
     with phase(context, "training"):
-        check_parents(context, wanted)
-        todo = unfinished(context, wanted)
+        check_parents(context, runs)
+        todo = unfinished(context, runs)
         if experiment.workers > 1 and len(todo) > 1:
             run_side_by_side(context, todo)
         else:
-            for specialty in todo:
-                train(context, specialty)
+            for run in todo:
+                train(context, run)
 
 
-def unfinished(context: ExperimentContext, specialties: Sequence[str]) -> list[str]:
-    """Those whose run has not left its result."""
-    return [specialty for specialty in specialties if not context.is_run_complete(specialty)]
+def unfinished(context: ExperimentContext, runs: Sequence[str]) -> list[str]:
+    """Those that have not left their result."""
+    return [run for run in runs if not context.is_run_complete(run)]
 
 
 @contextmanager

@@ -11,9 +11,11 @@ from artifacts.adapter_files import AdapterError, adapter_sha256
 from artifacts.folders import RunFolder
 from artifacts.manifest import DamagedError
 from configs.problems import ConfigError, Problem
+from configs.schema import AGENT
 from datamodules.hashes import data_sha256
 from experiment.claim import REMEDY
 from experiment.context import ExperimentContext
+from experiment.integration import FOUNDATIONS, foundations
 from experiment.reading import TOKENIZER
 
 ROWS, BASE, PARENT = "data_sha256", "base_fingerprint", "parent_sha256"
@@ -53,6 +55,9 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
     Raises:
         AdapterError: names the expert.
     """
+    if context.provides == "agent":
+        check_foundations(context)
+        return
     for specialty in specialties:
         beneath = context.experts_beneath(specialty)
         for place, manifest in records(context, specialty) if beneath else ():
@@ -64,6 +69,25 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
                     f"{place}: grew from another adapter than {beneath[-1][1]} is now; was that one trained anew, or "
                     "longer? Start this experiment afresh with overwrite=true, or under another name"
                 )
+
+
+def check_foundations(context: ExperimentContext) -> None:
+    """Refuse an agent, finished or begun, whose teachers or start are others now.
+
+    Raises:
+        AdapterError: names the agent, and what differs.
+    """
+    for place, record in records(context, AGENT):
+        recorded = (record.get("extra") or record)[FOUNDATIONS]
+        now = foundations(context)
+        if recorded == now:
+            continue
+        teachers = [name for name, hashes in now["teachers"].items() if recorded["teachers"].get(name) != hashes]
+        changed = [*(f"the expert of {name}" for name in teachers), *(["start"] if not teachers else [])]
+        raise AdapterError(
+            f"{place}: was made from others than those that are there now ({', '.join(changed)}); was one trained or "
+            "merged anew, or longer? Start this experiment afresh with overwrite=true, or under another name"
+        )
 
 
 def records(context: ExperimentContext, specialty: str) -> list[tuple[Path, Mapping[str, Any]]]:

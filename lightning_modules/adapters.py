@@ -137,6 +137,7 @@ class AdaptedModel(nn.Module):
         Args:
             keep: names of adapters that stay attached, without effect.
         """
+        self.activate(())  # PEFT warns of every adapter that is taken out while it acts
         for name in self.adapters:
             if name not in keep:
                 self.remove_adapter(name)

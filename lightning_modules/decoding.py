@@ -85,7 +85,7 @@ class Decoding:
         else:
             self.token.copy_(inverse_cdf(log_probs, self.uniforms.gather(1, column)[:, 0]))
         self.tokens.scatter_(1, column, self.token[:, None])
-        self.token_logps.scatter_(1, column, log_probs.gather(1, self.token[:, None]))
+        self.token_logps.scatter_(1, column, log_probs.gather(1, self.token[:, None]).to(self.token_logps))
         self.written.add_(1)
 
     def advance(self, written: int) -> None:

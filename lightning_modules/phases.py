@@ -1,4 +1,4 @@
-"""Where a step's time goes: rollout, reward, reference, forward, backward, optimizer."""
+"""Where a step's time goes: rollout, reward, reference, teacher, forward, backward, optimizer."""
 
 from __future__ import annotations
 

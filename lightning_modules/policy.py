@@ -43,6 +43,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class States:
+    """What completions are predicted from.
+
+    Attributes:
+        hidden: (N, H), one for each True of the mask, rows first.
+        completion_mask: (B, T) bool, True at completion tokens.
+        tokens: that the language model ran on.
+    """
+
+    hidden: Tensor
+    completion_mask: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True)
 class Scores:
     """Log-probabilities of completions.
 
@@ -208,23 +223,33 @@ class Policy(AdaptedModel):
         Raises:
             BadExampleError: a prompt with its completion is over the model's context.
         """
-        refuse_beyond(self.family.context, prompts, list(map(len, completions)))
-        line = self.line(prompts, [ids[:-1] for ids in completions])  # nothing is predicted from a last token
-        lengths = torch.tensor([len(ids) for ids in completions])
-        completion_mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.device)
-        first = torch.tensor(line.packing.row_starts) + torch.tensor(line.rests) - 1
-        predicts = (first[:, None] + torch.arange(int(lengths.max()))).to(self.device)[completion_mask]
+        states = self.completion_states(prompts, completions)
         targets = torch.tensor([token for ids in completions for token in ids], device=self.device)
         logps, entropy = token_logps(
-            self.hidden_states(line).index_select(0, predicts),
+            states.hidden,
             targets,
             self.family.logits,
             banned=self.banned,
             temperature=temperature,
             entropy_gradient=entropy_gradient,
         )
-        logps, entropy = unflatten(logps, completion_mask), unflatten(entropy, completion_mask)
-        return Scores(logps, entropy, completion_mask, len(line.ids))
+        mask = states.completion_mask
+        return Scores(unflatten(logps, mask), unflatten(entropy, mask), mask, states.tokens)
+
+    def completion_states(self, prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> States:
+        """The states that predict completions under the active adapters, with gradient; arguments as of `score`.
+
+        Raises:
+            BadExampleError: a prompt with its completion is over the model's context.
+        """
+        refuse_beyond(self.family.context, prompts, list(map(len, completions)))
+        line = self.line(prompts, [ids[:-1] for ids in completions])  # nothing is predicted from a last token
+        lengths = torch.tensor([len(ids) for ids in completions])
+        completion_mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(self.device)
+        first = torch.tensor(line.packing.row_starts) + torch.tensor(line.rests) - 1
+        predicts = (first[:, None] + torch.arange(int(lengths.max()))).to(self.device)[completion_mask]
+        hidden = self.hidden_states(line).index_select(0, predicts)
+        return States(hidden, completion_mask, len(line.ids))
 
 
 def unflatten(values: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from artifacts import step_records
-from datamodules.batch import Batch
+from datamodules.batch import SPECIALTY, Batch
 from datamodules.loading import Demand, Feed
 from guards.ranges import Ranged, above, at_least, between
 from lightning_modules.bad_steps import FILE, BadSteps
@@ -36,6 +36,8 @@ class StageContext:
         specialty: name of the specialty.
         seed: of rollouts.
         ask: puts validation questions to the policy; None asks nothing.
+        teachers: where one run is over several specialties, each one's expert: the adapters that are it together,
+            loaded.
     """
 
     policy: Policy
@@ -43,6 +45,7 @@ class StageContext:
     specialty: str = ""
     seed: int = 0
     ask: Ask | None = None
+    teachers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @staticmethod
     def guidelines_named(names: Sequence[str]) -> dict[str, Guideline]:
@@ -61,7 +64,8 @@ class Stage(L.LightningModule):
         skipped before it touches anything, and a batch may be differentiated in pieces, or used for several steps.
 
     Attributes:
-        provides: what a finished run leaves for the experiments that require it: base weights, or an adapter.
+        provides: what a finished run leaves for the experiments that require it: base weights, an adapter of one
+            specialty, or one agent for all specialties, for which there is one run.
         adapter: name of the adapter that is trained, empty for base training.
         kind: what the adapter's manifest calls it.
         shards: whether it can run with the base in parts on several devices, see `lightning_modules.sharding`.
@@ -69,7 +73,7 @@ class Stage(L.LightningModule):
         last_validation: `step` and metrics of the newest validation; empty before the first.
     """
 
-    provides: ClassVar[Literal["base", "expert"]] = "expert"
+    provides: ClassVar[Literal["base", "expert", "agent"]] = "expert"
     adapter: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     shards: ClassVar[bool] = False
@@ -120,7 +124,8 @@ class Stage(L.LightningModule):
         self.questions: tuple[str, ...] | None = None
         self.clock = PhaseClock()
         self.bad_steps = BadSteps(config.max_bad_steps)
-        self.validation = Validation(context.specialty, lambda: self.trainer.world_size > 1)
+        names = (context.specialty, *context.teachers)
+        self.validation = Validation(names, lambda: self.trainer.world_size > 1)
         self.last_validation: dict[str, Any] = {}
         self._random_states: list[dict[str, Any]] = []
         if config.checkpoint_layers:
@@ -261,7 +266,8 @@ class Stage(L.LightningModule):
         if not batch.examples:
             return  # other devices have one more
         if self.context.ask is not None:
-            self.validation.add_answers(self.context.ask(self.policy, batch))
+            mixed = [example.tags[SPECIALTY] for example in batch.examples] if self.context.teachers else ()
+            self.validation.add_answers(self.context.ask(self.policy, batch), mixed)
         loss, tokens = self.validation_loss(batch)
         if tokens:
             self.validation.add_loss(loss, tokens)

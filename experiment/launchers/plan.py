@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from configs.problems import ConfigError, Problem
+from configs.schema import AGENT
 from experiment.context import ExperimentContext
 from experiment.launchers.interface import Job, Launcher, Task
 from experiment.run import unfinished
@@ -31,10 +32,12 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
         for number, member in enumerate(bases_to_train(context), 1)
     ]
     todo = [specialty for specialty in wanted if trains(context, specialty)]
-    if todo:
+    if context.provides == "agent" and (todo or unfinished(context, context.runs)):
+        jobs.append(Job("train", f"{name}-train", (task(context, AGENT, "train"),), *size(context, config)))
+    elif todo:
         tasks = tuple(task(context, one, "train", f"only={json.dumps([one])}") for one in todo)
         jobs.append(Job("train", f"{name}-train", tasks, *size(context, config)))
-    if set(unfinished(context, context.specialties)) - set(wanted):
+    if set(unfinished(context, context.runs)) - set(context.runs_of(wanted)):
         return jobs  # specialties that nobody asked for now are still to come: nothing is made of the others yet
     alone = (1, 1, gpus_of(context, 1, config))
     one_process = [f"{c.called}:trainer.{key}=1" for c in context.lineage for key in ("devices", "num_nodes")]
@@ -51,7 +54,7 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
 def bases_to_train(context: ExperimentContext) -> Iterator[ExperimentContext]:
     """The bases beneath an experiment that have not left their weights, lowest first; itself is no one's base."""
     for member in context.lineage[:-1]:
-        if member.provides == "base" and unfinished(member, member.specialties):
+        if member.provides == "base" and unfinished(member, member.runs):
             yield member
 
 
@@ -60,7 +63,7 @@ def trains(context: ExperimentContext, specialty: str) -> bool:
     return any(
         specialty in member.specialties and not member.is_run_complete(specialty)
         for member in context.lineage
-        if member is context or member.provides == "expert"
+        if member.provides == "expert" or (member is context and member.provides != "agent")
     )
 
 

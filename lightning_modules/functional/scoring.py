@@ -115,7 +115,7 @@ def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float) 
         banned: int64 ids whose probability becomes zero, or None.
         temperature: above 0.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if banned is not None and banned.numel():
         logits = logits.index_fill(-1, banned, -torch.inf)
     if temperature != 1.0:

@@ -1,4 +1,4 @@
-# Shared by the tests of the whole machine: two made specialties on disk, three experiments on a very small model, and
+# Shared by the tests of the whole machine: two made specialties on disk, experiments on a very small model, and
 # one finished lineage (base -> dsa -> gba -> merge -> matrix) that tests read and, when they break things, copy.
 import csv
 import shutil
@@ -94,7 +94,7 @@ def bars(root: Path, **options) -> dict:
 
 
 def experiments(folder: Path) -> dict[str, dict]:
-    """The three experiment files by name."""
+    """The experiment files by name."""
     shared = {
         "trust": ["made_bars"],
         "model": {"class_path": "lightning_modules.families.tiny.TinyQwen2_5_VL", "init_args": SIZES},
@@ -119,6 +119,10 @@ def experiments(folder: Path) -> dict[str, dict]:
         "temperature": 0.6,
     }
     mixed = bars(folder / "data" / "alpha", names=["neutral"])
+    evaluate = {
+        "class_path": "callbacks.evaluate_experts.EvaluateExperts",
+        "init_args": {"n": 4, "max_new_tokens": 20},
+    }
     return {
         "base": shared
         | {
@@ -147,11 +151,23 @@ def experiments(folder: Path) -> dict[str, dict]:
                     "class_path": "callbacks.merge_experts.MergeExperts",
                     "init_args": {"methods": merges, "gate": "warn"},
                 },
-                "evaluate": {
-                    "class_path": "callbacks.evaluate_experts.EvaluateExperts",
-                    "init_args": {"n": 4, "max_new_tokens": 20},
+                "evaluate": evaluate,
+            },
+        },
+        "integrate": shared
+        | {
+            "requires": ["gba.yaml"],
+            "module": {
+                "class_path": "lightning_modules.distillation.Integrate",
+                "init_args": {
+                    "start": "task_arithmetic",
+                    "gate": "none",  # experts of two steps are hardly ever right
+                    "questions_per_specialty": 2,
+                    "max_new_tokens": 20,
+                    "learning_rate": 0.01,
                 },
             },
+            "callbacks": {"cards": cards, "evaluate": evaluate},
         },
     }
 
@@ -184,7 +200,7 @@ class Machine:
         return self
 
     def write(self, files: Path, name: str, **changes) -> "Machine":
-        """A further experiment beside copies of the three: one of them with some keys replaced."""
+        """A further experiment beside copies of those: one of them with some keys replaced."""
         shutil.copytree(self.files, files, dirs_exist_ok=True)
         content = yaml.safe_load((self.files / f"{name}.yaml").read_text()) | changes
         (files / f"{name}.yaml").write_text(yaml.safe_dump(content))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 FOLDER = "tests/lightning_modules/"
 STEP, SETTINGS = f"{FOLDER}test_policy_gradient.py", f"{FOLDER}test_rl_settings.py"
+MATHS = f"{FOLDER}test_distillation_maths.py"
 SEEING, ROLLOUT, LORA = (f"{FOLDER}test_{name}.py" for name in ("seeing", "rollout", "lora"))
 CONTRACT, STOCK = (f"{FOLDER}families/test_{name}.py" for name in ("published_contract", "stock_processors"))
 STAGE, SFT, DEVICES, VLLM = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices", "vllm_engine"))
@@ -56,6 +57,21 @@ def devices() -> tuple[str, str]:
 def chosen() -> tuple[str, str]:
     """The test of questions that are chosen before any step."""
     return "tests/experiment/test_pass_rates.py", "a_run_takes"
+
+
+def integrated(k: str) -> tuple[str, str]:
+    """Tests of test_distillation.py."""
+    return f"{FOLDER}test_distillation.py", k
+
+
+def resumed() -> tuple[str, str]:
+    """The test of an integration that is interrupted."""
+    return "tests/experiment/test_integration.py", "interrupted"
+
+
+def starts() -> tuple[str, str]:
+    """The test of where a student starts."""
+    return "tests/experiment/test_integration.py", "starts_where"
 
 
 SABOTAGES = [
@@ -325,6 +341,30 @@ SABOTAGES = [
         ("imitation.py", "loss = token_mean(-scores.logps, scores.completion_mask, sizes)",
          "loss = token_mean(-scores.logps, scores.completion_mask, Denominators(scores.completion_mask.sum(), 1, 1))",
          "denominators are those of a micro-batch", (SFT, "slow_reference")),
+        # -- integration
+        ("distillation.py", "self.policy, self.context.teachers[specialty]",
+         "self.policy, next(iter(self.context.teachers.values()))",
+         "one expert teaches every specialty", integrated("slow_reference")),
+        ("distillation.py", "yield loss * (weights[specialty] / tokens[specialty])",
+         "yield loss * (weights[specialty] / sum(map(len, rollouts.ids(own))))",
+         "denominators are those of one device", integrated("two_devices")),
+        ("distillation.py", "policy.acting(teacher):\n            theirs = policy.completion_states",
+         "policy.acting(policy.active):\n            theirs = policy.completion_states",
+         "the student is compared with itself", integrated("slow_reference")),
+        ("distillation.py", "            self.follow(means)\n", "            pass\n", "weights never follow",
+         integrated("weights_follow")),
+        ("distillation.py", "self.gaps = dict(checkpoint", "dict(checkpoint", "distances are lost in a resume",
+         resumed()),
+        ("teacher_gate.py", "self.policy.acting(teacher), ", "", "the student is asked instead of the teacher",
+         integrated("asked_each_question")),
+        ("functional/distillation.py", "p.mul_(log_ratio.sub_(kl[:, None]))", "p.mul_(log_ratio)",
+         "the gradient is that of a sum that is not normalised", (MATHS, "gradient")),
+        ("functional/distillation.py", "(logps - teacher_logps).detach()", "(logps - teacher_logps)",
+         "the reward of a token is differentiated", (MATHS, "reinforce")),
+        ("../experiment/integration.py", "return [adapter_folder(Path(start))] if start else []", "return []",
+         "a folder to start from is ignored", starts()),
+        ("../experiment/integration.py", "for parent in reversed(context.lineage[:-1])]\n", "for parent in []]\n",
+         "a merge to start from is ignored", starts()),
         # -- which tokens see which
         ("seeing.py", "(key > query - window)", "(key >= query - window)", "windows are one token wider than meant",
          (SEEING, "any_line")),

@@ -8,13 +8,14 @@ from collections import defaultdict
 
 import pytest
 
+from tests.experiment import test_integration
 from tests.lightning_modules import test_rl_settings, test_stage
 from tests.lightning_modules.rl_acts import PARTS, RL
 from tests.lightning_modules.sabotages import SABOTAGES
 from tests.sabotage import ROOT, Copy
 
 PASSED, NOTICED = 0, 1
-FROM_THE_FILE = ("pass_rate", "pass_rate_samples", "curriculum")
+FROM_THE_FILE = ("pass_rate", "pass_rate_samples", "curriculum", "start")
 """The experiment reads these without a `Config`; what acts on them is spoilt instead (sabotages.py)."""
 
 
@@ -28,7 +29,7 @@ def copy(tmp_path_factory):
 def registered():
     """(module, class, field, whether in subclasses too) of every setting, and the test that its register names."""
     assert test_rl_settings, "its import fills the registers"
-    stages = (RL, test_stage.COMMON, test_stage.SFT, test_stage.BASE)
+    stages = (RL, test_stage.COMMON, test_stage.SFT, test_stage.BASE, test_integration.INTEGRATE)
     for register in (*stages, *PARTS.values()):
         for field, test in register.tests.items():
             if field in FROM_THE_FILE:

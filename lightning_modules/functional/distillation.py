@@ -1,0 +1,189 @@
+"""Distillation of a student on its own samples: per-token reverse KL in two forms, and what each specialty counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from lightning_modules.functional.scoring import CHUNK, FLOOR, log_distribution
+
+Head = Callable[[Tensor], Tensor]
+"""(n, H) states -> (n, V) logits."""
+
+
+def reverse_kl(
+    hidden: Tensor,
+    teacher_hidden: Tensor,
+    head: Head,
+    teacher_head: Head,
+    *,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    """Distance of the student's next-token distribution to the teacher's, over the whole vocabulary, chunk by chunk.
+
+        KL(p ∥ q) = Σ_v p_v (log p_v − log q_v)      ∂ KL / ∂ z_v = p_v (log p_v − log q_v − KL) / temperature
+
+    A frozen head runs once: the derivative by each hidden state, (N, H), is computed along with the value and only
+    scaled in the backward pass. A head that learns is run again chunk by chunk instead.
+
+    Args:
+        hidden: (N, H) float, the student's states.
+        teacher_hidden: (N, H') float, the teacher's states at the same places; no gradient goes there.
+        head: the student's.
+        teacher_head: the teacher's.
+        banned: int64 ids whose probability is zero in both.
+        temperature: divides the logits of both, above 0.
+        chunk: places per piece; None fits `scoring.CHUNK`.
+
+    Returns:
+        (N,) nats, with gradient by `hidden`, and by the head where that learns.
+
+    Source: GKD, arXiv:2306.13649, equation 5 with reverse KL; on samples of the student, whose own dependence on the
+        weights is left out, as there.
+    """
+    if hidden.shape[0] == 0:
+        return hidden.new_zeros(0)
+    probe = head(hidden[:1].detach())
+    chunk = max(1, CHUNK // probe.shape[-1]) if chunk is None else chunk
+    if torch.is_grad_enabled() and hidden.requires_grad and not probe.requires_grad:
+        return _FrozenHead.apply(hidden, teacher_hidden, head, teacher_head, banned, temperature, chunk)
+    again = torch.is_grad_enabled() and hidden.shape[0] > chunk
+    pieces = [
+        checkpoint(_piece_kl, *rows, head, teacher_head, banned, temperature, use_reentrant=False)
+        if again
+        else _piece_kl(*rows, head, teacher_head, banned, temperature)
+        for rows in zip(hidden.split(chunk), teacher_hidden.split(chunk), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
+def kl_of(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, V) log-probabilities -> (n,) KL(p ∥ q) in nats, (n, V) p, (n, V) log p − log q; 0 where both are banned."""
+    log_ratio = log_p.clamp(min=FLOOR) - log_q.clamp(min=FLOOR)
+    p = log_p.exp()
+    return (p * log_ratio).sum(-1), p, log_ratio
+
+
+def _teacher(rows: Tensor, head: Head, banned: Tensor | None, temperature: float) -> Tensor:
+    with torch.no_grad():
+        return log_distribution(head(rows.detach()), banned, temperature)
+
+
+def _piece_kl(
+    hidden: Tensor,
+    teacher_hidden: Tensor,
+    head: Head,
+    teacher_head: Head,
+    banned: Tensor | None,
+    temperature: float,
+) -> Tensor:
+    log_p = log_distribution(head(hidden), banned, temperature)
+    return kl_of(log_p, _teacher(teacher_hidden, teacher_head, banned, temperature))[0]
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Forward computes the derivatives by the hidden states, backward scales their rows."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        teacher_hidden: Tensor,
+        head: Head,
+        teacher_head: Head,
+        banned: Tensor | None,
+        temperature: float,
+        chunk: int,
+    ) -> Tensor:
+        values, slopes = [], []
+        for rows, theirs in zip(hidden.split(chunk), teacher_hidden.split(chunk), strict=True):
+            log_q = _teacher(theirs, teacher_head, banned, temperature)
+            with torch.enable_grad():
+                rows = rows.detach().requires_grad_()
+                logits = head(rows)
+            kl, p, log_ratio = kl_of(log_distribution(logits.detach(), banned, temperature), log_q)
+            by_logits = p.mul_(log_ratio.sub_(kl[:, None])).div_(temperature)
+            slopes.append(torch.autograd.grad(logits, rows, by_logits.to(logits))[0])
+            values.append(kl)
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (grad[:, None] * slopes).to(slopes), None, None, None, None, None, None
+
+
+def log_ratio_reinforce(logps: Tensor, teacher_logps: Tensor, bound: float) -> Tensor:
+    """REINFORCE on the per-token reward log q − log p: on samples of the student its mean gradient is reverse KL's.
+
+        ℓ_t = sg[ clip( log p(y_t) − log q(y_t), −C, C ) ] · log p(y_t)
+
+    Unclipped it is unbiased for the gradient of each token's KL, as E_p[∇ log p] = 0; the value is not the KL.
+
+    Args:
+        logps: (B, T) nats, student, with gradient.
+        teacher_logps: (B, T) nats.
+        bound: C in nats, above 0; infinity clips nothing.
+
+    Source: MOPD, arXiv:2606.30406 (advantage sg[log q − log p], clipped on both sides).
+    Choice: no baseline; a token's own KL would be one, and is what the full form computes.
+    """
+    return (logps - teacher_logps).detach().clamp(-bound, bound) * logps
+
+
+def specialty_weights(tokens: Tensor, gaps: Tensor, *, balanced: bool, exponent: float) -> Tensor:
+    """What part of the loss each specialty has.
+
+        w_s ∝ n_s · gap_s^γ,   n_s = 1 if balanced, else the specialty's tokens;   Σ_s w_s = 1
+
+    The loss is Σ_s w_s · (mean over the specialty's tokens). γ = 0 balanced counts every specialty alike, γ = 0 by
+    tokens counts every token alike.
+
+    Args:
+        tokens: (S,) completion tokens of the step that are taught; a specialty without any has no part.
+        gaps: (S,) nats per token between student and teacher, at least 0; NaN where not measured yet: such a one
+            stands at the mean of the others.
+        balanced: whether specialties count alike, whatever they write.
+        exponent: γ, at least 0.
+
+    Returns:
+        (S,) float64, sums to 1, or to 0 where nothing is taught.
+
+    Source: token shares and budgets that follow the gap: Open-MOPD, arXiv:2608.19098.
+    Choice: the power law is ours, as that paper's formula was not at hand. γ = 1 gives the gradient of
+        ½ Σ_s KL_s² / Σ_s KL_s: whoever is twice as far off is pulled twice as much.
+    """
+    there = (tokens > 0).double()
+    known = gaps[~gaps.isnan()]
+    gaps = torch.where(gaps.isnan(), known.mean() if len(known) else 1.0, gaps.double())
+    weights = there * (1.0 if balanced else tokens.double())
+    following = weights * gaps.clamp(min=0) ** exponent
+    weights = following if float(following.sum()) > 0 else weights  # nobody is off: as if the gap did not count
+    return weights / weights.sum().clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def taught(gate: str, teacher_rates: Tensor, student_rates: Tensor) -> Tensor:
+    """Which prompts a teacher teaches.
+
+    Args:
+        gate: `none` teaches all; `right` where the teacher's answer is right, at least half of the time if it gave
+            several; `better` where it is right more often than the student's rollouts of this step.
+        teacher_rates: (P,) share of the teacher's answers that are right; not looked at for `none`.
+        student_rates: (P,) share of the student's rollouts that are right.
+
+    Returns:
+        (P,) bool.
+
+    Source: verify the teacher on the prompt: TGOPD, arXiv:2609.02998.
+    Choice: a prompt that is not taught is left out. There it falls back to reinforcement learning.
+    """
+    if gate == "none":
+        return torch.ones(len(student_rates), dtype=torch.bool)
+    return teacher_rates >= 0.5 if gate == "right" else teacher_rates > student_rates
