@@ -34,8 +34,9 @@ KEEP_ALL = {
     "Della": {"density": 1.0, "epsilon": 0.0},
     "Breadcrumbs": {"density": 1.0, "gamma": 0.0},
     "Ram": {"epsilon": 0.0},
+    "Ace": {"prior": "none"},
 }
-"""Settings under which a method that drops entries drops none."""
+"""Settings under which a method that drops entries drops none, and one that shrinks does not."""
 FLATTENS = {"IsoC"}
 """One expert alone does not come back, by design."""
 ADDS = {"TaskArithmetic", "Cat", "Dare", "Breadcrumbs"}
@@ -78,7 +79,7 @@ def close(a, b, scale=1.0):
 def test_every_method_of_the_list_is_there():
     names = {cls.__name__ for cls in METHODS}
     assert names >= {"Mean", "TaskArithmetic", "Cat", "Ties", "Dare", "Della", "Breadcrumbs", "MagMax"}
-    assert names >= {"TsvM", "Knots", "IsoC", "CoreTies", "Wudi", "Swudi", "Ram", "RegMean"}
+    assert names >= {"TsvM", "Knots", "IsoC", "CoreTies", "Wudi", "Swudi", "Ram", "RegMean", "Ace"}
 
 
 @pytest.mark.parametrize("cls", METHODS)
