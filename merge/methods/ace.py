@@ -55,9 +55,9 @@ def ace(joint: Cores, weights: Tensor, *, epsilon: float = 1e-3, prior: str = "c
 
     Source: ACE-Merging, arXiv:2603.02945: covariance from the update, normalised, with regularisation that adapts to
         its scale and the collective structural prior.
-    Choice: the covariances are always normalised. The paper does so above a threshold of Var[log |D|^2] / E[log |D|^2]^2,
-        which depends on the unit of the weights; for the same reason epsilon is relative here. The paper's last step,
-        its spectral refinement, is not done.
+    Choice: the covariances are always normalised. The paper does so above a threshold of
+        Var[log |D|^2] / E[log |D|^2]^2, which depends on the unit of the weights; for the same reason epsilon is
+        relative here. The paper's last step, its spectral refinement, is not done.
     """
     energy = joint.cores.square().sum((1, 2))
     moving = energy > 0
