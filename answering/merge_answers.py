@@ -16,9 +16,10 @@ from answering.decoding import Decoding
 from answering.grams import grams_file
 from answering.held_prompts import HeldPrompts
 from answering.live_model import LiveModel
-from artifacts.adapter_files import adapter_sha256
+from answering.scalars import Case, taught
+from artifacts.adapter_files import acting_sha256, adapter_sha256, read_manifest
 from artifacts.adoption import Base
-from datamodules.batch import Example
+from datamodules.batch import BadExampleError, Example
 from datamodules.hashes import data_sha256
 from datamodules.prompts import NEUTRAL, VERSION
 from evaluation.scorers import strict
@@ -27,6 +28,7 @@ from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
 from merge.gates import Answers, Examination
 from merge.grams import BUDGET_MIB
+from merge.methods.learned import LearnedScalars
 from merge.smoke import REPLIES, Smoke, kl_to_base, repeats
 
 
@@ -166,6 +168,46 @@ class MergeAnswers:
             "prompts": VERSION,
             "data": {s: {split: data_sha256(d, split) for split in ("val", "test")} for s, d in data.items()},
         }
+
+    def taught(
+        self, method: LearnedScalars, experts: Mapping[str, Sequence[Path]], file: Path, rows: int
+    ) -> LearnedScalars:
+        """A method with its scalars, learned where they are missing; see `answering.scalars`.
+
+        Args:
+            method: without scalars.
+            experts: specialty -> adapter folders that together are its expert.
+            file: keeps the scalars.
+            rows: training questions per specialty, the first in hash order.
+
+        Raises:
+            BadExampleError: a specialty has no training question.
+        """
+        names = sorted(experts)
+        for name in names:
+            if not self.questions(name, "train", rows):
+                raise BadExampleError(f"specialty {name!r}: no training question to learn scalars on")
+        made_from = {
+            "adapters": {name: [acting_sha256(path) for path in experts[name]] for name in names},
+            "base": read_manifest(experts[names[0]][0])["base_fingerprint"],
+            "data": {name: data_sha256(self.context.data(name), "train") for name in names},
+            "rows": rows,
+            "prompts": VERSION,
+            "max_new_tokens": self.decoding.max_new_tokens,
+        }
+
+        def cases() -> tuple[Policy, dict[str, list[Case]]]:
+            replies = {name: self.replies(experts[name], name, "train", rows) for name in names}
+            with self.model.attached(()) as policy:
+                return policy, {
+                    name: [
+                        Case(self._prompts.of(policy, example, "", name), reply.ids)
+                        for example, reply in zip(self.questions(name, "train", rows), own, strict=True)
+                    ]
+                    for name, own in replies.items()
+                }
+
+        return taught(method, experts, file, made_from, cases)
 
     def grams(self, specialty: str, adapters: Sequence[Path], folder: Path, rows: int) -> Path:
         """The file of a specialty's Gram matrices, collected where it is missing; see `answering.grams.grams_file`."""

@@ -28,6 +28,7 @@ from guards.ranges import Ranged, at_least
 from merge.auto import auto_merge
 from merge.grams import BUDGET_MIB
 from merge.methods.interface import MergeMethod
+from merge.methods.learned import LearnedScalars
 from merge.methods.mean import Mean
 from merge.recipe import Recipe, Source, preset_faults, rank_faults, read_method
 from merge.run import MergeSummary, merge_adapters
@@ -50,14 +51,14 @@ class MergeExperts(ExperimentCallback):
         """Rank of the merged LoRA: `sum` of the experts', `max`, a number, or `energy:0.99`."""
         sources: Literal["lineage", "experts"] = "lineage"
         """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is.
-        Methods that need Gram matrices always take the latter: one expert, one set of inputs."""
+        Methods that learn from a specialty's questions always take the latter: one expert, one set of questions."""
         gate: Literal["warn", "reject"] = "reject"
         """What becomes of a merge that the gates reject: `reject` puts it apart, into `rejected/`, and the matrix shows
         it as such; `warn` lets it through, with its verdict."""
         gate_n: Annotated[int, at_least(0)] = 40
         """Validation questions per specialty on which gates compare a merged agent with base and expert; 0: none."""
         gram_rows: Annotated[int, at_least(1)] = 96
-        """Training questions per specialty on which Gram matrices are collected; at least 1."""
+        """Training questions per specialty for Gram matrices and learned scalars; at least 1."""
         gram_mib: Annotated[int, at_least(1)] = BUDGET_MIB
         """Memory for the Gram matrices that are collected together, MiB, at least 1; with less, more passes."""
         auto: bool = False
@@ -88,7 +89,11 @@ class MergeExperts(ExperimentCallback):
         folder = self.experiment.folder
         with locked(folder.path / "merged", "the merge"):
             for name, method in self.methods().items():
-                experts = self.config.sources == "experts" or method.needs_grams
+                learns = isinstance(method, LearnedScalars)
+                experts = self.config.sources == "experts" or method.needs_grams or learns
+                if learns and method.needs_scalars:
+                    file = folder.path / "merged" / ".scalars" / f"{name}.json"
+                    method = self.answers.taught(method, self.sources(experts=True), file, self.config.gram_rows)
                 summary = merge_adapters(
                     self.sources(experts=experts),
                     method,
