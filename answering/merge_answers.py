@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from answering.asking import answers
+from answering.conditioning import Conditioning, conditioned
 from answering.context import AskingContext
 from answering.decoding import Decoding
 from answering.grams import grams_file
@@ -183,11 +184,34 @@ class MergeAnswers:
         Raises:
             BadExampleError: a specialty has no training question.
         """
+        return taught(method, experts, file, self.lessons(experts, rows), lambda: self.cases(experts, rows))
+
+    def conditioned(
+        self, experts: Mapping[str, Sequence[Path]], folder: Path, settings: Conditioning, rows: int
+    ) -> dict[str, list[Path]]:
+        """Experts made ready to be merged, where they are missing; see `answering.conditioning`.
+
+        Args:
+            experts: as of `taught`.
+            folder: gets an adapter folder per specialty.
+            settings: of the descent.
+            rows: as of `taught`.
+
+        Raises:
+            BadExampleError: as `taught`.
+        """
+        return conditioned(experts, folder, settings, self.lessons(experts, rows), lambda: self.cases(experts, rows))
+
+    def lessons(self, experts: Mapping[str, Sequence[Path]], rows: int) -> dict[str, Any]:
+        """All that `cases` depend on, in JSON's types.
+
+        Raises:
+            BadExampleError: a specialty has no training question.
+        """
         names = sorted(experts)
-        for name in names:
-            if not self.questions(name, "train", rows):
-                raise BadExampleError(f"specialty {name!r}: no training question to learn scalars on")
-        made_from = {
+        if empty := [name for name in names if not self.questions(name, "train", rows)]:
+            raise BadExampleError(f"specialty {empty[0]!r}: no training question to learn from its expert on")
+        return {
             "adapters": {name: [acting_sha256(path) for path in experts[name]] for name in names},
             "base": read_manifest(experts[names[0]][0])["base_fingerprint"],
             "data": {name: data_sha256(self.context.data(name), "train") for name in names},
@@ -196,18 +220,15 @@ class MergeAnswers:
             "max_new_tokens": self.decoding.max_new_tokens,
         }
 
-        def cases() -> tuple[Policy, dict[str, list[Case]]]:
-            replies = {name: self.replies(experts[name], name, "train", rows) for name in names}
-            with self.model.attached(()) as policy:
-                return policy, {
-                    name: [
-                        Case(self._prompts.of(policy, example, "", name), reply.ids)
-                        for example, reply in zip(self.questions(name, "train", rows), own, strict=True)
-                    ]
-                    for name, own in replies.items()
-                }
-
-        return taught(method, experts, file, made_from, cases)
+    def cases(self, experts: Mapping[str, Sequence[Path]], rows: int) -> tuple[Policy, dict[str, list[Case]]]:
+        """The bare base; and every expert's greedy replies to its first training questions, to the neutral prompt."""
+        replies = {name: self.replies(chain, name, "train", rows) for name, chain in experts.items()}
+        found: dict[str, list[Case]] = {}
+        with self.model.attached(()) as policy:
+            for name, own in replies.items():
+                pairs = zip(self.questions(name, "train", rows), own, strict=True)
+                found[name] = [Case(self._prompts.of(policy, e, "", name), reply.ids) for e, reply in pairs]
+            return policy, found
 
     def grams(self, specialty: str, adapters: Sequence[Path], folder: Path, rows: int) -> Path:
         """The file of a specialty's Gram matrices, collected where it is missing; see `answering.grams.grams_file`."""

@@ -96,7 +96,14 @@ class Mixture:
         places = [place for f, case in zip(first, cases, strict=True) for place in range(f, f + len(case.ids))]
         return self.policy.hidden_states(line)[places]
 
-    def kl(self, cases: Sequence[Case], index: int, scalars: Tensor, weight: float | None = None) -> float:
+    def kl(
+        self,
+        cases: Sequence[Case],
+        index: int,
+        scalars: Tensor,
+        weight: float | None = None,
+        sharpen: float = 1.0,
+    ) -> float:
         """KL of the agent under some scalars to an expert, on the expert's replies.
 
             mean over replies of the mean over tokens of sum_v p(v) (log p(v) - log q(v)),   p the agent, q the expert
@@ -105,7 +112,9 @@ class Mixture:
             cases: at least one.
             index: of the expert.
             scalars: (K, groups).
-            weight: where given, weight times the slope of this is added to the gradient of `scalars`.
+            weight: where given, weight times the slope of this is added to the gradients of `scalars` and factors that
+                ask for one.
+            sharpen: times the expert's logits, for q.
 
         Returns:
             Nats per token.
@@ -126,7 +135,7 @@ class Mixture:
             for mine, theirs, shares in zip(cut.split(rows), taught.split(rows), share.split(rows), strict=True):
                 with torch.no_grad():
                     self.scalars = self.expert(index)
-                    target = self.policy.family.logits(theirs[:, None])
+                    target = sharpen * self.policy.family.logits(theirs[:, None])
                 self.scalars = scalars
                 logits = self.policy.family.logits(mine[:, None])
                 counted = torch.ones(logits.shape[:2], dtype=torch.bool, device=logits.device)

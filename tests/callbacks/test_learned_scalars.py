@@ -93,11 +93,11 @@ def test_the_kl_and_its_slope_are_those_of_attached_adapters(made, per, monkeypa
 
 def test_an_expert_alone_is_found_back(made):
     vectors = {"beta": vectors_of(made)["beta"]}
-    config = LearnedScalars.Config(per="expert", start=0.3, steps=60, rate=0.1)
+    config = LearnedScalars.Config(per="expert", start=0.5, steps=30, rate=0.1)
     scalars, kl = learn(Mixture(made.tiny, vectors, "expert"), {"beta": cases_of(made.tiny, 0, (6, 6, 6))}, config)
-    assert scalars.item() == pytest.approx(1, abs=0.03)
+    assert scalars.item() == pytest.approx(1, abs=0.05)
     before, after = kl["beta"]
-    assert after < 0.01 * before
+    assert after < 0.02 * before
 
 
 def test_every_setting_of_the_descent_counts(made):
@@ -167,5 +167,5 @@ def test_scalars_are_learned_anew_where_anything_changes_and_a_kill_leaves_no_ha
     taught(other, experts, file, {k: v for k, v in found["made_from"].items() if k != "method"}, killed, told.append)
     assert not told
     made.data = lambda specialty: Data({"train": []})
-    with pytest.raises(BadExampleError, match="no training question to learn scalars on"):
+    with pytest.raises(BadExampleError, match="no training question to learn from its expert on"):
         model.taught(method, experts, file, 3)
