@@ -40,6 +40,11 @@ class Conditioning(Ranged):
     questions_per_step: Annotated[int, at_least(1)] = 8
     """Training questions in a step, at least 1; they come in turn."""
 
+    @property
+    def name(self) -> str:
+        """For a folder: other settings, another one."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
 
 def norm(vector: Mapping[str, Factors]) -> float:
     """Frobenius norm of a whole update."""

@@ -176,7 +176,7 @@ class MergeExperts(ExperimentCallback):
         experts, c = self.sources(experts=True), self.config
         if c.condition is None:
             return experts
-        folder = self.experiment.folder.path / "merged" / ".conditioned"
+        folder = self.experiment.folder.path / "merged" / ".conditioned" / c.condition.name
         return self.answers.conditioned(experts, folder, c.condition, c.gram_rows)
 
     def sources(self, *, experts: bool) -> dict[str, list[Path]]:

@@ -35,7 +35,7 @@ def row_covariances(joint: Cores) -> Tensor:
     return joint.cores.mT @ centred / energy[:, None, None]
 
 
-def ace(joint: Cores, weights: Tensor, *, epsilon: float = 1e-3, prior: str = "collective") -> Tensor:
+def ace(joint: Cores, weights: Tensor, *, epsilon: float = 0.05, prior: str = "collective") -> Tensor:
     """Solve RegMean's least squares with covariances that are estimated from the updates.
 
         R_i = w_i (S_i + epsilon E / |D_i|^2),   C = 1 (1^T sum_i w_i S_i) / n
@@ -83,9 +83,10 @@ class Ace(CoreMethod):
     class Config(Ranged):
         """Options of ACE."""
 
-        epsilon: Annotated[float, above(0)] = 1e-3
+        epsilon: Annotated[float, above(0)] = 0.05
         """Variance added to every direction, as a share of an update's energy, above 0; the larger, the nearer to a
-        mean."""
+        mean. On embedded experts of one seed, 160 validation questions: 0.001 right nowhere, 0.01 28 %, 0.03 and 0.1
+        46 %. An update of rank r has 1 / r in each of its directions, on average."""
         prior: Literal["collective", "none"] = "collective"
         """Shrink along what all experts read (`collective`, as published), or not."""
         lambda_: Annotated[float, above(0)] = 1.0

