@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from answering.asking import answers
+from answering.conditioning import Conditioning, conditioned
 from answering.context import AskingContext
 from answering.decoding import Decoding
 from answering.grams import grams_file
 from answering.held_prompts import HeldPrompts
 from answering.live_model import LiveModel
-from artifacts.adapter_files import adapter_sha256
+from answering.scalars import Case, taught
+from artifacts.adapter_files import acting_sha256, adapter_sha256, read_manifest
 from artifacts.adoption import Base
-from datamodules.batch import Example
+from datamodules.batch import BadExampleError, Example
 from datamodules.hashes import data_sha256
 from datamodules.prompts import NEUTRAL, VERSION
 from evaluation.scorers import strict
@@ -27,6 +29,7 @@ from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
 from merge.gates import Answers, Examination
 from merge.grams import BUDGET_MIB
+from merge.methods.learned import LearnedScalars
 from merge.smoke import REPLIES, Smoke, kl_to_base, repeats
 
 
@@ -166,6 +169,66 @@ class MergeAnswers:
             "prompts": VERSION,
             "data": {s: {split: data_sha256(d, split) for split in ("val", "test")} for s, d in data.items()},
         }
+
+    def taught(
+        self, method: LearnedScalars, experts: Mapping[str, Sequence[Path]], file: Path, rows: int
+    ) -> LearnedScalars:
+        """A method with its scalars, learned where they are missing; see `answering.scalars`.
+
+        Args:
+            method: without scalars.
+            experts: specialty -> adapter folders that together are its expert.
+            file: keeps the scalars.
+            rows: training questions per specialty, the first in hash order.
+
+        Raises:
+            BadExampleError: a specialty has no training question.
+        """
+        return taught(method, experts, file, self.lessons(experts, rows), lambda: self.cases(experts, rows))
+
+    def conditioned(
+        self, experts: Mapping[str, Sequence[Path]], folder: Path, settings: Conditioning, rows: int
+    ) -> dict[str, list[Path]]:
+        """Experts made ready to be merged, where they are missing; see `answering.conditioning`.
+
+        Args:
+            experts: as of `taught`.
+            folder: gets an adapter folder per specialty.
+            settings: of the descent.
+            rows: as of `taught`.
+
+        Raises:
+            BadExampleError: as `taught`.
+        """
+        return conditioned(experts, folder, settings, self.lessons(experts, rows), lambda: self.cases(experts, rows))
+
+    def lessons(self, experts: Mapping[str, Sequence[Path]], rows: int) -> dict[str, Any]:
+        """All that `cases` depend on, in JSON's types.
+
+        Raises:
+            BadExampleError: a specialty has no training question.
+        """
+        names = sorted(experts)
+        if empty := [name for name in names if not self.questions(name, "train", rows)]:
+            raise BadExampleError(f"specialty {empty[0]!r}: no training question to learn from its expert on")
+        return {
+            "adapters": {name: [acting_sha256(path) for path in experts[name]] for name in names},
+            "base": read_manifest(experts[names[0]][0])["base_fingerprint"],
+            "data": {name: data_sha256(self.context.data(name), "train") for name in names},
+            "rows": rows,
+            "prompts": VERSION,
+            "max_new_tokens": self.decoding.max_new_tokens,
+        }
+
+    def cases(self, experts: Mapping[str, Sequence[Path]], rows: int) -> tuple[Policy, dict[str, list[Case]]]:
+        """The bare base; and every expert's greedy replies to its first training questions, to the neutral prompt."""
+        replies = {name: self.replies(chain, name, "train", rows) for name, chain in experts.items()}
+        found: dict[str, list[Case]] = {}
+        with self.model.attached(()) as policy:
+            for name, own in replies.items():
+                pairs = zip(self.questions(name, "train", rows), own, strict=True)
+                found[name] = [Case(self._prompts.of(policy, e, "", name), reply.ids) for e, reply in pairs]
+            return policy, found
 
     def grams(self, specialty: str, adapters: Sequence[Path], folder: Path, rows: int) -> Path:
         """The file of a specialty's Gram matrices, collected where it is missing; see `answering.grams.grams_file`."""

@@ -35,6 +35,7 @@ from artifacts.gpus import own_gpu, take_gpu
 from artifacts.manifest import MANIFEST, entry_of, standing, write_manifest
 from callbacks.evaluation_board import write_board
 from callbacks.experiment_callback import ExperimentCallback
+from callbacks.routers import Blocks, Route, RouterName, expert_rows, learned, oracle, routed
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.loading import Demand
@@ -65,7 +66,7 @@ class EvaluateExperts(ExperimentCallback):
 
     @dataclass(frozen=True)
     class Config(Ranged):
-        """Protocol of the matrix; every key but `rows_at_once` and `scorers` is part of what a result depends on."""
+        """Protocol of the matrix; every key but `rows_at_once`, `scorers` and the routers' decides answers."""
 
         n: Annotated[int, at_least(0)] = 300
         """Test questions per specialty, the first in hash order; 0 takes all."""
@@ -96,6 +97,12 @@ class EvaluateExperts(ExperimentCallback):
         """Further wordings in which each question is asked, the first of `datamodules.prompts.WORDINGS`; 0 to 4."""
         scorers: tuple[Official, ...] = ()
         """Scores of others that the report shows beside our strict and lenient ones."""
+        routers: tuple[RouterName, ...] = ()
+        """Rows `<experiment>/router/<name>` made of its experts' answers, where it has one for every column: `oracle`
+        takes the expert of the question's own specialty; `learned` the one that a linear probe names, which is fitted
+        on the base's states over pictures and questions of the training split. They ask the experts nothing more."""
+        router_rows: Annotated[int, at_least(1)] = 96
+        """Training questions per specialty that the learned router is fitted on, at least 1."""
         rows_at_once: Annotated[int, at_least(1)] = 150
         """Answers decoded together, and written to disk together; changes no result beyond rounding."""
 
@@ -104,6 +111,8 @@ class EvaluateExperts(ExperimentCallback):
             for name, values in (("guidelines", self.guidelines), ("image", self.image)):
                 if not values or len(set(values)) != len(values):
                     raise ValueError(f"{name} must name at least one and none twice, got {list(values)}")
+            if len(set(self.routers)) != len(self.routers):
+                raise ValueError(f"routers must name none twice, got {list(self.routers)}")
             if self.samples > 1 and self.temperature == 0:
                 raise ValueError(
                     f"samples must be at least 1, and 1 at temperature 0, where all are the same; got {self.samples} "
@@ -178,8 +187,10 @@ class EvaluateExperts(ExperimentCallback):
         c = self.config
         first, second = f"answers of at most {c.max_new_tokens} tokens", f"then of {c.answer_tokens}"
         told = {"single": first, "two_turn": f"{first}, {second}", "likelihood": "nothing is written"}[c.protocol]
+        rows = f"; {c.router_rows} training questions per specialty for it" if "learned" in c.routers else ""
+        routers = f"; routers {', '.join(c.routers)}{rows}" if c.routers else ""
         ways = f"{len(self.variants)} ways x {len(self.guidelines)} guidelines x {c.samples} samples"
-        return f"protocol {c.protocol}, {told}; counts by {MAIN.get(c.protocol, 'strict')}; {ways}"
+        return f"protocol {c.protocol}, {told}; counts by {MAIN.get(c.protocol, 'strict')}; {ways}{routers}"
 
     # -- which questions in which way ----------------------------------------------------------------------------
 
@@ -293,7 +304,18 @@ class EvaluateExperts(ExperimentCallback):
         blocks: dict[tuple, list[Prediction]] = {}
         for cell in cells:
             blocks.setdefault((cell.variant, cell.model, cell.specialty), []).extend(self.stored(cell))
-        return [item for block in blocks.values() for item in sorted(block, key=lambda item: item.question_id)]
+        asked = [item for block in blocks.values() for item in sorted(block, key=lambda item: item.question_id)]
+        return asked + self.routed(blocks)
+
+    def routed(self, blocks: Blocks) -> list[Prediction]:
+        """The rows of the routers, made of the experts' predictions."""
+        c, groups = self.config, expert_rows(self.experiment.examined, self.specialties)
+        routes: dict[str, Route] = {name: oracle for name in c.routers if groups}
+        if "learned" in routes:
+            file = self.experiment.folder.evaluation / "router.json"
+            asked = {(name, way): self.asked(name, way) for name in self.specialties for way in self.variants}
+            routes["learned"] = learned(self.experiment, c.router_rows, asked, self.data_sha256, file)
+        return routed(groups, routes, blocks, self.variants)
 
     def stored(self, cell: Cell) -> list[Prediction]:
         """A cell's predictions with the hashes of what was asked, which follow from its name; errors of `read_cell`."""

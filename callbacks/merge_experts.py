@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import override
 
+from answering.conditioning import Conditioning
 from answering.merge_answers import MergeAnswers
 from artifacts.folders import locked
 from callbacks.experiment_callback import ExperimentCallback
@@ -28,6 +29,7 @@ from guards.ranges import Ranged, at_least
 from merge.auto import auto_merge
 from merge.grams import BUDGET_MIB
 from merge.methods.interface import MergeMethod
+from merge.methods.learned import LearnedScalars
 from merge.methods.mean import Mean
 from merge.recipe import Recipe, Source, preset_faults, rank_faults, read_method
 from merge.run import MergeSummary, merge_adapters
@@ -50,14 +52,17 @@ class MergeExperts(ExperimentCallback):
         """Rank of the merged LoRA: `sum` of the experts', `max`, a number, or `energy:0.99`."""
         sources: Literal["lineage", "experts"] = "lineage"
         """`lineage`: the update of each stage is a source of its own; `experts`: each specialty's summed update is.
-        Methods that need Gram matrices always take the latter: one expert, one set of inputs."""
+        Methods that learn from a specialty's questions always take the latter: one expert, one set of questions."""
+        condition: Conditioning | None = None
+        """Merge what distillation makes of each specialty's expert: of the smallest one's norm, and surer of itself;
+        `{}` takes the defaults. None merges the experts as they are."""
         gate: Literal["warn", "reject"] = "reject"
         """What becomes of a merge that the gates reject: `reject` puts it apart, into `rejected/`, and the matrix shows
         it as such; `warn` lets it through, with its verdict."""
         gate_n: Annotated[int, at_least(0)] = 40
         """Validation questions per specialty on which gates compare a merged agent with base and expert; 0: none."""
         gram_rows: Annotated[int, at_least(1)] = 96
-        """Training questions per specialty on which Gram matrices are collected; at least 1."""
+        """Training questions per specialty for Gram matrices, learned scalars and conditioning; at least 1."""
         gram_mib: Annotated[int, at_least(1)] = BUDGET_MIB
         """Memory for the Gram matrices that are collected together, MiB, at least 1; with less, more passes."""
         auto: bool = False
@@ -93,9 +98,12 @@ class MergeExperts(ExperimentCallback):
         folder = self.experiment.folder
         with locked(folder.path / "merged", "the merge"):
             for name, method in self.methods().items():
-                experts = self.config.sources == "experts" or method.needs_grams
+                sources = self.sources_of(method)
+                if isinstance(method, LearnedScalars) and method.needs_scalars:
+                    file = folder.path / "merged" / ".scalars" / f"{name}.json"
+                    method = self.answers.taught(method, sources, file, self.config.gram_rows)
                 summary = merge_adapters(
-                    self.sources(experts=experts),
+                    sources,
                     method,
                     folder.merged(name),
                     base_fingerprint=None,
@@ -116,7 +124,7 @@ class MergeExperts(ExperimentCallback):
 
     def choose(self) -> None:
         """Search by examination; what was searched before is recognised by its candidates' contents."""
-        sources = {name: [Source(path) for path in chain] for name, chain in self.sources(experts=True).items()}
+        sources = {name: [Source(path) for path in chain] for name, chain in self.merged_experts().items()}
         recipe = Recipe(sources, Mean(), self.experiment.folder.merged(AUTO), rank=self.config.rank, grams=self.grams())
         winner = auto_merge(
             recipe,
@@ -161,6 +169,20 @@ class MergeExperts(ExperimentCallback):
             "experiment": self.experiment.experiment.name,
             "git": git_state(runs_dir=Path(self.experiment.experiment.runs_dir)),
         }
+
+    def sources_of(self, method: MergeMethod) -> dict[str, list[Path]]:
+        """Name of a task vector that a method merges -> the adapter folders whose updates it sums."""
+        c, learns = self.config, method.needs_grams or isinstance(method, LearnedScalars)
+        apart = c.sources == "lineage" and c.condition is None and not learns
+        return self.sources(experts=False) if apart else self.merged_experts()
+
+    def merged_experts(self) -> dict[str, list[Path]]:
+        """Specialty -> what is merged of its expert: its adapters, or what conditioning made of them."""
+        experts, c = self.sources(experts=True), self.config
+        if c.condition is None:
+            return experts
+        folder = self.experiment.folder.path / "merged" / ".conditioned" / c.condition.name
+        return self.answers.conditioned(experts, folder, c.condition, c.gram_rows)
 
     def sources(self, *, experts: bool) -> dict[str, list[Path]]:
         """Name of a task vector -> the adapter folders whose updates it sums.

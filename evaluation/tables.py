@@ -13,6 +13,7 @@ from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.predictions import Prediction, by_variant
 from evaluation.report_files import percent, points
+from evaluation.routes import route_rows
 from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
 from evaluation.scoring import Score, by_tag, score
 from evaluation.several import several
@@ -126,6 +127,15 @@ def breakdown_table(parts: Parts, tag: str, beside: Beside) -> str:
     return _table(["model", tag, *_score_names(parts)], rows)
 
 
+def routes_table(parts: Parts) -> str:
+    """How often every router chose a question's own specialty; empty if there is no router."""
+    rows = [
+        [model, specialty, str(n), percent(*share), astray] for model, specialty, n, share, astray in route_rows(parts)
+    ]
+    names = ["model", "specialty", "questions", "sent to their own expert, %", "the others went to"]
+    return _table(names, rows) if rows else ""
+
+
 def several_table(parts: Parts) -> str:
     """Votes, pass@k and maj@k of every model on every specialty; empty if each question has one completion."""
     rows = []
@@ -197,6 +207,7 @@ def report(
     beside = Beside(without_picture(predictions), training or {})
     tables = {
         "Scores": scores_table(parts, beside),
+        "Sent by routers": routes_table(parts),
         "Several answers per question": several_table(parts),
         "Questions put in another way": ablation_table(parts, variants),
         "Orders of the options": consistency_table(parts, variants, "shuffle"),

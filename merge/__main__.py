@@ -17,6 +17,7 @@ from guards.printable import printable_lines
 from merge.auto import AUTO_MD, auto_merge
 from merge.dense import verify_dense, write_dense
 from merge.live import Live
+from merge.methods.learned import LearnedScalars
 from merge.plan import plan, told
 from merge.recipe import Recipe, load_recipe
 from merge.report import to_json, to_markdown
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(told(plan(recipe)))
             return 0
         model = recipe.live.model() if recipe.live and options.command == "run" else None
-        recipe = with_grams(recipe, model) if recipe.method.needs_grams else recipe
+        recipe = informed(recipe, model)
         return report(recipe, options.json) if options.command == "report" else run(recipe, model)
     except KeyboardInterrupt:
         print("merge: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -75,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(printable_lines(error), file=sys.stderr)
         return 1 if isinstance(error, OSError) else 2
+
+
+def informed(recipe: Recipe, model: Any = None) -> Recipe:
+    """The recipe with what its method needs of its live model."""
+    if isinstance(recipe.method, LearnedScalars) and recipe.method.needs_scalars and recipe.live is not None:
+        return with_scalars(recipe, model or recipe.live.model())
+    return with_grams(recipe, model) if recipe.method.needs_grams else recipe
 
 
 def with_grams(recipe: Recipe, model: Any = None) -> Recipe:
@@ -85,6 +93,12 @@ def with_grams(recipe: Recipe, model: Any = None) -> Recipe:
     chains = by_specialty(recipe, model)
     folder = recipe.out / ".grams"
     return replace(recipe, grams={name: model.grams(name, c, folder / name, rows) for name, c in chains.items()})
+
+
+def with_scalars(recipe: Recipe, model: Any) -> Recipe:
+    """The recipe with the scalars that its method learns on the live model."""
+    file = recipe.out / ".scalars.json"
+    return replace(recipe, method=model.taught(recipe.method, by_specialty(recipe, model), file, recipe.live.rows))
 
 
 def by_specialty(recipe: Recipe, model: Any) -> dict[str, list[Path]]:

@@ -47,6 +47,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "dare_ties": spec("dare.Dare", consensus="ties"),
     "della": spec("della.Della"),
     "iso_c_0.5": spec("iso_c.IsoC", lambda_=0.5),
+    "ace": spec("ace.Ace"),
+    "ace_0.2": spec("ace.Ace", epsilon=0.2),
     "regmean": spec("regmean.RegMean"),
 }
 """What `auto` builds where nothing else is said; those that need Gram matrices only where there are some."""

@@ -68,6 +68,10 @@ class Basis:
         mixed = (self.mix @ other).T.contiguous()
         return torch.cat([mixed @ X.T for X in row_blocks(self.columns)], dim=1).T
 
+    def column_sums(self) -> Tensor:
+        """1^T Q: (p,) fp64."""
+        return sum(X.sum(0) for X in row_blocks(self.columns)) @ self.mix
+
     def dense(self) -> Tensor:
         """Q itself: (m, p) fp64."""
         return torch.cat([X @ self.mix for X in row_blocks(self.columns)])

@@ -14,6 +14,7 @@ from merge.report import HIGHEST_SIZE, LOW_ENERGY, LOWEST_SIZE, NORM_RATIO, WEAK
 from merge.smoke import Smoke
 
 Verdict = Literal["accept", "warn", "reject"]
+Check = Literal["retention", "norms", "size", "rank", "reading", "base", "expert", "finite", "kl", "loops", "figures"]
 
 KL_RATIO = 1.05
 """Times the largest expert's divergence from the base above which the merged agent's is called far."""
@@ -30,6 +31,8 @@ class Gate:
     verdict: Verdict
     text: str
     """What was found, with figures."""
+    check: Check
+    """Which check it is, so that it can be held against answers later (`evaluation.gate_check`)."""
 
 
 def summary(gates: Sequence[Gate]) -> dict[str, Any]:
@@ -53,31 +56,36 @@ def gates_on_updates(report: Mapping[str, Any], *, examined: bool = False) -> li
     found, experts = [], report["experts"]
     for name, e in experts.items():
         if e["retention"] is None:
-            found.append(Gate("warn", f"{name} is zero; it adds nothing"))
+            found.append(Gate("warn", f"{name} is zero; it adds nothing", "retention"))
         elif e["retention"] <= 0:
-            found.append(Gate("reject", f"retention of {name} is {e['retention']:.3f}: the agent moves against it"))
+            found.append(
+                Gate("reject", f"retention of {name} is {e['retention']:.3f}: the agent moves against it", "retention")
+            )
         elif e["retention"] < WEAK_RETENTION:
-            found.append(Gate("warn", f"retention of {name} is {e['retention']:.3f}, below {WEAK_RETENTION}"))
+            found.append(
+                Gate("warn", f"retention of {name} is {e['retention']:.3f}, below {WEAK_RETENTION}", "retention")
+            )
     norms = sorted(e["norm"] for e in experts.values() if e["norm"] > 0)
     if norms and norms[-1] > NORM_RATIO * norms[0]:
         text = f"norms differ by a factor of {norms[-1] / norms[0]:.1f}; elect at unit norm, or weigh by norm"
-        found.append(Gate("warn", text))
+        found.append(Gate("warn", text, "norms"))
     size = report["merged"]["norm_over_largest_expert"]
     if size is None or size == 0:
-        found.append(Gate("reject", "the merged update is zero"))
+        found.append(Gate("reject", "the merged update is zero", "size"))
     elif not LOWEST_SIZE <= size <= HIGHEST_SIZE:
         verdict: Verdict = "warn" if examined or LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
         text = f"the merged update has {size:.3g} times the largest expert's norm ({LOWEST_SIZE} to {HIGHEST_SIZE})"
-        found.append(Gate(verdict, text))
+        found.append(Gate(verdict, text, "size"))
     if report["merged"]["retained_energy"] < LOW_ENERGY:
-        found.append(Gate("warn", f"the rank keeps {report['merged']['retained_energy']:.1%} of the merged update"))
+        text = f"the rank keeps {report['merged']['retained_energy']:.1%} of the merged update"
+        found.append(Gate("warn", text, "rank"))
     return found
 
 
 def gates_on_reading(unrecorded: Sequence[str]) -> list[Gate]:
     """A warning about experts that do not record their tokenizer and chat template; those that differ were refused."""
     text = f"{', '.join(unrecorded)}: tokenizer and chat template are not recorded ({', '.join(READING)})"
-    return [Gate("warn", f"{text}; are they the others'?")] if unrecorded else []
+    return [Gate("warn", f"{text}; are they the others'?", "reading")] if unrecorded else []
 
 
 @dataclass(frozen=True)
@@ -162,11 +170,12 @@ def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> li
             low, high = bootstrap_interval(a.merged, a.base)
             verdict: Verdict = "reject" if high < 0 and differ(a.merged, a.base) else "warn"
             text = f"{specialty}: {merged:.3f} is below the base's {base:.3f}, difference {low:+.3f} to {high:+.3f}"
-            found.append(Gate(verdict, f"{text} (95 %, n = {len(a.base)})"))
+            found.append(Gate(verdict, f"{text} (95 %, n = {len(a.base)})", "base"))
         if merged < (1 - epsilon) * expert:
             low, high = bootstrap_interval(a.merged, a.expert)
             text = f"{specialty}: {merged:.3f} is below {1 - epsilon:.2f} of the expert's {expert:.3f}"
-            found.append(Gate("warn", f"{text}, difference {low:+.3f} to {high:+.3f} (95 %, n = {len(a.base)})"))
+            text += f", difference {low:+.3f} to {high:+.3f} (95 %, n = {len(a.base)})"
+            found.append(Gate("warn", text, "expert"))
     return found
 
 
@@ -194,17 +203,17 @@ def gates_on_smoke(smoke: Mapping[str, Smoke]) -> list[Gate]:
     for specialty, s in smoke.items():
         if not math.isfinite(s.kl):
             whose = "the merged agent" if math.isfinite(s.expert_kl) else "the base or the expert"
-            found.append(Gate("reject", f"{specialty}: logits of {whose} hold NaN or infinity"))
+            found.append(Gate("reject", f"{specialty}: logits of {whose} hold NaN or infinity", "finite"))
         elif s.kl > max(KL_RATIO * largest, NEAR_KL):
             text = f"{specialty}: KL to the base is {s.kl:.3g} nats a token, the largest expert's {largest:.3g}"
-            found.append(Gate("warn", f"{text} (limit {KL_RATIO:g} times that)"))
+            found.append(Gate("warn", f"{text} (limit {KL_RATIO:g} times that)", "kl"))
         if not math.isfinite(s.expert_kl) and math.isfinite(s.kl):
-            found.append(Gate("warn", f"{specialty}: logits of the expert hold NaN or infinity"))
+            found.append(Gate("warn", f"{specialty}: logits of the expert hold NaN or infinity", "finite"))
         if bootstrap_interval(s.loops, s.expert_loops)[0] > 0 and differ(s.loops, s.expert_loops):
             text = f"{share(s.loops):.3f} of the replies end in a loop, {share(s.expert_loops):.3f} of the expert's"
             verdict: Verdict = "reject" if share(s.loops) > MANY_LOOPS else "warn"
-            found.append(Gate(verdict, f"{specialty}: {text} (n = {len(s.loops)})"))
+            found.append(Gate(verdict, f"{specialty}: {text} (n = {len(s.loops)})", "loops"))
     figures = ", ".join(f"{specialty} {s.kl:.3g} (expert {s.expert_kl:.3g})" for specialty, s in smoke.items())
     loops, of_experts = (sum(sum(getattr(s, key)) for s in smoke.values()) for key in ("loops", "expert_loops"))
     ends = f"{loops} of {sum(len(s.loops) for s in smoke.values())} replies end in a loop (experts: {of_experts})"
-    return [*found, Gate("accept", f"KL to the base, nats a token: {figures}; {ends}")]
+    return [*found, Gate("accept", f"KL to the base, nats a token: {figures}; {ends}", "figures")]

@@ -22,7 +22,7 @@ class Live(Ranged):
     overrides: tuple[str, ...] = ()
     """Dotted `key=value` arguments, as on the command line of `train.py`."""
     rows: Annotated[int, at_least(1)] = 96
-    """Training questions per specialty on which Gram matrices are collected."""
+    """Training questions per specialty for Gram matrices and learned scalars."""
     gram_mib: Annotated[int, at_least(1)] = BUDGET_MIB
     """Memory for the Gram matrices that are collected together, MiB; with less, more passes over the questions."""
     n: Annotated[int, at_least(0)] = 60

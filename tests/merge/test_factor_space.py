@@ -4,6 +4,7 @@ import torch
 
 from merge.cores import Cores, singular_of_product
 from merge.factors import Factors
+from merge.methods.ace import ace
 from merge.methods.core_ties import core_ties
 from merge.methods.interface import Experts
 from merge.methods.iso_c import iso_c
@@ -194,3 +195,33 @@ def test_regmean_without_off_diagonal_entries_averages_input_by_input(factors, d
     diagonals = torch.stack([G.diagonal() for G in grams])
     expected = (deltas * diagonals[:, None, :]).sum(0) / diagonals.sum(0)
     same(merged.B.double() @ merged.A.double(), expected, 1e-5)
+
+
+def dense_ace(deltas, weights, epsilon, prior):
+    """The published formula on n x n matrices, every covariance by the samples' definition."""
+    energies = [D.square().sum() for D in deltas]
+    S = [(D - D.mean(0)).T @ (D - D.mean(0)) / E for D, E in zip(deltas, energies, strict=True)]
+    mean = sum(energies) / len(energies)
+    R = [w * (s + epsilon * mean / E * torch.eye(N)) for w, s, E in zip(weights, S, energies, strict=True)]
+    C = torch.ones(N, 1, dtype=torch.float64) @ sum(w * s for w, s in zip(weights, S, strict=True)).mean(0)[None]
+    return sum(D @ r for D, r in zip(deltas, R, strict=True)) @ torch.linalg.inv(sum(R) + prior * C)
+
+
+@pytest.mark.parametrize("prior", ["collective", "none"])
+@pytest.mark.parametrize("epsilon", [1e-5, 1e-2])
+def test_ace_equals_the_full_space_formula(factors, epsilon, prior):
+    # rows with a mean, so that centring tells; inputs with one too, so that the prior does
+    moved = [Factors(f.A + 0.5, f.B + 0.3 * f.B.std()) for f in factors]
+    deltas = torch.stack([f.B.double() @ f.A.double() for f in moved])
+    result = in_core(moved, ace, WEIGHTS, epsilon=epsilon, prior=prior)
+    same(result, dense_ace(deltas, WEIGHTS, epsilon, prior == "collective"), 1e-7)
+    off = dense_ace(deltas - deltas.mean(1, keepdim=True), WEIGHTS, epsilon, prior == "collective")
+    assert (result - off).norm() > 0.01 * result.norm()
+
+
+def test_ace_lies_between_wudi_and_the_mean_over_energies(factors, deltas):
+    mean_free = [Factors(f.A, f.B - f.B.mean(0)) for f in factors]  # WUDI does not centre
+    same(in_core(mean_free, ace, WEIGHTS, epsilon=1e-12, prior="none"), in_core(mean_free, wudi, WEIGHTS), 1e-6)
+    shares = WEIGHTS / deltas.square().sum((1, 2))
+    mean = torch.einsum("k,kpq->pq", shares / shares.sum(), deltas)
+    same(in_core(factors, ace, WEIGHTS, epsilon=1e9), mean, 1e-6)

@@ -13,6 +13,7 @@ from merge.auto import CANDIDATES
 from merge.cores import Core
 from merge.factors import Factors, TaskVector
 from merge.methods.interface import Experts, MergeMethod
+from merge.methods.learned import LearnedScalars
 from merge.recipe import PRESETS, build_method, read_method
 
 
@@ -34,15 +35,18 @@ KEEP_ALL = {
     "Della": {"density": 1.0, "epsilon": 0.0},
     "Breadcrumbs": {"density": 1.0, "gamma": 0.0},
     "Ram": {"epsilon": 0.0},
+    "Ace": {"prior": "none"},
 }
-"""Settings under which a method that drops entries drops none."""
+"""Settings under which a method that drops entries drops none, and one that shrinks does not."""
 FLATTENS = {"IsoC"}
 """One expert alone does not come back, by design."""
-ADDS = {"TaskArithmetic", "Cat", "Dare", "Breadcrumbs"}
+ADDS = {"TaskArithmetic", "Cat", "Dare", "Breadcrumbs", "LearnedScalars"}
 """K copies give K times the expert; every other method gives the expert."""
 
 
-def built(cls, **options):
+def built(cls, names="", **options):
+    if cls.__name__ == "LearnedScalars":
+        options |= {"per": "expert", "scalars": {name: {"all": 1.0} for name in names}}
     return build_method(f"{cls.__module__}.{cls.__name__}", KEEP_ALL.get(cls.__name__, {}) | options)
 
 
@@ -64,7 +68,7 @@ def dense(update):
 
 def merged(cls, vectors, weights=None, given=None, **options):
     """Module -> dense result."""
-    method = built(cls, **options)
+    method = built(cls, list(vectors), **options)
     given = (grams(vectors) if given is None else given) if method.needs_grams else None
     module = method.merge(Experts(vectors, weights, given))
     return {name: dense(module(name)) for name in next(iter(vectors.values()))}
@@ -78,7 +82,7 @@ def close(a, b, scale=1.0):
 def test_every_method_of_the_list_is_there():
     names = {cls.__name__ for cls in METHODS}
     assert names >= {"Mean", "TaskArithmetic", "Cat", "Ties", "Dare", "Della", "Breadcrumbs", "MagMax"}
-    assert names >= {"TsvM", "Knots", "IsoC", "CoreTies", "Wudi", "Swudi", "Ram", "RegMean"}
+    assert names >= {"TsvM", "Knots", "IsoC", "CoreTies", "Wudi", "Swudi", "Ram", "RegMean", "Ace", "LearnedScalars"}
 
 
 @pytest.mark.parametrize("cls", METHODS)
@@ -153,7 +157,7 @@ def test_a_zero_expert_is_survived(cls, vector):
 def test_modules_may_be_asked_for_in_any_order_and_inputs_stay_as_they_are(cls, vector):
     vectors = {"a": vector(1), "b": vector(2, rank=5)}
     before = {name: {m: (f.A.clone(), f.B.clone()) for m, f in v.items()} for name, v in vectors.items()}
-    method = built(cls)
+    method = built(cls, list(vectors))
     module = method.merge(Experts(vectors, grams=grams(vectors) if method.needs_grams else None))
     forward = {name: dense(module(name)) for name in vectors["a"]}
     for name in reversed(list(vectors["a"])):
@@ -193,6 +197,23 @@ def test_methods_that_need_data_say_so(cls, vector):
         built(cls).merge(Experts({"a": vector(1)}))
     with pytest.raises(ValueError, match="Gram matrices of"):
         built(cls).merge(Experts({"a": vector(1)}, grams={"b": {}}))
+
+
+def test_learned_scalars_scale_every_layer_of_every_expert(vector):
+    vectors = {"a": vector(1), "b": vector(2, rank=5)}
+    scalars = {
+        "a": {"model.layers.0": 0.5, "model.layers.1": -2.0},
+        "b": {"model.layers.0": 3.0, "model.layers.1": 0.0},
+    }
+    module = LearnedScalars(LearnedScalars.Config(scalars=scalars)).merge(Experts(vectors, [1.0, 2.0]))
+    a, b = vectors.values()
+    for name, (of_a, of_b) in {"model.layers.0.q_proj": (0.5, 6.0), "model.layers.1.down_proj": (-2.0, 0.0)}.items():
+        torch.testing.assert_close(dense(module(name)), of_a * a.delta(name) + of_b * b.delta(name))
+    for per, wrong in (("module", scalars), ("layer", {"a": scalars["a"]}), ("layer", {"a": {}, "b": {}})):
+        with pytest.raises(ValueError, match="scalars of"):
+            LearnedScalars(LearnedScalars.Config(per=per, scalars=wrong)).merge(Experts(vectors))
+    with pytest.raises(ValueError, match="learns them from a live model"):
+        LearnedScalars().merge(Experts(vectors))
 
 
 def test_every_preset_and_every_candidate_can_be_built():

@@ -1,0 +1,35 @@
+"""Where a router sent questions: told by a tag of its predictions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from evaluation.clustered import clustered_wilson
+from evaluation.predictions import Prediction
+
+SENT_TO = "sent_to"
+"""Tag of a router's predictions: the specialty whose expert answered."""
+
+
+def route_rows(parts: Mapping[str, Mapping[str, Sequence[Prediction]]]) -> list[tuple[str, str, int, tuple, str]]:
+    """What each router did with the questions of each specialty.
+
+    Args:
+        parts: model -> specialty -> its predictions in the main way.
+
+    Returns:
+        Model, specialty, questions, (share sent to the specialty's own expert, its 95 % interval by patients), and
+        where the others went; of models that are no routers nothing.
+    """
+    rows = []
+    for model, columns in parts.items():
+        for specialty, items in columns.items():
+            sent = {item.question_id: item for item in items if SENT_TO in item.tags}
+            if sent:
+                own = [item.tags[SENT_TO] == specialty for item in sent.values()]
+                interval = clustered_wilson(own, [item.patient_id for item in sent.values()])
+                astray = Counter(item.tags[SENT_TO] for item in sent.values() if item.tags[SENT_TO] != specialty)
+                told = ", ".join(f"{name} {count}" for name, count in sorted(astray.items()))
+                rows.append((model, specialty, len(sent), (sum(own) / len(own), *interval), told))
+    return rows
