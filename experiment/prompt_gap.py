@@ -1,8 +1,8 @@
 """Can guidelines win on this expert and this data? Measured before any reinforcement learning.
 
-    python -m experiment.prompt_gap --config sft_dsa.yaml                     every expert on its own specialty
-    python -m experiment.prompt_gap --config sft_dsa_clinic.yaml --n 0 data.p0=0.03
-    python -m experiment.prompt_gap --config evaluate.yaml --models base 'adapters=[runs/sft_dsa/pediatrics]'
+    python -m experiment.prompt_gap --config sft_dsa.yaml                      every expert on its own specialty
+    python -m experiment.prompt_gap --config sft_dsa_clinic.yaml --n 0         all questions of the split
+    python -m experiment.prompt_gap --config evaluate.yaml 'adapters=[runs/sft_dsa/pediatrics]'     any adapter
 
 Every question is answered k times under the neutral prompt and k times under each guideline. The verdict compares
 pass@k of the neutral prompt with pass@k over the guidelines, k/K answers from each: the same number on both sides.
@@ -36,6 +36,7 @@ from datamodules.prompts import NEUTRAL
 from evaluation.predictions import Prediction
 from evaluation.prompt_gap import PromptGap, by_type, mean_gap, prompt_gap, sentence, table, verdict
 from evaluation.tables import telling_tags
+from experiment.claim import refuse_changed
 from experiment.command import EXPECTED, told
 from experiment.context import ExperimentContext
 from experiment.reproducible import same_numbers
@@ -89,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = load(given.config, given.overrides)
         same_numbers()
         torch.set_num_threads(loaded.experiment.threads)
-        print(printable_whole(measured(assemble(loaded), given)), flush=True)
+        context = assemble(loaded)
+        refuse_changed(context)
+        print(printable_whole(measured(context, given)), flush=True)
     except KeyboardInterrupt:
         print("prompt_gap: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -130,8 +133,8 @@ def measured(context: ExperimentContext, given: Namespace) -> str:
     """Ask, compare and write; returns what is shown.
 
     Raises:
-        ValueError: no model is meant, or there are no questions.
-        AdapterError: an expert is not finished.
+        ValueError: no model has such a name, one is not finished, or there are no questions.
+        AdapterError: an adapter is damaged, or of another base.
     """
     asking = EvaluateExperts.Config(
         n=given.n,

@@ -95,6 +95,7 @@ def test_it_goes_on_where_it_was_interrupted_and_by_default_asks_the_experts(lin
         (("--margin", "0"), 2, "must lie in"),
         (("--models", "nobody"), 2, "no row has such a name; there are base, dsa/alpha, dsa/beta"),
         (("module.init_args.lora_rnk=3",), 2, "lora_rank"),
+        (("module.init_args.lora_rank=3",), 2, "lora_rank"),
         (("name=other",), 2, "is not finished, so there is nothing to ask; python train.py --config dsa.yaml"),
     ],
 )
