@@ -175,8 +175,9 @@ def measured(context: ExperimentContext, given: Namespace) -> str:
         {"model": head[0], "specialty": head[1], "questions": head[2], "verdict": verdict(gap, margin), **asdict(gap)}
         for head, gap in rows.items()
     ]
-    told = {"settings": settings | {"overrides": given.overrides, "seed": context.experiment.seed}, "rows": found}
-    write_text(out / "prompt_gap.json", json.dumps(told | {"verdicts": sentences}, indent=2) + "\n")
+    settings |= {"overrides": given.overrides, "seed": context.experiment.seed}
+    content = {"settings": settings, "rows": found, "verdicts": sentences}
+    write_text(out / "prompt_gap.json", json.dumps(content, indent=2) + "\n")
     return f"{text}\n\nwritten: {out}/prompt_gap.md, prompt_gap.json"
 
 
@@ -216,8 +217,13 @@ def chosen_rows(context: ExperimentContext, patterns: Sequence[str]) -> dict[str
         patterns: of row names; none takes the experiment's own experts, or where it has none all rows.
 
     Raises:
-        ValueError: no row has such a name; says which there are.
+        ValueError: no row has such a name; says which there are. Or the experiment trains a base, and asks nothing.
     """
+    if context.provides == "base":
+        raise ValueError(
+            f"{context.path.name} trains a base; name an experiment that requires it, such as evaluate.yaml, and "
+            "--models base"
+        )
     rows, specialties = list(context.examined), context.experiment.only or context.specialties
     own = [f"{context.experiment.name}/{specialty}" for specialty in specialties]
     wanted = list(patterns) or (own if context.provides == "expert" else ["*"])

@@ -104,3 +104,8 @@ def test_what_cannot_be_asked_is_told_and_leaves_nothing(lineage, tmp_path, caps
     assert ask(lineage, "dsa", *words) == code
     assert expected in capsys.readouterr().err
     assert contents(lineage.runs) == before
+
+
+def test_an_experiment_that_trains_a_base_is_not_asked_in_its_place(lineage, capsys):
+    assert ask(lineage, "base") == 2  # its own base would be the untrained one
+    assert "base.yaml trains a base; name an experiment that requires it" in capsys.readouterr().err
