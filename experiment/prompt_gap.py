@@ -4,8 +4,8 @@
     python -m experiment.prompt_gap --config sft_dsa_clinic.yaml --n 0         all questions of the split
     python -m experiment.prompt_gap --config evaluate.yaml 'adapters=[runs/sft_dsa/pediatrics]'     any adapter
 
-Every question is answered k times under the neutral prompt and k times under each guideline. The verdict compares
-pass@k of the neutral prompt with pass@k over the guidelines, k/K answers from each: the same number on both sides.
+Every question is answered k times (or --samples) under the neutral prompt and under each guideline. The verdict
+compares pass@k of the neutral prompt with pass@k over the guidelines, k/K answers from each: as many on both sides.
 Nothing is trained. Answers are kept like those of the matrix, and the same command goes on after an interruption.
 """
 
@@ -52,7 +52,9 @@ GUIDELINES = ("differential", "intuitive", "analytical", "bayesian")
 CAPTION = (
     "Accuracy is that of sampled answers, read strictly. pass@k is the chance that one of k answers is right (Chen et "
     "al. 2021); guided, k/K of them come from each of K guidelines. The difference is paired by question. Intervals "
-    "cover 95 % and take the questions about one patient together; they are not corrected for the number of rows."
+    "cover 95 % and take the questions about one patient together; they are not corrected for the number of rows. "
+    "Guesses count: one of m options at random has pass@k = 1 - (1 - 1/m)^k. Where both are near 100 %, a smaller --k "
+    "tells more."
 )
 
 
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=100, help="questions per specialty; 0 takes all")
     parser.add_argument("--split", default="val", choices=["val", "test"], help="val leaves the test questions unseen")
     parser.add_argument("--k", type=int, default=16, help="answers per question on each side")
+    parser.add_argument("--samples", type=int, default=0, help="answers drawn under each prompt, at least k; 0: k")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the answers: that of the training to come")
     parser.add_argument("--max-new-tokens", type=int, default=96, help="limit of an answer")
     parser.add_argument("--guidelines", nargs="+", default=list(GUIDELINES), help="names, or paths of guideline files")
@@ -106,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def refuse_wrong_numbers(given: Namespace) -> None:
-    """Refuse options that do not go together.
+    """Refuse options that do not go together, and fill in `samples`.
 
     Raises:
         ValueError: says which, and what would do.
@@ -121,6 +124,9 @@ def refuse_wrong_numbers(given: Namespace) -> None:
             f"--k {given.k}: expected a multiple of the {count} guidelines, at least 2, such as "
             f"{count * max(2, 16 // count)}, so that each gives as many answers"
         )
+    given.samples = given.samples or given.k
+    if given.samples < given.k:
+        raise ValueError(f"--samples {given.samples}: must be at least --k {given.k}, or 0 for as many")
     if given.temperature <= 0:
         raise ValueError(
             f"--temperature {given.temperature:g}: must be above 0; at 0 all answers to a question are the same"
@@ -141,7 +147,7 @@ def measured(context: ExperimentContext, given: Namespace) -> str:
         split=given.split,
         max_new_tokens=given.max_new_tokens,
         guidelines=(NEUTRAL, *given.guidelines),
-        samples=given.k,
+        samples=given.samples,
         temperature=given.temperature,
     )
     evaluation = EvaluateExperts(asking, experiment=context)

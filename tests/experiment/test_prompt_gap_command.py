@@ -59,6 +59,10 @@ def test_the_figures_are_those_of_the_answers_and_the_same_again(lineage, tmp_pa
     assert ask(made, "dsa", "--models", "base", "dsa/alpha", "--out", str(tmp_path / "again")) == 0
     assert contents(folder / "cells") == stood
     assert rows_of(tmp_path / "again") == rows
+    assert ask(made, "dsa", "--models", "base", "--k", "2", "--samples", "4", "--out", str(tmp_path / "fewer")) == 0
+    fewer = rows_of(tmp_path / "fewer")["base", "alpha", "all"]  # of the same answers
+    assert fewer["accuracy"] == rows["base", "alpha", "all"]["accuracy"]
+    assert fewer["neutral"][0] <= rows["base", "alpha", "all"]["neutral"][0]
 
 
 def test_it_goes_on_where_it_was_interrupted_and_by_default_asks_the_experts(lineage, tmp_path, monkeypatch, capsys):
@@ -88,6 +92,7 @@ def test_it_goes_on_where_it_was_interrupted_and_by_default_asks_the_experts(lin
     ("words", "code", "expected"),
     [
         (("--k", "3"), 2, "--k 3: expected a multiple of the 2 guidelines, at least 2, such as 16"),
+        (("--samples", "2"), 2, "--samples 2: must be at least --k 4"),
         (("--guidelines", "neutral"), 2, "it is asked anyway"),
         (("--guidelines", "bayesian", "bayesian"), 2, "name each once"),
         (("--guidelines", "astrology", "bayesian"), 2, "astrology"),
