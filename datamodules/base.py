@@ -234,11 +234,15 @@ class VQADataModule(L.LightningDataModule):
         Args:
             guidelines: whose traces are taken; None takes all.
         """
-        return Rows(self.splits["train"], guidelines, self.config.answer_with)
+        return Rows(self.splits["train"], guidelines, self.config.answer_with, self.plainly)
 
     def val_rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         """Rows of the questions that are asked while training; arguments as of `rows`."""
-        return Rows(self.val_examples(), guidelines, self.config.answer_with)
+        return Rows(self.val_examples(), guidelines, self.config.answer_with, self.plainly)
+
+    def plainly(self, example: Example, guideline: str) -> bool:
+        """Whether a worked trace is also learnt under the neutral prompt; by default each is."""
+        return True
 
     def val_examples(self) -> tuple[Example, ...]:
         """The questions that are asked while training: the same ones every time, in every run."""

@@ -77,11 +77,15 @@ class Rows(Sequence[tuple[Example, str, str]]):
     """Rows (example, guideline, completion), each written when it is asked for: eight bytes a row are held.
 
     Every worked trace comes once under its own instruction and once under the neutral one, so that the expert answers
-    without an instruction too; a neutral trace comes once.
+    without an instruction too; a neutral trace comes once. A set may keep traces from the neutral prompt.
     """
 
     def __init__(
-        self, examples: Sequence[Example], guidelines: Collection[str] | None, answer_with: AnswerStyle
+        self,
+        examples: Sequence[Example],
+        guidelines: Collection[str] | None,
+        answer_with: AnswerStyle,
+        plainly: Callable[[Example, str], bool],
     ) -> None:
         """Count the rows.
 
@@ -89,13 +93,15 @@ class Rows(Sequence[tuple[Example, str, str]]):
             examples: in order.
             guidelines: whose traces are taken; None takes all.
             answer_with: what an answer block holds.
+            plainly: whether an example's trace of a guideline also comes under the neutral prompt.
         """
         self.examples, self.answer_with = examples, answer_with
         self.places, self.kinds = array("I"), array("I")  # of a row: its example; which trace of it, and if plainly
         for place, example in enumerate(examples):
             for number, name in enumerate(example.reasoning):
                 if guidelines is None or name in guidelines:
-                    kinds = (2 * number + 1,) if name == NEUTRAL else (2 * number, 2 * number + 1)
+                    kinds = [2 * number] if name != NEUTRAL else []
+                    kinds += [2 * number + 1] if name == NEUTRAL or plainly(example, name) else []
                     self.places.extend([place] * len(kinds))
                     self.kinds.extend(kinds)
 

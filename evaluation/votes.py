@@ -39,10 +39,32 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
     Source: Chen et al. 2021, arXiv:2107.03374, equation 1.
     """
-    _check("pass_at_k", n, k)
-    if not 0 <= correct <= n:
-        raise ValueError(f"pass_at_k: correct must be 0 to n = {n}, got {correct}")
-    return float(1 - Fraction(comb(n - correct, k), comb(n, k)))
+    return float(1 - _missed(n, correct, k))
+
+
+def pooled_pass_at_k(groups: Sequence[tuple[int, int]], k: int) -> float:
+    """Chance that at least one of k completions is right, as many of which are drawn from each group; unbiased.
+
+        pass@k = 1 - Π_g C(n_g - c_g, k/K) / C(n_g, k/K)
+
+    over K groups, such as the guidelines that a question was asked under. With one group it is `pass_at_k`.
+
+    Args:
+        groups: (n_g, c_g) completions and right ones of each of K groups.
+        k: drawn in all, a multiple of K.
+
+    Raises:
+        ValueError: no groups, k is not a multiple of K, or a count is out of range.
+
+    Choice: drawn by group, as GBA rolls out, and not k from all together: groups are independent samples, so that the
+        expectation of the product is the product of (1 - p_g)^(k/K), whatever the n_g.
+    """
+    if not groups or k % len(groups):
+        raise ValueError(f"pooled_pass_at_k: k must be a multiple of the {len(groups)} groups, got {k}")
+    missed = Fraction(1)
+    for n, correct in groups:
+        missed *= _missed(n, correct, k // len(groups))
+    return float(1 - missed)
 
 
 def maj_at_k(counts: Mapping[str | None, int], gold: str, k: int) -> float:
@@ -83,6 +105,14 @@ def maj_at_k(counts: Mapping[str | None, int], gold: str, k: int) -> float:
         for (drawn, tied), number in ways.items():
             total += Fraction(own * number * comb(silent, k - top - drawn), tied + 1)
     return float(total / comb(n, k))
+
+
+def _missed(n: int, correct: int, k: int) -> Fraction:
+    """Chance that none of k completions drawn from n is right; errors of `pass_at_k`."""
+    _check("pass_at_k", n, k)
+    if not 0 <= correct <= n:
+        raise ValueError(f"pass_at_k: correct must be 0 to n = {n}, got {correct}")
+    return Fraction(comb(n - correct, k), comb(n, k))
 
 
 def _check(name: str, n: int, k: int) -> None:

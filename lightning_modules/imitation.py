@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, Example
 from datamodules.prompts import NEUTRAL
 from lightning_modules.budget import within_budget
 from lightning_modules.functional.reductions import Denominators, token_mean
@@ -86,7 +86,12 @@ class Lesson:
 
 @torch.no_grad()
 def validation_loss(
-    policy: Policy, batch: Batch, guidelines: Sequence[str] | None, answer_with: str, micro_batch_tokens: int
+    policy: Policy,
+    batch: Batch,
+    guidelines: Sequence[str] | None,
+    answer_with: str,
+    micro_batch_tokens: int,
+    plainly: Callable[[Example, str], bool] | None = None,
 ) -> tuple[float, int]:
     """Mean negative log-probability of worked traces under the neutral prompt, which is the one used at test time.
 
@@ -96,6 +101,8 @@ def validation_loss(
         guidelines: whose traces are taken; None takes all.
         answer_with: what a trace puts into its answer block.
         micro_batch_tokens: bound on tokens per forward pass.
+        plainly: whether an example's trace of a guideline is taught under the neutral prompt, or else counts for
+            nothing; None takes each.
 
     Returns:
         Nats per completion token, and the tokens.
@@ -105,6 +112,7 @@ def validation_loss(
         for number, example in enumerate(batch.examples)
         for guideline in example.reasoning
         if guidelines is None or guideline in guidelines
+        if plainly is None or plainly(example, guideline)
     ]
     traces = Batch(
         tuple(batch.examples[number] for number, _ in rows),

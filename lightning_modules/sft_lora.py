@@ -86,5 +86,6 @@ class SFTLoRA(Stage):
 
     @override
     def validation_loss(self, batch: Batch) -> tuple[float, int]:
-        answer_with, budget = self.trainer.datamodule.config.answer_with, self.config.micro_batch_tokens
-        return validation_loss(self.policy, batch, list(self.instructions), answer_with, budget)
+        data, budget = self.trainer.datamodule, self.config.micro_batch_tokens
+        plainly = getattr(data, "plainly", None)  # a LightningDataModule from elsewhere may have none
+        return validation_loss(self.policy, batch, list(self.instructions), data.config.answer_with, budget, plainly)

@@ -63,3 +63,7 @@ def test_validation_loss_is_that_of_traces_under_the_neutral_prompt(policy, mixe
     assert tokens == rows.tokens
     assert loss == pytest.approx(rows.loss, rel=1e-5)
     assert validation_loss(policy, batch, ["bayesian"], "letter", 150) == (0.0, 0)  # nobody has such a trace
+    # what the neutral prompt is not taught counts for nothing
+    first = validation_loss(policy, Batch(tuple(mixed_examples[:1])), None, "letter", 150)
+    kept = validation_loss(policy, batch, None, "letter", 150, lambda example, _: example is mixed_examples[0])
+    assert kept == (pytest.approx(first[0], rel=1e-5), first[1])
