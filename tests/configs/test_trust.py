@@ -181,7 +181,11 @@ def our_configs():
                 )
 
 
-FREE = {"lightning_modules.advantages.guideline_based.GuidelineBased.priors"}
+FREE = {
+    "lightning_modules.advantages.guideline_based.GuidelineBased.priors",
+    "merge.methods.learned.LearnedScalars.scalars",
+    "callbacks.merge_experts.LearnedScalars.scalars",  # the same class, imported there
+}
 """Options that are mappings of plain data."""
 
 
