@@ -32,7 +32,8 @@ SMALL = {"n_patients": 120, "n_rows": 300}
 
 def is_concrete(cls: type) -> bool:
     """Whether a configuration can ask for it: it has all its methods, and is built from options alone."""
-    return "config" in signature(cls).parameters and not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+    whole = not any(getattr(getattr(cls, name, None), "__isabstractmethod__", False) for name in dir(cls))
+    return whole and "config" in signature(cls).parameters
 
 
 def walk() -> dict[str, type[VQADataModule]]:
