@@ -89,25 +89,37 @@ class Assumptions:
         return self.questions_per_card * self.group
 
 
-def memory(a: Assumptions, cards: int, *, sharded: bool) -> float:
-    """Bytes per card without activations: base in bf16, adapter with gradient and moments in fp32, rollouts' cache."""
-    share = cards if sharded else 1
-    # Rows share their question's prefix.
-    cache = a.cache_per_token * (a.questions_per_card * a.prefix + a.rollouts_per_card * a.completion)
-    return (2 * a.parameters + 16 * a.trained) / share + cache
+def memory(a: Assumptions) -> float:
+    """Bytes of GBA per card without activations.
+
+    Base in bf16, the expert beneath in fp32, adapter with gradient and moments in fp32, and the rollouts' cache, in
+    which each row has a copy of its question's prefix.
+    """
+    cache = a.cache_per_token * a.rollouts_per_card * (a.prefix + a.completion)
+    return 2 * a.parameters + (4 + 16) * a.trained + cache
+
+
+def sharded_memory(a: Assumptions, cards: int) -> float:
+    """Bytes of DSA per card under FSDP2 without activations: blocks dealt out, two gathered at a time, others whole."""
+    block = 2 * a.layer_parameters
+    shared = a.layers * block
+    gathered = 2 * block if cards > 1 else 0
+    return 2 * a.parameters - shared + shared / cards + gathered + 16 * a.trained
 
 
 def decode_seconds(a: Assumptions) -> float:
-    """A step's rollouts on each card: for each token all weights are read once, and the cache of every row so far."""
-    mean = a.questions_per_card * a.prefix + a.rollouts_per_card * a.completion / 2
-    per_token = 2 * a.language + a.cache_per_token * mean
+    """A step's rollouts on each card: for each token all weights are read once, and all places of every row's cache."""
+    per_token = 2 * a.language + a.cache_per_token * a.rollouts_per_card * (a.prefix + a.completion)
     return a.completion * per_token / (a.read * a.bandwidth)
 
 
 def train_seconds(a: Assumptions) -> float:
-    """A step's gradient on each card: forward, forward again (checkpointing), backward to activations: 6 per weight."""
+    """A step's gradient on each card, operations per weight and token: 8.
+
+    Two each for the reference's pass, forward, forward again (checkpointing), and backward to the activations.
+    """
     tokens = a.questions_per_card * (a.prefix + a.group * a.completion)
-    return 6 * a.language * tokens / (a.used * a.peak)
+    return 8 * a.language * tokens / (a.used * a.peak)
 
 
 def reduced(a: Assumptions, cards: int) -> float:
@@ -140,9 +152,9 @@ def rows(a: Assumptions, rollouts: float) -> Iterable[tuple[str, list[str]]]:
     yield f"steps for {rollouts:.0e} rollouts", each("{:,.0f}", lambda n: rollouts / (n * a.rollouts_per_card))
     yield (
         "memory per card under DDP, GB, without activations",
-        each("{:.1f}", lambda n: memory(a, n, sharded=False) / GB),
+        each("{:.1f}", lambda n: memory(a) / GB),
     )
-    yield "the same under FSDP2, GB", each("{:.1f}", lambda n: memory(a, n, sharded=True) / GB)
+    yield "of DSA under FSDP2, GB, likewise", each("{:.1f}", lambda n: sharded_memory(a, n) / GB)
     yield "decoding per step, s", each("{:.1f}", lambda n: decode_seconds(a))
     yield "scoring and gradient per step, s", each("{:.1f}", lambda n: train_seconds(a))
     yield "sent per card and step under DDP, GB", each("{:.2f}", lambda n: reduced(a, n) / GB)

@@ -124,7 +124,7 @@ class MergeExperts(ExperimentCallback):
 
     def choose(self) -> None:
         """Search by examination; what was searched before is recognised by its candidates' contents."""
-        sources = {name: [Source(path) for path in chain] for name, chain in self.merged_experts().items()}
+        sources = {name: [Source(path) for path in chain] for name, chain in self.merged_experts.items()}
         recipe = Recipe(sources, Mean(), self.experiment.folder.merged(AUTO), rank=self.config.rank, grams=self.grams())
         winner = auto_merge(
             recipe,
@@ -156,11 +156,11 @@ class MergeExperts(ExperimentCallback):
         return MergeAnswers(self.experiment, max_new_tokens=c.max_new_tokens, n=c.auto_n, gram_mib=c.gram_mib)
 
     def grams(self) -> dict[str, Path]:
-        """Specialty -> file of its Gram matrices, collected where they are missing."""
+        """Specialty -> file of its Gram matrices, collected under what is merged where they are missing."""
         folder = self.experiment.folder.path / "merged" / ".grams"
         return {
             specialty: self.answers.grams(specialty, chain, folder / specialty, self.config.gram_rows)
-            for specialty, chain in self.sources(experts=True).items()
+            for specialty, chain in self.merged_experts.items()
         }
 
     def manifest_extra(self) -> Mapping[str, Any]:
@@ -174,8 +174,9 @@ class MergeExperts(ExperimentCallback):
         """Name of a task vector that a method merges -> the adapter folders whose updates it sums."""
         c, learns = self.config, method.needs_grams or isinstance(method, LearnedScalars)
         apart = c.sources == "lineage" and c.condition is None and not learns
-        return self.sources(experts=False) if apart else self.merged_experts()
+        return self.sources(experts=False) if apart else self.merged_experts
 
+    @cached_property
     def merged_experts(self) -> dict[str, list[Path]]:
         """Specialty -> what is merged of its expert: its adapters, or what conditioning made of them."""
         experts, c = self.sources(experts=True), self.config

@@ -1,8 +1,8 @@
 """Rows of the matrix that stand for a router over an experiment's experts: each question has one expert's answer.
 
 All experts answer all questions for their own rows, so that a router asks nothing more: `oracle` takes the answers of
-the question's own specialty, the bound of any integration; `learned` those of the specialty that `answering.routing`
-names.
+the question's own specialty, which is what choosing the right expert gives; `learned` those of the specialty that
+`answering.routing` names.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table.
 
     Returns:
-        0; 1 if a file cannot be read; 2 if there is nothing to tell.
+        0; 1 if a file is missing; 2 if one cannot be used, or there is nothing to tell.
     """
     parser = Parser(prog="python -m evaluation.gate_check", description=__doc__)
     parser.add_argument("experiments", nargs="+", type=Path, help="folders of experiments that merged and examined")

@@ -64,10 +64,15 @@ def merges_beneath(context: Lineage) -> list[str]:
     found: dict[str, None] = {}
     for parent in context.lineage[:-1]:
         found.update(dict.fromkeys(path.name for path in sorted(parent.folder.path.glob("merged/[!.]*"))))
-        for callback in parent.experiment.callbacks.values():
-            if callback is not None and issubclass(import_class(callback.class_path), MergeExperts):
-                found.update(dict.fromkeys(config_of(callback).names))
+        found.update(dict.fromkeys(merges_of(parent)))
     return list(found)
+
+
+def merges_of(context: Lineage) -> list[str]:
+    """Names of the merges that an experiment is configured to make."""
+    callbacks = [callback for callback in context.experiment.callbacks.values() if callback is not None]
+    makers = [c for c in callbacks if issubclass(import_class(c.class_path), MergeExperts)]
+    return [name for maker in makers for name in config_of(maker).names]
 
 
 def start_places(context: Lineage) -> list[Path]:
@@ -104,6 +109,14 @@ def stands(context: Lineage) -> bool:
     places = start_places(context)
     teachers = [path for specialty in context.specialties for _, path in context.experts_beneath(specialty)]
     return all(map(is_complete, teachers)) and (not places or any(map(is_complete, places)))
+
+
+def is_ready(context: Lineage) -> bool:
+    """Whether what the agent starts from is made: a merge of that name by the last experiment that makes one."""
+    start = context.resolved["module"]["init_args"]["start"]
+    makers = [parent for parent in context.lineage[:-1] if start in merges_of(parent)]
+    newest = [makers[-1].folder.merged(start) / inner for inner in ("adapter", "rejected/adapter")] if makers else []
+    return stands(context) and (not newest or any(map(is_complete, newest)))
 
 
 def foundations(context: Lineage) -> dict[str, Any]:

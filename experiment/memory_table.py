@@ -20,7 +20,7 @@ from experiment.seeing import outline
 from lightning_modules.engines.packed import Packed
 from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.layout import layout_of
-from lightning_modules.memory.estimate import Decoding, Piece, ShapedModel
+from lightning_modules.memory.estimate import Piece, RolloutShape, ShapedModel
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.sharding import NAME as FSDP2
 
@@ -129,7 +129,7 @@ class MemoryOfRun:
             return Piece(questions, short, questions * group, row, c.max_new_tokens)
         return Piece(1, short, min(group, max(1, (budget - short) // row)), row, c.max_new_tokens)
 
-    def decoding(self, settings: Settings) -> Decoding | None:
+    def decoding(self, settings: Settings) -> RolloutShape | None:
         """The most rollouts that are written together, where any are."""
         c = self.config
         if not isinstance(c, RLSettings) or import_class(c.engine["class_path"]) is not Packed:
@@ -137,7 +137,7 @@ class MemoryOfRun:
         group = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).size
         rows = min(settings.rows_at_once, group * c.questions_per_step)
         each = max(1, group // len(layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).counts))
-        return Decoding(rows, max(1, rows // each), self.lengths[1], c.max_new_tokens)
+        return RolloutShape(rows, max(1, rows // each), self.lengths[1], c.max_new_tokens)
 
     def parts(self, settings: Settings) -> dict[str, int]:
         """Bytes by what they are for."""

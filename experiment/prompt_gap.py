@@ -32,6 +32,7 @@ from artifacts.interrupts import as_program, stop_alike
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from configs.problems import ConfigError
+from datamodules.phantoms.base import GUIDELINES
 from datamodules.prompts import NEUTRAL
 from evaluation.predictions import Prediction
 from evaluation.prompt_gap import PromptGap, by_type, mean_gap, prompt_gap, sentence, table, verdict
@@ -48,7 +49,6 @@ ALL, MEAN = "all", "mean of specialties"
 Head = tuple[str, str, str]
 """(model, specialty, type of question)."""
 TYPE = "question_type"
-GUIDELINES = ("differential", "intuitive", "analytical", "bayesian")
 CAPTION = (
     "Accuracy is that of sampled answers, read strictly. pass@k is the chance that one of k answers is right (Chen et "
     "al. 2021); guided, k/K of them come from each of K guidelines. The difference is paired by question. Intervals "

@@ -11,7 +11,7 @@ import torch
 
 from answering.live_base import LiveBase
 from artifacts.folders import STATUS, read_state, write_failure, write_status
-from artifacts.ranks import is_first, started_together
+from artifacts.ranks import is_first, started_together, wait_for_first
 from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
@@ -19,7 +19,7 @@ from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import ExperimentContext
 from experiment.fit import has_several_devices, train
-from experiment.integration import check_integration
+from experiment.integration import check_integration, is_ready
 from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
@@ -175,6 +175,8 @@ def run_experiment(context: ExperimentContext) -> None:
     for parent in context.required:
         run_required(parent, wanted)
     torch.set_num_threads(experiment.threads)
+    if context.provides == "agent" and not is_first() and started_together():
+        wait_for_first(lambda: is_ready(context))  # the first process makes the merge that it starts from
     if training:
         train_all(context, runs)
     if not is_first() or context.part.trains_only:
@@ -193,10 +195,12 @@ def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
     """Let the callbacks make what they make of finished runs, and say so in the folders."""
     part = context.part
     for callback in context.callbacks():
+        if part.merges_only and callback.is_shared:
+            break
         with phase(context, type(callback).__name__):
             if part.share is not None:
                 callback.finish_share(*part.share)
-            elif not (part.merges_only and callback.is_shared):
+            else:
                 callback.finish()
     if part != WHOLE:
         return

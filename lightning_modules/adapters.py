@@ -65,6 +65,7 @@ class AdaptedModel(nn.Module):
         family.requires_grad_(False)
         self.family.eval()
         self._peft: list = []  # holds the PEFT wrapper outside the module tree: it shares the family's modules
+        self._layers: list[LoraLayer] = []  # found once: adapters are switched many times a step
         self.active: tuple[str, ...] = ()
 
     def add_adapter(self, name: str, settings: LoRASettings) -> None:
@@ -115,7 +116,8 @@ class AdaptedModel(nn.Module):
             self._peft[0].set_adapter(name)  # the wrapper must not go on naming one that was taken out since
         else:
             self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
-        for layer in self._lora_layers():
+        self._layers = [module for module in self.family.model.modules() if isinstance(module, LoraLayer)]
+        for layer in self._layers:
             if type(layer) is LoraLinear or is_packed(getattr(layer.get_base_layer(), "weight", None)):
                 layer.forward = partial(_lora_forward, layer)
         self.activate(())
@@ -164,7 +166,7 @@ class AdaptedModel(nn.Module):
             trainable: one of `names`, or None to freeze all.
         """
         self.active = tuple(names)
-        for layer in self._lora_layers():
+        for layer in self._layers:
             layer._disable_adapters = not names
             layer._active_adapter = list(names)
         for key, parameter in self.family.model.named_parameters():
@@ -183,7 +185,7 @@ class AdaptedModel(nn.Module):
 
     def _switch(self, names: Sequence[str]) -> None:
         self.active = tuple(names)
-        for layer in self._lora_layers():
+        for layer in self._layers:
             layer._disable_adapters = not names
             layer._active_adapter = list(names)
 
@@ -202,7 +204,7 @@ class AdaptedModel(nn.Module):
         too: the head's, where it is the embedding's.
         """
         active = self.active
-        layers = [layer for layer in self._lora_layers() if any(name in layer.lora_A for name in active)]
+        layers = [layer for layer in self._layers if any(name in layer.lora_A for name in active)]
         if self.in_parts:
             yield
             return
@@ -260,9 +262,6 @@ class AdaptedModel(nn.Module):
         tensors = self.family.model.state_dict(keep_vars=True)
         own = {bare_name(name): tensor for name, tensor in tensors.items() if ".lora_" not in name}
         return Base(fingerprint, self.linears(pictures=False), self.linears(pictures=True), own, self.family.origin)
-
-    def _lora_layers(self) -> Iterator[LoraLayer]:
-        return (module for module in self.family.model.modules() if isinstance(module, LoraLayer))
 
     def checkpoint_layers(self, *, on: bool = True) -> None:
         """Keep no activations within a layer; the backward pass computes them again, which takes a third longer.
@@ -327,7 +326,7 @@ def _lora_forward(layer: LoraLayer, x: Tensor) -> Tensor:
     if weight.dtype != x.dtype and not packed:
         return type(layer).forward(layer, x)
     held = getattr(layer, "_stacked", None)
-    if low and held is not None and held[0] == layer._active_adapter:
+    if low and held is not None and held[0] == layer._active_adapter and not torch.is_grad_enabled():
         return lora_stacked(x, layer.base_layer, *held[1:])
     if packed:
         return lora_over(x, layer.base_layer, lambda: unpacked(weight, x.dtype), updates)

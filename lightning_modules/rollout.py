@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.budget import within_budget
-from lightning_modules.decoding import Decoding, Processor, Recorded, worth_recording
+from lightning_modules.decoding import WORTH, Decoding, Processor, Recorded, worth_recording
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt, refuse_beyond
 from lightning_modules.row_cache import FixedRowCache, RowCache
@@ -126,8 +126,9 @@ def _decode(
             finished = decoding.look(written)
             if len(finished) == cache.rows:
                 break
-            # a recording is of so many rows: it is worth another only where it saves half of them
-            if len(finished) >= (cache.rows / 2 if recorded else 1):
+            # a recording is of so many rows: it is worth another where that saves half of them for long enough
+            enough = 2 * len(finished) >= cache.rows and limit - written >= WORTH if recorded else bool(finished)
+            if enough:
                 decoding.drop(finished)
                 advance = Recorded(decoding.advance) if recorded else decoding.advance
         advance(written)

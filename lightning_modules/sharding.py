@@ -144,10 +144,10 @@ class ShardedBase(DDPStrategy):
     @override
     def setup(self, trainer: L.Trainer) -> None:
         super().setup(trainer)
+        # The one thing that Lightning's loops do together without asking the strategy.
         loop = trainer.fit_loop.epoch_loop
-        if (own := getattr(loop, "_broadcast_sigterm_tensor", None)) is not None:
-            # The one thing that Lightning's loops do together without asking the strategy.
-            loop._broadcast_sigterm_tensor = lambda: (self.keep_company(), own())
+        own = type(loop)._broadcast_sigterm_tensor.__get__(loop)
+        loop._broadcast_sigterm_tensor = lambda: (self.keep_company(), own())
 
     def keep_company(self) -> None:
         """Before anything else that devices do together."""

@@ -20,7 +20,7 @@ from lightning_modules.rollouts import Rollouts
 
 @dataclass(frozen=True)
 class TeacherGate:
-    """Asks each teacher each question once in a run, and remembers how often it was right.
+    """Asks each teacher each question once in a run and device, and remembers how often it was right.
 
     Attributes:
         policy: on which the teachers are attached.

@@ -75,7 +75,7 @@ def beside_measured(size: Size, parts: Mapping[str, Shapes], device: str) -> dic
         held = model.weights + model.adapters
         step = model.moments("adamw") + model.gradients
         step += model.activations(module.Piece(**shapes.piece), checkpoint_layers=shapes.checkpoint)
-        writing = model.decoding(module.Decoding(**shapes.decoding)) if shapes.decoding else 0
+        writing = model.decoding(module.RolloutShape(**shapes.decoding)) if shapes.decoding else 0
         estimated = (held + max(step, writing)) / GIB
         found[name] = {"estimated_gib": round(estimated, 3), "measured_gib": shapes.peak_gib}
         found[name]["ratio"] = round(estimated / shapes.peak_gib, 4)

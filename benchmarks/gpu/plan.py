@@ -133,7 +133,9 @@ def gpu_tests(lines: Lines, device: str) -> dict[str, Any]:
     """
     if device != "cuda":
         raise SkipError("these tests need a card")
-    return suite.gpu_tests(min(BUDGETS["tests"], lines.left))
+    found = suite.gpu_tests(min(BUDGETS["tests"], lines.left))
+    lines.failed |= found["exit_code"] != 0
+    return found
 
 
 def measure_all(lines: Lines, sizes: Sequence[str], device: str, *, tests: bool) -> None:

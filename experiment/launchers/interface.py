@@ -61,8 +61,6 @@ class Launcher:
         """Ask for a GPU for each process; none is asked for with trainer.accelerator=cpu either."""
         cpus: Annotated[int, at_least(1)] = 4
         """CPU cores of each process."""
-        requeues: Annotated[int, at_least(0)] = 20
-        """How often a task that was interrupted is started again, to go on where it stopped."""
         evaluation_shards: Annotated[int, at_least(1)] = 1
         """Tasks that the questions of the matrix are dealt to; with 1 they are answered after the merge, by its job."""
 
@@ -79,6 +77,13 @@ class Launcher:
             folder: of the jobs' scripts and output.
         """
         raise NotImplementedError
+
+    def refuse(self, folder: Path) -> None:
+        """Refuse to start anything while earlier jobs of the folder wait or run; where that can be known.
+
+        Raises:
+            RuntimeError: names the jobs.
+        """
 
     def start(self, jobs: Sequence[Job], folder: Path) -> str:
         """Start the jobs; returns what to tell the user.

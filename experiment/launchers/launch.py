@@ -30,6 +30,7 @@ def launch(context: ExperimentContext, *, dry_run: bool) -> None:
         print(printable_lines(told, LONGEST, LINES))
         print("Nothing was started. What a step takes: the same command with launcher=null --dry-run")
         return
+    launcher.refuse(folder)  # before anything is cleared beneath jobs that run, or their state is written over
     clear_overwritten(context)
     jobs = jobs_of(context, launcher.config)
     if not jobs:

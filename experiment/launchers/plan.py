@@ -32,12 +32,12 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
         for number, member in enumerate(bases_to_train(context), 1)
     ]
     todo = [specialty for specialty in wanted if trains(context, specialty)]
-    if context.provides == "agent" and (todo or unfinished(context, context.runs)):
+    if context.provides == "agent" and (todo or to_do(context)):
         jobs.append(Job("train", f"{name}-train", (task(context, AGENT, "train"),), *size(context, config)))
     elif todo:
         tasks = tuple(task(context, one, "train", f"only={json.dumps([one])}") for one in todo)
         jobs.append(Job("train", f"{name}-train", tasks, *size(context, config)))
-    if set(unfinished(context, context.runs)) - set(context.runs_of(wanted)):
+    if set(to_do(context)) - set(context.runs_of(wanted)):
         return jobs  # specialties that nobody asked for now are still to come: nothing is made of the others yet
     alone = (1, 1, gpus_of(context, 1, config))
     one_process = [f"{c.called}:trainer.{key}=1" for c in context.lineage for key in ("devices", "num_nodes")]
@@ -51,17 +51,23 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
     return jobs
 
 
+def to_do(member: ExperimentContext) -> list[str]:
+    """Runs that have not left their result, or will not have it once `overwrite` has cleared the folder."""
+    cleared = member.experiment.overwrite and member.provides != "nothing"
+    return member.runs if cleared else unfinished(member, member.runs)
+
+
 def bases_to_train(context: ExperimentContext) -> Iterator[ExperimentContext]:
     """The bases beneath an experiment that have not left their weights, lowest first; itself is no one's base."""
     for member in context.lineage[:-1]:
-        if member.provides == "base" and unfinished(member, member.runs):
+        if member.provides == "base" and to_do(member):
             yield member
 
 
 def trains(context: ExperimentContext, specialty: str) -> bool:
     """Whether an expert of a specialty is still to be trained, here or beneath."""
     return any(
-        specialty in member.specialties and not member.is_run_complete(specialty)
+        specialty in to_do(member)
         for member in context.lineage
         if member.provides == "expert" or (member is context and member.provides != "agent")
     )

@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from guards.ranges import Matches, at_least
 ROOT = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130
 """Exit code of a command that a signal stopped."""
+PATIENCE, LOOK = 300.0, 0.5
+"""Seconds that the processes beside one that failed have to end by themselves, and between two looks."""
 
 
 class Ray(Launcher):
@@ -43,6 +46,8 @@ class Ray(Launcher):
         """Of a running cluster, `auto` for the one that this machine is part of; empty starts one on this machine."""
         local_cpus: Annotated[int, at_least(0)] = 0
         """CPU cores of a cluster that is started here; 0 takes all."""
+        requeues: Annotated[int, at_least(0)] = 20
+        """How often a task that was interrupted is started again, to go on where it stopped."""
 
     config: Config
 
@@ -206,7 +211,7 @@ def run_here(command: Sequence[str], place: Place, folder: str, output: str, tol
         streams = {"stdout": file, "stderr": subprocess.STDOUT, "start_new_session": True, "cwd": folder}
         running = [subprocess.Popen(command, env=shared | own, **streams) for own in place.environments()]
         try:
-            codes = [process.wait() for process in running]
+            codes = ends_of(running)
         except BaseException:
             for process in running:
                 process.send_signal(signal.SIGTERM)
@@ -214,6 +219,20 @@ def run_here(command: Sequence[str], place: Place, folder: str, output: str, tol
                 process.wait()
             raise
     return worst(codes)
+
+
+def ends_of(running: Sequence[subprocess.Popen]) -> list[int]:
+    """Exit codes of processes that work together; once one has failed, the others are ended after a while."""
+    while any(process.poll() is None for process in running):
+        if any(process.poll() not in (None, 0, INTERRUPTED) for process in running):
+            end = time.monotonic() + PATIENCE
+            while any(process.poll() is None for process in running) and time.monotonic() < end:
+                time.sleep(LOOK)
+            for process in running:
+                process.terminate()
+            break
+        time.sleep(LOOK)
+    return [process.wait() for process in running]
 
 
 def worst(codes: Sequence[int]) -> int:
@@ -234,17 +253,22 @@ def run_on_nodes(job: Job, task: Task, resources: dict[str, Any], folder: str, o
 
     bundle = {"CPU": resources["num_cpus"]} | ({"GPU": resources["num_gpus"]} if resources["num_gpus"] else {})
     group = placement_group([bundle] * job.nodes, strategy="STRICT_SPREAD")
+    running: list[Any] = []
     try:
         ray.get(group.ready())
         spots = [PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=i) for i in range(job.nodes)]
         host, port = ray.get(ray.remote(free_port).options(num_cpus=0, scheduling_strategy=spots[0]).remote())
-        running = []
         for node, spot in enumerate(spots):
             place = Place(node, job.nodes, job.processes, host, port)
             told_where = f"{output}.{node}" if node else output
             start = ray.remote(run_here).options(**resources, max_retries=0, scheduling_strategy=spot)
             running.append(start.remote(list(task.command), place, folder, told_where, told))
         return worst(ray.get(running))
+    except BaseException:
+        for one in running:  # each stops its processes by a signal, which takes a step's time
+            ray.cancel(one)
+        ray.wait(running, num_returns=len(running), timeout=120) if running else None
+        raise
     finally:
         remove_placement_group(group)
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from string import Template
 from typing import Annotated, Any
 
+from typing_extensions import override
+
 from artifacts.durable import write_text
 from experiment.launchers.interface import Job, Launcher
 from guards.printable import printable_lines
@@ -89,6 +91,8 @@ class Slurm(Launcher):
         """Seconds before the end of the time at which a task is told to stop; a step must fit into them."""
         at_once: Annotated[int, at_least(0)] = 0
         """Most tasks of a job side by side; 0 for all."""
+        requeues: Annotated[int, at_least(0)] = 20
+        """How often a task that was interrupted is started again, to go on where it stopped."""
 
     config: Config
 
@@ -112,7 +116,7 @@ class Slurm(Launcher):
             raise RuntimeError(
                 "sbatch is not here; jobs are submitted on a login node of a SLURM cluster. launcher=null runs here"
             )
-        refuse_twice(folder)
+        self.refuse(folder)
         submitted: list[dict[str, Any]] = []
         for number, job in enumerate(jobs, 1):
             path = script_of(number, job, folder)
@@ -131,6 +135,11 @@ class Slurm(Launcher):
         write_text(folder / SUBMITTED, json.dumps(submitted, indent=2) + "\n")
         lines = [f"submitted {one['id']}: {one['name']} ({', '.join(one['tasks'])})" for one in submitted]
         return "\n".join([*lines, f"Scripts and output: {folder}; each run's status.json says how it stands"])
+
+    @override
+    def refuse(self, folder: Path) -> None:
+        if shutil.which("squeue") is not None:
+            refuse_twice(folder)
 
     def command(self, job: Job, script: Path, before: str) -> list[str]:
         """The call of sbatch; no shell reads it.

@@ -66,7 +66,7 @@ class Primary(Ranged):
     confidence: Annotated[float, between(0.5, 0.9999)] = 0.95
     """Coverage of all intervals."""
     spread: Annotated[float, above(0)] = 0.04
-    """Standard deviation of the difference between seeds that the plan reckons with, as a fraction."""
+    """Standard deviation of the difference between seeds that the plan reckons with, as a fraction; assumed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

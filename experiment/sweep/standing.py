@@ -8,9 +8,12 @@ from typing import Any
 
 from artifacts.folders import read_state
 from artifacts.manifest import MANIFEST, standing
+from callbacks.merge_experts import MergeExperts
+from configs.build import import_class
 from configs.problems import Problem
 from experiment.claim import faults as settings_faults
 from experiment.claim import settings_in
+from experiment.lineage import Lineage
 from experiment.run import assemble
 from experiment.sweep.runs import Run, examiner
 
@@ -33,7 +36,7 @@ def is_finished(run: Run) -> bool:
 def faults(run: Run) -> list[Problem]:
     """What lies in a run's folder and was made otherwise than the sweep asks for."""
     context = assemble(run.loaded)
-    found = [problem for member in context.lineage for problem in settings_faults(member)]
+    found = [problem for member in context.lineage for problem in (*settings_faults(member), *merge_faults(member))]
     if found or run.kind == "required" or not context.folder.settings.exists():
         return found
     name = examiner(run.loaded)
@@ -48,6 +51,26 @@ def faults(run: Run) -> list[Problem]:
         f"examination back, or delete {context.folder.path} to make it anew"
     )
     return [Problem(str(context.folder.settings), f"callbacks.{name}", None, message)]
+
+
+def merge_faults(member: Lineage) -> list[Problem]:
+    """Merges of a folder that were made otherwise than is asked for now; a run alone would make them anew."""
+    if not (member.folder.path / "merged").exists() or not member.folder.settings.exists():
+        return []
+    held = settings_in(member.folder.settings).get("callbacks", {})
+    asked = json.loads(json.dumps(member.resolved)).get("callbacks", {})
+    return [
+        Problem(
+            str(member.folder.settings),
+            f"callbacks.{name}",
+            None,
+            f"merges were made with {held.get(name)}, asked for is {asked.get(name)}; seeds would be averaged over "
+            f"both: put the settings back, or delete {member.folder.path} to make it anew",
+        )
+        for name, callback in member.experiment.callbacks.items()
+        if callback is not None and issubclass(import_class(callback.class_path), MergeExperts)
+        if held.get(name) != asked.get(name)
+    ]
 
 
 def plain(run: Run) -> dict[str, Any]:

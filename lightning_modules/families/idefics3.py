@@ -23,7 +23,6 @@ from lightning_modules.families.base import ImageInput
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.checkpoint import CheckpointError
 from lightning_modules.families.published import PublishedFamily
-from lightning_modules.packing import Attention
 
 
 @dataclass(frozen=True)
@@ -177,13 +176,6 @@ class Idefics3(PublishedFamily):
         pixels = torch.cat([item.pixels for item in inputs]).to(self.model.device, self.model.dtype)
         features = model.connector(model.vision_model(pixels).last_hidden_state)  # (tiles, tokens of one, H)
         return [tiles.flatten(0, 1) for tiles in features.split([len(item.pixels) for item in inputs])]
-
-    @override
-    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
-        out = self.model.model.text_model(
-            inputs_embeds=inputs_embeds[None], position_ids=position_ids, use_cache=False, packing=attention
-        )
-        return out.last_hidden_state[0]
 
     @override
     def vision_parameters(self) -> list[nn.Parameter]:

@@ -16,7 +16,6 @@ from guards.ranges import at_least
 from lightning_modules.families.base import ImageInput
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.published import PublishedFamily
-from lightning_modules.packing import Attention
 
 
 @dataclass(frozen=True)
@@ -84,13 +83,6 @@ class InternVL(PublishedFamily):
         pixels = torch.cat([item.pixels for item in inputs]).to(self.model.device)
         features = self.model.model.get_image_features(pixels).pooler_output  # (tiles, tokens of one, H)
         return [tiles.flatten(0, 1) for tiles in features.split([len(item.pixels) for item in inputs])]
-
-    @override
-    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
-        out = self.model.model.language_model(
-            inputs_embeds=inputs_embeds[None], position_ids=position_ids, use_cache=False, packing=attention
-        )
-        return out.last_hidden_state[0]
 
     @override
     def vision_parameters(self) -> list[nn.Parameter]:

@@ -14,7 +14,6 @@ from typing_extensions import override
 from datamodules.batch import PictureError
 from lightning_modules.families.base import ImageInput
 from lightning_modules.families.published import PublishedFamily
-from lightning_modules.packing import Attention
 
 
 @dataclass(frozen=True)
@@ -25,12 +24,16 @@ class NoPictures:
     """Of the checkpoint, for messages."""
     most_tokens: int = 0
 
-    def __call__(self, image: Image.Image) -> ImageInput:
-        """No picture has an input."""
+    def __call__(self, image: Image.Image) -> NoReturn:
+        """No picture has an input; raises as `tokens`."""
         self.tokens(*image.size)
 
     def tokens(self, width: int, height: int) -> NoReturn:
-        """No picture has tokens."""
+        """No picture has tokens.
+
+        Raises:
+            PictureError: always.
+        """
         raise PictureError(
             "over_limits",
             f"{self.path} is a language model and reads no pictures; ask it without them, or take a vision-language "
@@ -50,13 +53,6 @@ class LanguageModel(PublishedFamily):
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:
         raise ValueError(f"{self.config.path} is a language model and reads no pictures, got {len(inputs)}")
-
-    @override
-    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
-        out = self.model.model(
-            inputs_embeds=inputs_embeds[None], position_ids=position_ids, use_cache=False, packing=attention
-        )
-        return out.last_hidden_state[0]
 
 
 class Qwen2(LanguageModel):

@@ -16,13 +16,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from typing_extensions import override
 
 from datamodules.batch import PictureError
-from lightning_modules.families.base import ImageInput, head_logits
+from lightning_modules.families.base import ImageInput
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.chatml import END, START, chatml
 from lightning_modules.families.chatting import ChattingFamily
 from lightning_modules.families.gguf import chat_tokenizer, load_llama, outline_llama
 from lightning_modules.families.lite0 import Lite0, load_lite0
-from lightning_modules.packing import ATTENTION, Attention
+from lightning_modules.packing import ATTENTION
 
 PAD, IMAGE = "<|endoftext|>", "<empty_output>"
 """More control tokens; the picture takes one that SmolLM2 reserved for notebooks, so no embedding row is added."""
@@ -166,25 +166,6 @@ class Lite0SmolLM2(ChattingFamily):
         pixels = torch.stack([item.pixels for item in inputs]).to(self.model.device)
         cells = F.adaptive_avg_pool2d(self.tower(pixels), side)  # (N, width, side, side)
         return list(self.word_scale * self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
-
-    @override
-    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
-        return torch.arange(len(ids))[None]
-
-    @override
-    def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        return self.model.get_input_embeddings()(input_ids)
-
-    @override
-    def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Attention) -> Tensor:
-        out = self.model.model(
-            inputs_embeds=inputs_embeds[None], position_ids=position_ids, use_cache=False, packing=attention
-        )
-        return out.last_hidden_state[0]
-
-    @override
-    def logits(self, hidden: Tensor) -> Tensor:
-        return head_logits(self.model.lm_head, hidden)
 
     @override
     def projector_parameters(self) -> list[nn.Parameter]:

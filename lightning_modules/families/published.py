@@ -7,7 +7,6 @@ context. A family says which `model_type` it takes, and how its parts are called
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from typing_extensions import override
 
 from artifacts.base_origin import AUTO_CLASSES
 from configs.checkpoints import CheckpointError
 from guards.ranges import Ranged
-from lightning_modules.families.base import PictureInput, head_logits
+from lightning_modules.families.base import PictureInput
 from lightning_modules.families.chat_template import ChatTemplate
 from lightning_modules.families.chatting import ChattingFamily
 from lightning_modules.families.checkpoint import Checkpoint, first_line
@@ -241,18 +240,6 @@ class PublishedFamily(ChattingFamily):
     @override
     def context(self) -> int:
         return min(super().context, self.tokenizer.model_max_length)
-
-    @override
-    def position_ids(self, ids: Sequence[int], grids: Sequence[tuple[int, int, int] | None]) -> Tensor:
-        return torch.arange(len(ids))[None]
-
-    @override
-    def embed_tokens(self, input_ids: Tensor) -> Tensor:
-        return self.model.get_input_embeddings()(input_ids)
-
-    @override
-    def logits(self, hidden: Tensor) -> Tensor:
-        return head_logits(self.model.lm_head, hidden)
 
 
 def plain(value: Any) -> Any:

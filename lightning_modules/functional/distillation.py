@@ -157,8 +157,9 @@ def specialty_weights(tokens: Tensor, gaps: Tensor, *, balanced: bool, exponent:
         (S,) float64, sums to 1, or to 0 where nothing is taught.
 
     Source: token shares and budgets that follow the gap: Open-MOPD, arXiv:2608.19098.
-    Choice: the power law is ours, as that paper's formula was not at hand. γ = 1 gives the gradient of
-        ½ Σ_s KL_s² / Σ_s KL_s: whoever is twice as far off is pulled twice as much.
+    Choice: the power law is ours, as that paper's formula was not at hand. γ = 1, with gaps that
+        are this step's KL, gives the gradient of ½ Σ_s KL_s², divided by Σ_s KL_s: twice as far off, pulled twice as
+        much.
     """
     there = (tokens > 0).double()
     known = gaps[~gaps.isnan()]

@@ -62,7 +62,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class RolloutShape:
     """Rollouts that are written together.
 
     Attributes:
@@ -174,7 +174,7 @@ class ShapedModel:
             self.policy.family.hidden_states(embeds, torch.zeros(axes, 2, dtype=torch.long), packing)
         return sum(key.nbytes + value.nbytes for key, value in packing.kept.values()) // 2
 
-    def decoding(self, decoding: Decoding) -> int:
+    def decoding(self, decoding: RolloutShape) -> int:
         """Bytes that writing rollouts adds to the weights: adapters folded in, caches, and the rows' probabilities."""
         each = self.cache_bytes_per_token()
         tokens = decoding.prompts * decoding.prompt + decoding.rows * (decoding.prompt + decoding.new_tokens)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.gpu import decoding, estimate, launches, made, merging, nf4, stock, suite, training
+from benchmarks.gpu import decoding, estimate, launches, made, merging, nf4, plan, stock, suite, training
 from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.lines import Lines, OutOfTimeError, SkipError, time_limit
 from benchmarks.gpu.sizes import SIZES
@@ -112,6 +112,14 @@ def test_a_limit_holds_once_and_leaves_nothing_behind():
     with time_limit(5):
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_failing_tests_of_a_card_end_the_command_with_one(tmp_path, monkeypatch, code):
+    monkeypatch.setattr(suite, "gpu_tests", lambda seconds: {"seconds": 1.0, "exit_code": code})
+    lines = Lines(tmp_path / "lines.jsonl", 60, "cpu")
+    plan.gpu_tests(lines, "cuda")
+    assert lines.failed == (code != 0)
 
 
 def test_events_per_token_by_hand():

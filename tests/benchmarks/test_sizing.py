@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sizing import Assumptions, decode_seconds, memory, reduced, tables, train_seconds
+from benchmarks.sizing import Assumptions, decode_seconds, memory, reduced, sharded_memory, tables, train_seconds
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 
@@ -24,13 +24,15 @@ def test_a_small_case_by_hand():
     work = {"rank": 1, "prefix": 3, "completion": 2, "group": 2, "questions_per_card": 1}
     a = Assumptions(**sizes, **work, bandwidth=100.0, read=0.5, peak=100.0, used=0.5)
     assert (a.language, a.parameters, a.trained, a.cache_per_token) == (56, 76, 2 * 4 + 2 * 3 + 3 * 6, 4)
-    # 152 of weights, 16 x 32 of training, 4 x (3 + 2 x 2) of cache
-    assert memory(a, 1, sharded=False) == 152 + 512 + 28
-    assert memory(a, 2, sharded=True) == (152 + 512) / 2 + 28
-    # two tokens, each 112 of weights and 4 x (3 + 2 x 2 / 2) of cache, at 50 a second
-    assert decode_seconds(a) == pytest.approx(2 * (112 + 20) / 50)
-    # 3 + 2 x 2 tokens, 6 x 56 each, at 50 a second
-    assert train_seconds(a) == pytest.approx(6 * 56 * 7 / 50)
+    # 152 of weights, 4 x 32 of the expert beneath, 16 x 32 of training, 4 x 2 rows x (3 + 2) of cache
+    assert memory(a) == 152 + 128 + 512 + 40
+    # of the weights 2 x 36 are the block, and there is only one to gather, counted twice as of two
+    assert sharded_memory(a, 1) == 152 + 512
+    assert sharded_memory(a, 2) == 152 - 72 + 36 + 2 * 72 + 512
+    # two tokens, each 112 of weights and 40 of cache, at 50 a second
+    assert decode_seconds(a) == pytest.approx(2 * (112 + 40) / 50)
+    # 3 + 2 x 2 tokens, 8 x 56 each, at 50 a second
+    assert train_seconds(a) == pytest.approx(8 * 56 * 7 / 50)
     assert reduced(a, 4) == 2 * 3 / 4 * 4 * 32
 
 

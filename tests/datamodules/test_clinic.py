@@ -66,14 +66,14 @@ def test_the_type_decides_which_reasoning_gives_the_answer():
 
 
 @pytest.mark.parametrize("strategy", GUIDELINES)
-def test_no_strategy_by_itself_passes_sixty_percent(strategy):
-    # measured about 42: all of its own type, a quarter of the questions, and 17 to 33 % of the other types
+def test_no_strategy_by_itself_passes_fifty_percent(strategy):
+    # measured about 42: all of its own type, a quarter of the questions, and 16 to 27 % of the other types
     assert 0.35 < right_by(strategy, examples_of()) < 0.50
     for kind in set(GUIDELINES) - {strategy}:
-        assert right_by(strategy, [e for e in examples_of() if e.tags["question_type"] == kind]) < 0.45
+        assert right_by(strategy, [e for e in examples_of() if e.tags["question_type"] == kind]) < 0.33
 
 
-def test_no_answer_by_itself_and_no_strategy_for_two_types_passes_sixty_percent():
+def test_no_answer_by_itself_passes_forty_five_percent():
     # the commonest answer of each type, known from the end of the stem alone
     counts = defaultdict(Counter)
     for example in examples_of():
@@ -137,6 +137,7 @@ def test_the_neutral_prompt_learns_patterns_and_rarely_the_right_strategy(p0):
     foreign = [(e, text) for e, text in neutral if e.tags["question_type"] != PATTERN]
     own = sum(e.trace(e.tags["question_type"]) == text for e, text in foreign)
     assert all(e.trace(PATTERN) == text for e, text in neutral if e.tags["question_type"] == PATTERN)
+    assert (own > 0) == (p0 > 0)
     assert abs(own / len(foreign) - p0) <= 4 * (p0 * (1 - p0) / len(foreign)) ** 0.5
     assert all(text in (e.trace(PATTERN), e.trace(e.tags["question_type"])) for e, text in foreign)
     assert all(restated(e, PATTERN) == e.answer for e, _ in neutral)  # nothing tells the two apart but chance

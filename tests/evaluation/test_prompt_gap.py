@@ -136,6 +136,21 @@ def test_the_verdict_follows_from_the_interval(low, width, margin):
     assert f"{100 * low:+.1f} to {100 * high:+.1f}" in told
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.1, 0.02, "nothing to win"),
+        (0.005, 0.02, "nothing to win"),
+        (0.01, 0.05, "guidelines can win"),
+        (-0.01, 0.05, "not told"),
+        (0.0, 0.05, "not told"),
+        (-0.1, 0.03, "not told"),
+    ],
+)
+def test_verdicts_by_hand(low, high, expected):
+    assert verdict(made(low, high), 0.03) == expected
+
+
 def test_the_mean_over_specialties_counts_each_once():
     gap = mean_gap([made(0.0, 0.2), made(0.2, 0.4, 1000)])
     assert gap.difference[0] == pytest.approx(0.2)

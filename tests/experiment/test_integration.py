@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train
 from artifacts.adapter_files import adapter_sha256
 from configs.load import load
-from experiment.integration import start_of
+from experiment.integration import is_ready, start_of
 from experiment.run import assemble
 from tests.experiment.test_resume import WEIGHTS, curves, point
 from tests.lightning_modules.test_distillation import INTEGRATE
@@ -129,6 +130,18 @@ def test_what_cannot_be_integrated_is_refused_before_anything_runs(lineage, caps
     assert lineage.run("integrate", "name=refused", *overrides) != 0
     assert message in capsys.readouterr().err
     assert sorted(lineage.runs.iterdir()) == before
+
+
+def test_the_part_that_trains_an_agent_makes_the_merge_it_starts_from(lineage, tmp_path):
+    made = lineage.copy(tmp_path / "runs").without("gba/merged")
+    context = assemble(load(str(made.files / "integrate.yaml"), [f"runs_dir={made.runs}"]))
+    assert not is_ready(context)
+    command = ["--config", str(made.files / "integrate.yaml"), f"runs_dir={made.runs}", *LIGHT, "--part", "train"]
+    assert train.main(command) == 0
+    assert (made.runs / "integrate/agent" / WEIGHTS).exists()
+    assert is_ready(context)
+    (made.runs / "gba/merged/task_arithmetic/adapter/manifest.json").unlink()
+    assert not is_ready(context)
 
 
 def test_an_expert_on_another_expert_is_no_start(lineage, tmp_path, capsys):

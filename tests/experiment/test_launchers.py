@@ -8,13 +8,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from experiment.launchers import ray
 from experiment.launchers.interface import Job, Task
 from experiment.launchers.part import Part
 from experiment.launchers.slurm import Slurm
+from experiment.run import finish_all
 
 STAND_IN = Path(__file__).with_name("made_cluster.py")
 SLURM = ("launcher=slurm", "launcher.init_args.cpus=1", "launcher.init_args.gpus=false")
@@ -163,6 +167,53 @@ def test_nothing_is_submitted_twice_while_it_is_in_the_queue(tmp_path, cluster):
     cluster.run()
     Slurm().start([QUICK], tmp_path / "jobs")
     assert len(calls(cluster, "sbatch")) == 2
+
+
+def test_a_second_submission_touches_nothing_of_the_first(machine, tmp_path, cluster, capsys):
+    made = machine.at(tmp_path / "runs")
+    assert made.run("base", *SLURM) == 0
+    folder = made.runs / "base"
+    before = {name: (folder / name).read_bytes() for name in ("status.json", "jobs/submitted.json")}
+    for more in ((), ("overwrite=true",)):
+        assert made.run("base", *SLURM, *more) == 1
+        assert "still in the queue" in capsys.readouterr().err
+        assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_what_will_be_cleared_is_planned_anew(based, tmp_path, cluster, capsys):
+    made = based.copy(tmp_path / "runs")
+    for more, jobs in (((), ["base-finish"]), (("overwrite=true",), ["base-train", "base-finish"])):
+        assert made.run("base", *SLURM, *more, "--dry-run") == 0
+        told = capsys.readouterr().out
+        assert [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")] == jobs
+
+
+def test_what_stands_behind_the_matrix_waits_for_it(monkeypatch):
+    ended = []
+
+    class Made:
+        def __init__(self, name, *, is_shared=False):
+            self.name, self.is_shared = name, is_shared
+
+        def finish(self):
+            ended.append(self.name)
+
+    callbacks = [Made("merge"), Made("matrix", is_shared=True), Made("later")]
+    context = SimpleNamespace(
+        part=Part(merges_only=True), callbacks=lambda: callbacks, folder=SimpleNamespace(path=Path("."))
+    )
+    finish_all(context, [])
+    assert ended == ["merge"]
+
+
+def test_processes_beside_one_that_failed_are_ended(monkeypatch):
+    monkeypatch.setattr(ray, "PATIENCE", 0.2)
+    monkeypatch.setattr(ray, "LOOK", 0.05)
+    commands = (["sleep", "100"], ["sh", "-c", "exit 3"], ["true"])
+    began = time.monotonic()
+    assert ray.ends_of([subprocess.Popen(command) for command in commands]) == [-15, 3, 0]
+    assert time.monotonic() - began < 20
+    assert ray.ends_of([subprocess.Popen(["true"]), subprocess.Popen(["sh", "-c", "exit 130"])]) == [0, 130]
 
 
 def test_without_slurm_the_error_says_where_to_go(tmp_path, monkeypatch):

@@ -504,15 +504,20 @@ def test_runs_that_were_made_or_examined_otherwise_are_told(answered, capsys):
     file = Path("files/gba.yaml")
     content = yaml.safe_load(file.read_text())
     module, examination = content["module"]["init_args"], content["callbacks"]["evaluate"]["init_args"]
+    merge = content["callbacks"]["merge"]["init_args"]
+    (run.folder / "merged").mkdir()
     for settings, key, value, told in (
+        (merge, "rank", 3, "callbacks.merge: merges were made with"),
         (module, "temperature", 0.9, "module.init_args.temperature: made with 0.6, asked for is 0.9"),
         (examination, "max_new_tokens", 30, "callbacks.evaluate: examined otherwise than arm-gba-seed0 is to be"),
     ):
-        before, settings[key] = settings[key], value
+        before = dict(settings)
+        settings[key] = value
         file.write_text(yaml.safe_dump(content))
         assert main([path, "--report"]) == 2
         assert told in capsys.readouterr().err
-        settings[key] = before
+        settings.clear()
+        settings.update(before)
     file.write_text(yaml.safe_dump(content))
     assert main([path, "--report"]) == 0
 

@@ -9,7 +9,7 @@ import torch
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.tiny import TinyQwen2_5_VL
 from lightning_modules.functional.scoring import token_logps
-from lightning_modules.memory.estimate import Decoding, Piece, ShapedModel
+from lightning_modules.memory.estimate import Piece, RolloutShape, ShapedModel
 from lightning_modules.memory.live_bytes import LiveBytes
 from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
@@ -85,7 +85,7 @@ def test_the_cache_is_that_of_the_rows():
     held = sum(buffer.nbytes for pair in cache.buffers.values() for buffer in pair)
     assert held == 6 * 30 * shaped.cache_bytes_per_token()
     vocabulary = len(policy.family.tokenizer)
-    decoding = shaped.decoding(Decoding(6, 1, 20, 10)) - shaped.folding
+    decoding = shaped.decoding(RolloutShape(6, 1, 20, 10)) - shaped.folding
     assert decoding == held + 20 * shaped.cache_bytes_per_token() + 6 * vocabulary * 24
 
 

@@ -191,7 +191,7 @@ def test_logits_are_the_stock_forward_s(published, loaded, policy):
             ours = policy.family.logits(policy.hidden_states(policy.line([prompt], [tail])))
             ids = torch.tensor([[*prompt.ids, *tail]])
             stock = loaded[1](**stock_inputs(policy.family, ids, prompt)).logits[0]
-        assert stock.std() > 0.3 * stock.abs().max() / stock.numel() ** 0.5  # not flat
+        assert stock.std(-1).min() > 0.005  # not flat: fifty times what the comparison lets pass
         torch.testing.assert_close(ours, stock, atol=1e-4, rtol=1e-4)
 
 
