@@ -35,6 +35,7 @@ from experiment.sweep.reading import read_sweep
 from experiment.sweep.report import planned_detectable
 from experiment.sweep.runs import Run, Runs
 from experiment.sweep.spec import Primary, Sweep, Tuning
+from experiment.sweep.standing import merge_faults
 from tests.experiment.conftest import contents
 
 SWEEP = {
@@ -504,10 +505,7 @@ def test_runs_that_were_made_or_examined_otherwise_are_told(answered, capsys):
     file = Path("files/gba.yaml")
     content = yaml.safe_load(file.read_text())
     module, examination = content["module"]["init_args"], content["callbacks"]["evaluate"]["init_args"]
-    merge = content["callbacks"]["merge"]["init_args"]
-    (run.folder / "merged").mkdir()
     for settings, key, value, told in (
-        (merge, "rank", 3, "callbacks.merge: merges were made with"),
         (module, "temperature", 0.9, "module.init_args.temperature: made with 0.6, asked for is 0.9"),
         (examination, "max_new_tokens", 30, "callbacks.evaluate: examined otherwise than arm-gba-seed0 is to be"),
     ):
@@ -520,6 +518,21 @@ def test_runs_that_were_made_or_examined_otherwise_are_told(answered, capsys):
         settings.update(before)
     file.write_text(yaml.safe_dump(content))
     assert main([path, "--report"]) == 0
+
+
+def test_merges_that_were_made_otherwise_are_told(machine, tmp_path):
+    def context(*overrides):
+        return assemble(load(str(machine.files / "gba.yaml"), [f"runs_dir={tmp_path / 'runs'}", *overrides]))
+
+    before, other = context(), context("callbacks.merge.init_args.rank=3")
+    claim_folder(before)
+    assert merge_faults(other) == []  # none was made yet
+    (before.folder.path / "merged").mkdir()
+    assert merge_faults(before) == []
+    assert merge_faults(context("callbacks.evaluate=null")) == []
+    (found,) = merge_faults(other)
+    assert found.key == "callbacks.merge"
+    assert "seeds would be averaged over both" in found.message
 
 
 # -- this machine ------------------------------------------------------------------------------------------------------
