@@ -12,7 +12,7 @@ Choice: the student starts from a merged agent instead of the experts' common an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,17 +20,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.batch import Batch
+from datamodules.batch import SPECIALTY, Batch
 from datamodules.loading import Demand, Feed
 from datamodules.prompts import NEUTRAL
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.asker import Asker
-from lightning_modules.distillation_metrics import answer_metrics, answer_sums, distance_metrics, taught_rows
+from lightning_modules.distillation_metrics import answer_metrics, answer_sums, distance_metrics
 from lightning_modules.distillation_settings import IntegrationSettings
 from lightning_modules.engines.engine import Engine
-from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl, specialty_weights
+from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl
 from lightning_modules.functional.policy_loss import k3_kl
 from lightning_modules.functional.reductions import masked
+from lightning_modules.functional.specialty_weights import specialty_weights
 from lightning_modules.layout import Layout
 from lightning_modules.parts import part
 from lightning_modules.rewards.combine import Rewards
@@ -195,3 +196,13 @@ class Integrate(Stage):
         super().on_load_checkpoint(checkpoint)
         self.gaps = dict(checkpoint["integration"]["gaps"])
         self.gate.rates.update(checkpoint["integration"]["teacher_rates"])
+
+
+def taught_rows(rollouts: Rollouts, taught: Sequence[bool], specialty: str) -> list[int]:
+    """Rows of the questions of a specialty that its teacher teaches."""
+    size = rollouts.layout.size
+    return [
+        row
+        for row in range(len(rollouts.completions))
+        if taught[row // size] and rollouts.examples[row // size].tags[SPECIALTY] == specialty
+    ]

@@ -9,16 +9,6 @@ from datamodules.batch import SPECIALTY
 from lightning_modules.rollouts import Rollouts
 
 
-def taught_rows(rollouts: Rollouts, taught: Sequence[bool], specialty: str) -> list[int]:
-    """Rows of the questions of a specialty that its teacher teaches."""
-    size = rollouts.layout.size
-    return [
-        row
-        for row in range(len(rollouts.completions))
-        if taught[row // size] and rollouts.examples[row // size].tags[SPECIALTY] == specialty
-    ]
-
-
 def answer_sums(rollouts: Rollouts, taught: Sequence[bool]) -> Counter[str]:
     """Sums over one device's answers, by tag; `shares` makes means of them when those of all devices are added up."""
     sums = Counter({"answers": len(rollouts.completions)})

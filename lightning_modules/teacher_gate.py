@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import SPECIALTY, Example
-from lightning_modules.functional.distillation import taught
+from lightning_modules.functional.teacher_gate import taught
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.combine import Rewards
@@ -27,7 +27,7 @@ class TeacherGate:
         teachers: specialty -> the adapters that are its expert together.
         rewards: tell whether an answer is right.
         guideline: the neutral one.
-        kind: see `functional.distillation.taught`.
+        kind: see `functional.teacher_gate.taught`.
         samples: answers of a teacher to a question.
         temperature: of these; 0 takes the most likely tokens.
         max_new_tokens: limit of an answer.

@@ -1,4 +1,4 @@
-"""Distillation of a student on its own samples: per-token reverse KL in two forms, and what each specialty counts."""
+"""Distillation of a student on its own samples: per-token reverse KL in two forms."""
 
 from __future__ import annotations
 
@@ -136,55 +136,3 @@ def log_ratio_reinforce(logps: Tensor, teacher_logps: Tensor, bound: float) -> T
     Choice: no baseline; a token's own KL would be one, and is what the full form computes.
     """
     return (logps - teacher_logps).detach().clamp(-bound, bound) * logps
-
-
-def specialty_weights(tokens: Tensor, gaps: Tensor, *, balanced: bool, exponent: float) -> Tensor:
-    """What part of the loss each specialty has.
-
-        w_s ∝ n_s · gap_s^γ,   n_s = 1 if balanced, else the specialty's tokens;   Σ_s w_s = 1
-
-    The loss is Σ_s w_s · (mean over the specialty's tokens). γ = 0 balanced counts every specialty alike, γ = 0 by
-    tokens counts every token alike.
-
-    Args:
-        tokens: (S,) completion tokens of the step that are taught; a specialty without any has no part.
-        gaps: (S,) nats per token between student and teacher, at least 0; NaN where not measured yet: such a one
-            stands at the mean of the others.
-        balanced: whether specialties count alike, whatever they write.
-        exponent: γ, at least 0.
-
-    Returns:
-        (S,) float64, sums to 1, or to 0 where nothing is taught.
-
-    Source: token shares and budgets that follow the gap: Open-MOPD, arXiv:2608.19098.
-    Choice: the power law is ours, as that paper's formula was not at hand. γ = 1, with gaps that
-        are this step's KL, gives the gradient of ½ Σ_s KL_s², divided by Σ_s KL_s: twice as far off, pulled twice as
-        much.
-    """
-    there = (tokens > 0).double()
-    known = gaps[~gaps.isnan()]
-    gaps = torch.where(gaps.isnan(), known.mean() if len(known) else 1.0, gaps.double())
-    weights = there * (1.0 if balanced else tokens.double())
-    following = weights * gaps.clamp(min=0) ** exponent
-    weights = following if float(following.sum()) > 0 else weights  # nobody is off: as if the gap did not count
-    return weights / weights.sum().clamp(min=torch.finfo(torch.float64).tiny)
-
-
-def taught(gate: str, teacher_rates: Tensor, student_rates: Tensor) -> Tensor:
-    """Which prompts a teacher teaches.
-
-    Args:
-        gate: `none` teaches all; `right` where the teacher's answer is right, at least half of the time if it gave
-            several; `better` where it is right more often than the student's rollouts of this step.
-        teacher_rates: (P,) share of the teacher's answers that are right; not looked at for `none`.
-        student_rates: (P,) share of the student's rollouts that are right.
-
-    Returns:
-        (P,) bool.
-
-    Source: verify the teacher on the prompt: TGOPD, arXiv:2609.02998.
-    Choice: a prompt that is not taught is left out. There it falls back to reinforcement learning.
-    """
-    if gate == "none":
-        return torch.ones(len(student_rates), dtype=torch.bool)
-    return teacher_rates >= 0.5 if gate == "right" else teacher_rates > student_rates

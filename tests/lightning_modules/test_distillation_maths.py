@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl, specialty_weights, taught
+from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl
+from lightning_modules.functional.specialty_weights import specialty_weights
+from lightning_modules.functional.teacher_gate import taught
 
 BANNED = torch.tensor([0, 4])
 NAN = math.nan
