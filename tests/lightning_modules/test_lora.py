@@ -66,7 +66,7 @@ def test_gradcheck():
 def test_equals_peft_with_one_and_two_adapters(tiny_policy):
     for name, rank in (("dsa", 4), ("gba", 2)):
         tiny_policy.add_adapter(name, LoRASettings(rank=rank, alpha=6))
-    layer = next(iter(tiny_policy._lora_layers()))
+    layer = next(iter(tiny_policy._layers))
     for seed, name in enumerate(("dsa", "gba")):
         layer.lora_B[name].weight.data = drawn(*layer.lora_B[name].weight.shape, seed=seed).float()
     x = drawn(1, 7, layer.in_features, seed=5).float().requires_grad_()
@@ -86,7 +86,7 @@ def test_equals_peft_with_one_and_two_adapters(tiny_policy):
 def test_weights_that_learn_keep_their_gradient(tiny_policy):
     tiny_policy.add_adapter("dsa", LoRASettings(rank=2))
     tiny_policy.activate(["dsa"], trainable="dsa")
-    layer = next(iter(tiny_policy._lora_layers()))
+    layer = next(iter(tiny_policy._layers))
     layer.base_layer.weight.requires_grad_(True)
     _lora_forward(layer, torch.ones(1, 2, layer.in_features)).sum().backward()
     assert layer.base_layer.weight.grad.any()

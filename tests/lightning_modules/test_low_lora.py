@@ -137,7 +137,7 @@ def test_every_layer_is_served_and_agrees_with_peft(low_policy, frozen, mixed_ex
     for key, parameter in low_policy.family.model.named_parameters():
         if ".lora_" in key and ".dsa." in key:
             parameter.data = parameter.data.to(frozen)
-    layers = list(low_policy._lora_layers())
+    layers = list(low_policy._layers)
     assert {p.dtype for n, p in low_policy.named_parameters() if ".gba." in n} == {torch.float32}
     for one in layers[:4]:
         x = drawn(1, 9, one.in_features, dtype=BF16).requires_grad_()

@@ -70,7 +70,7 @@ def test_an_update_over_a_packed_layer_is_that_over_its_dense_matrix():
     for seed, name in enumerate(("dsa", "gba")):
         policy.add_adapter(name, LoRASettings(rank=4))
         randomise_adapter(policy, name, seed)
-    for layer in list(policy._lora_layers())[:7]:
+    for layer in list(policy._layers)[:7]:
         policy.activate(["dsa", "gba"], trainable="gba")
         x = drawn(1, 9, layer.in_features, dtype=BF16).requires_grad_()
         dense = unpacked(layer.base_layer.weight, BF16)

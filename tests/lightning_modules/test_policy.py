@@ -196,7 +196,7 @@ def test_folding_that_fails_half_way_leaves_the_weights(tiny_policy, monkeypatch
     randomise_adapter(tiny_policy, "dsa")
     tiny_policy.activate(["dsa"])
     before = {name: p.detach().clone() for name, p in tiny_policy.family.named_parameters()}
-    last = list(tiny_policy._lora_layers())[-1]
+    last = list(tiny_policy._layers)[-1]
     monkeypatch.setattr(last, "get_delta_weight", lambda name: 1 / 0)
     with pytest.raises(ZeroDivisionError), tiny_policy.folded():
         pass

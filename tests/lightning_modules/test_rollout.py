@@ -106,13 +106,15 @@ def test_fixed_shapes_write_what_growing_ones_do(tiny_policy, mixed_examples, mo
     drop = FixedRowCache.drop
     monkeypatch.setattr(FixedRowCache, "drop", lambda self, slots: dropped.append(len(slots)) or drop(self, slots))
     fixed(monkeypatch)
-    for look_every in (1, 7):
+    for look_every, worth, moves in ((1, 4, True), (7, 4, True), (1, 31, False)):  # too little is left for another one
+        dropped.clear()
+        monkeypatch.setattr(sampling, "WORTH", worth)
         monkeypatch.setattr(sampling, "look_interval", lambda device, every=look_every: every)
         found = sample(tiny_policy, prompts, **how)
         assert [row.ids for row in found] == [row.ids for row in growing]
         for ours, theirs in zip(found, growing, strict=True):
             assert ours.logps == pytest.approx(theirs.logps, abs=2e-5)
-    assert dropped
+        assert bool(dropped) == moves
 
 
 def test_streams_are_functions_of_their_keys():
