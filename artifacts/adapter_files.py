@@ -33,6 +33,7 @@ from artifacts.manifest import (
     write_manifest,
 )
 from artifacts.manifest import read_manifest as read_any_manifest
+from artifacts.stored_weights import StoredParameter
 
 __all__ = [
     "Adapter",
@@ -116,6 +117,7 @@ def base_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
 
     Args:
         named_tensors: the base's own weights; leave the LoRA factors out, and give names as the bare model has them.
+            Those that are still in their files are read a few rows at a time.
 
     Returns:
         64 hexadecimal digits.
@@ -129,8 +131,10 @@ def base_fingerprint(named_tensors: Iterable[tuple[str, Tensor]]) -> str:
     for name, tensor in named_tensors:
         if name in digests:
             raise ValueError(f"base_fingerprint: the name {name!r} comes twice; were two models chained?")
-        content = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-        digests[name] = f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha256(content.numpy()).hexdigest()}"
+        content = hashlib.sha256()
+        for piece in tensor.pieces() if isinstance(tensor, StoredParameter) else (tensor,):
+            content.update(piece.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy())
+        digests[name] = f"{tuple(tensor.shape)} {tensor.dtype} {content.hexdigest()}"
     if not digests:
         raise ValueError("base_fingerprint: no weights given; did the filter remove everything?")
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()

@@ -64,19 +64,29 @@ class ExperimentContext(Lineage):
         required = [one.without_data() for one in self.required]
         return replace(self, required=required, live=LiveBase(), _data={})
 
-    def policy(self) -> tuple[Policy, str]:
-        """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`."""
-        return self.live.of(self.base_key, lambda: self.load(self.base_folder))
+    def policy(self, *, blocks_in_files: bool = False) -> tuple[Policy, str]:
+        """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`.
 
-    def load(self, base: Path | None) -> tuple[Policy, str]:
+        Args:
+            blocks_in_files: leave the blocks' weights where they lie, for a strategy that reads parts of them.
+        """
+        key = f"{self.base_key} {'in files' if blocks_in_files else ''}"
+        return self.live.of(key, lambda: self.load(self.base_folder, blocks_in_files=blocks_in_files))
+
+    def load(self, base: Path | None, *, blocks_in_files: bool = False) -> tuple[Policy, str]:
         """A policy on the weights in a folder, or on the model as it is published (or drawn), and its fingerprint.
+
+        Args:
+            base: a trained base's folder.
+            blocks_in_files: as of `policy`.
 
         Raises:
             DamagedError: a file of the folder, tokenizer included, is not as it was written.
         """
         if base is not None:
             read_base(base)
-        family = build(self.experiment.model, weights=base)
+        told = {"blocks_in_files": True} if blocks_in_files else {}
+        family = build(self.experiment.model, weights=base, **told)
         fingerprint = base_fingerprint(family.named_parameters())  # of the source, whatever it is cast to
         if self.experiment.precision == "bf16":
             for parameter in family.parameters():

@@ -73,8 +73,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     context = within_memory(context, specialty, run.path)
     data = context.data(specialty)
-    policy, fingerprint = context.policy()
-    questions = chosen_questions(context, specialty)
+    questions = chosen_questions(context, specialty)  # may ask the model, with the base whole
+    policy, fingerprint = context.policy(blocks_in_files=experiment.trainer.get("strategy") == FSDP2)
     policy.bare()  # whoever came before, in the same process, left adapters
     stage = context.stage(specialty, policy, fingerprint)
     stage.questions = questions

@@ -144,13 +144,14 @@ class MemoryOfRun:
         shaped, piece, decoding = self.shaped(settings.packed), self.piece(settings), self.decoding(settings)
         step = shaped.activations(piece, checkpoint_layers=settings.checkpoint_layers)
         devices = devices_of(self.context.experiment) if self.context.experiment.trainer.get("strategy") == FSDP2 else 1
+        gathered = shaped.gathered if devices > 1 and isinstance(self.config, RLSettings) else 0
         return {
             "weights": shaped.weights if devices == 1 else shaped.weights_on(devices),
             "adapters": shaped.adapters,
             "moments": shaped.moments(self.config.optimizer),
             "gradients": shaped.gradients,
             "activations": step,
-            "rollouts": shaped.decoding(decoding) if decoding else 0,
+            "rollouts": gathered + (shaped.decoding(decoding) if decoding else 0),
         }
 
     def need(self, settings: Settings) -> int:

@@ -29,6 +29,7 @@ from artifacts.adapter_checks import check_tensors
 from artifacts.adoption import Base
 from artifacts.base_origin import base_name
 from artifacts.lora_config import alpha_of, exact_config
+from artifacts.stored_weights import standing_in
 from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.families.nf4 import is_packed, unpacked
 from lightning_modules.functional.lora import lora_linear, lora_over, lora_stacked, stacked
@@ -111,11 +112,12 @@ class AdaptedModel(nn.Module):
             )
 
     def _attach(self, name: str, config: LoraConfig) -> None:
-        if self._peft:
-            self._peft[0].add_adapter(name, config)
-            self._peft[0].set_adapter(name)  # the wrapper must not go on naming one that was taken out since
-        else:
-            self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
+        with standing_in(self.family.model):  # adapters are made where the weights beneath are
+            if self._peft:
+                self._peft[0].add_adapter(name, config)
+                self._peft[0].set_adapter(name)  # the wrapper must not go on naming one that was taken out since
+            else:
+                self._peft.append(get_peft_model(self.family.model, config, adapter_name=name))
         self._layers = [module for module in self.family.model.modules() if isinstance(module, LoraLayer)]
         for layer in self._layers:
             if type(layer) is LoraLinear or is_packed(getattr(layer.get_base_layer(), "weight", None)):

@@ -7,6 +7,7 @@ checkpoints, results and resumed runs are those of DDP.
 Gathering takes all devices at once, and devices differ in how many passes they need: one has more pieces, another
 writes longer answers, only the first draws cards. So every pass begins with a vote, and before anything else that is
 done together a device keeps the others company: as long as one of them runs a pass, it runs one over a single token.
+While rollouts are written no vote is needed: the blocks are gathered once, and lie whole until all answers stand.
 
 Source: torch.distributed.fsdp.fully_shard (FSDP2), arXiv:2304.11277.
 Choice: not Lightning's ModelParallelStrategy, which would shard the adapter too and keep checkpoints of its own; with
@@ -15,20 +16,21 @@ Choice: not Lightning's ModelParallelStrategy, which would shard the adapter too
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from peft.tuners.lora.layer import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 from typing_extensions import override
 
+from artifacts.stored_weights import StoredParameter
 from lightning_modules.families.base import VisionLanguageFamily
 from lightning_modules.packing import Packing
 
@@ -43,6 +45,7 @@ class Company:
 
     Attributes:
         passes: that were run for others.
+        whole: the blocks are gathered for a while, and no pass needs the others.
     """
 
     def __init__(self, family: VisionLanguageFamily, device: torch.device) -> None:
@@ -52,7 +55,8 @@ class Company:
             family: its blocks lie in parts.
             device: of votes.
         """
-        self.family, self.device, self.passes = family, device, 0
+        self.family, self.device, self.passes, self.whole = family, device, 0, False
+        self._open = False  # a pass is yet to be differentiated, which gathers too
         self.own: Callable[..., Tensor] = family.hidden_states
         family.hidden_states = self.hidden_states
 
@@ -61,18 +65,31 @@ class Company:
         del self.family.hidden_states
 
     def hidden_states(self, inputs_embeds: Tensor, position_ids: Tensor, attention: Any) -> Tensor:
-        """As the family's own, with the others' consent.
+        """As the family's own, after those that ask for more have been kept company.
 
         Raises:
-            RuntimeError: another device differentiates while this one does not.
+            RuntimeError: the pass before is not differentiated yet, or this one has nothing to differentiate.
         """
+        if self.whole:
+            return self.own(inputs_embeds, position_ids, attention)
         asked = WITH_BACKWARD if torch.is_grad_enabled() else FORWARD
-        if self.vote(asked) != asked:
-            raise RuntimeError("a device trains while another one answers questions; under fsdp2 they must not")
-        return self.own(inputs_embeds, position_ids, attention)
+        while (most := self.vote(asked)) != asked:
+            self.accompany(most)
+        states = self.own(inputs_embeds, position_ids, attention)
+        if asked == WITH_BACKWARD:
+            if not states.requires_grad:
+                raise RuntimeError("under fsdp2 a pass from which nothing is learnt is to be run under torch.no_grad()")
+            self._open = True
+            states.register_hook(self._differentiated)
+        return states
+
+    def _differentiated(self, _: Tensor) -> None:
+        self._open = False
 
     def vote(self, asked: int) -> int:
-        """The most that any device asks for."""
+        """The most that any device asks for; errors as of `hidden_states`."""
+        if self._open:
+            raise RuntimeError("under fsdp2 a pass with gradient is to be differentiated before anything else is run")
         votes = torch.tensor(asked, device=self.device)
         torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
         return int(votes)
@@ -80,50 +97,67 @@ class Company:
     def keep(self) -> None:
         """Run passes for others until no device needs one."""
         while (asked := self.vote(IDLE)) != IDLE:
-            self.passes += 1
-            token = [self.family.eos_token_id]
-            with torch.set_grad_enabled(asked == WITH_BACKWARD):
-                embeds = self.family.embed_tokens(torch.tensor(token, device=self.device))
-                positions = self.family.position_ids(token, []).to(self.device)
-                states = self.own(embeds, positions, Packing([], [(None, 1)], device=self.device))
-                if asked == WITH_BACKWARD:
-                    learnt = [parameter for parameter in self.family.parameters() if parameter.requires_grad]
-                    torch.autograd.grad(states.float().sum(), learnt, allow_unused=True)  # thrown away
+            self.accompany(asked)
+
+    def accompany(self, asked: int) -> None:
+        """Run what another device asks for, over a single token."""
+        self.passes += 1
+        token = [self.family.eos_token_id]
+        with torch.set_grad_enabled(asked == WITH_BACKWARD):
+            embeds = self.family.embed_tokens(torch.tensor(token, device=self.device))
+            positions = self.family.position_ids(token, []).to(self.device)
+            states = self.own(embeds, positions, Packing([], [(None, 1)], device=self.device))
+            if asked == WITH_BACKWARD:
+                learnt = [parameter for parameter in self.family.parameters() if parameter.requires_grad]
+                torch.autograd.grad(states.float().sum(), learnt, allow_unused=True)  # thrown away
 
 
-def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """The language model's blocks: layers whose linear layers carry adapters."""
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer) and any(isinstance(m, LoraLayer) for m in module.modules()):
-            yield module
-
-
-def shard(model: nn.Module, device: torch.device) -> list[nn.Module]:
-    """Leave of every block's frozen weights this device's part.
+def shard(family: VisionLanguageFamily, device: torch.device) -> None:
+    """Leave of every block's frozen weights this device's part; of those still in files nothing else is read.
 
     Args:
-        model: with adapters, which stay whole.
+        family: with adapters, which stay whole.
         device: of this process, whose group is set up.
 
-    Returns:
-        The blocks.
-
     Raises:
-        ValueError: there is no block with adapters, or its weights are packed in another type.
+        ValueError: there is no block, or its weights are packed in another type.
     """
-    blocks = list(blocks_of(model))
+    blocks = list(family.blocks())
     if not blocks:
-        raise ValueError("fsdp2 shards the blocks that carry adapters, and this model has none")
+        raise ValueError("fsdp2 shards the blocks that adapters act on, and this model has none")
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for block in blocks:
         if isinstance(block, FSDPModule):
             continue  # by the validation before the fit
-        packed = [name for name, p in block.named_parameters() if not p.is_floating_point()]
+        named = dict(block.named_parameters())
+        packed = [name for name, p in named.items() if not p.is_floating_point()]
         if packed:
             raise ValueError(f"fsdp2 cannot shard quantised weights, such as {packed[0]}; load the base unquantised")
-        whole = {p for name, p in block.named_parameters() if p.requires_grad or ".lora_" in name}
+        whole = {p for name, p in named.items() if p.requires_grad or ".lora_" in name}
         fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
-    return blocks
+        stored = {name: p for name, p in named.items() if isinstance(p, StoredParameter)}
+        parts = {name: part_of(stored[name], block.get_parameter(name), device) for name in stored}
+        block.load_state_dict(parts, strict=False, assign=True)
+
+
+def part_of(stored: StoredParameter, empty: DTensor, device: torch.device) -> DTensor:
+    """Read this device's rows of a weight.
+
+    Args:
+        stored: the weight.
+        empty: what FSDP made of it.
+        device: where the rows go.
+    """
+    mesh = empty.device_mesh
+    rows = stored.rows(*own_rows(len(stored), mesh.get_local_rank(), mesh.size())).to(device)
+    placed = {"shape": empty.shape, "stride": empty.stride(), "run_check": False}
+    return DTensor.from_local(rows, mesh, empty.placements, **placed)
+
+
+def own_rows(count: int, rank: int, ranks: int) -> tuple[int, int]:
+    """The first of a device's rows, and the one after its last: as `torch.chunk` cuts, which FSDP goes by."""
+    most = math.ceil(count / ranks)
+    return min(rank * most, count), min((rank + 1) * most, count)
 
 
 class ShardedBase(DDPStrategy):
@@ -134,7 +168,7 @@ class ShardedBase(DDPStrategy):
     @override
     def model_to_device(self) -> None:
         model = self.lightning_module
-        shard(model, self.root_device)  # block by block, so that the device never holds the whole
+        shard(model.policy.family, self.root_device)  # block by block, so that the device never holds the whole
         parts = [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
         model._ddp_params_and_buffers_to_ignore = parts  # neither copied from the first device nor reduced
         super().model_to_device()
@@ -153,6 +187,23 @@ class ShardedBase(DDPStrategy):
         """Before anything else that devices do together."""
         if self.company is not None and torch.distributed.is_initialized():
             self.company.keep()
+
+    @contextmanager
+    def whole_base(self) -> Iterator[None]:
+        """Have the blocks whole on every device for a while; all devices begin and end together."""
+        self.keep_company()
+        blocks = list(self.company.family.blocks())
+        for block in blocks:
+            block.set_reshard_after_forward(False)
+            block.unshard()
+        self.company.whole = True
+        try:
+            yield
+        finally:
+            self.company.whole = False
+            for block in blocks:
+                block.reshard()
+                block.set_reshard_after_forward(True)
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:

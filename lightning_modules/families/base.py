@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +12,11 @@ from typing import Any, Protocol
 import torch
 from peft.tuners.lora.layer import LoraLayer
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from artifacts.stored_weights import in_files
 from lightning_modules.families.nf4 import pack
 from lightning_modules.functional.head import fp32_logits
 from lightning_modules.packing import Attention
@@ -200,30 +202,49 @@ class VisionLanguageFamily(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """LM head: (..., H) -> (..., V)."""
 
-    def load_weights(self, folder: Path) -> None:
+    def blocks(self) -> Iterator[nn.Module]:
+        """The language model's layers, on whose linear layers adapters act."""
+        for name, module in self.model.named_modules():
+            if isinstance(module, GradientCheckpointingLayer) and any(
+                re.fullmatch(self.lora_targets, f"{name}.{inner}") for inner, _ in module.named_modules()
+            ):
+                yield module
+
+    def block_parameters(self) -> list[nn.Parameter]:
+        """All parameters of the blocks."""
+        return [parameter for block in self.blocks() for parameter in block.parameters()]
+
+    def load_weights(self, folder: Path, *, blocks_in_files: bool = False) -> None:
         """Replace parameters by those of a trained base, all or some of them, by name.
 
         Args:
             folder: holds `model.safetensors`, written after the base's training.
+            blocks_in_files: leave the blocks' weights where they lie, for who reads parts of them.
 
         Raises:
             ValueError: a stored name or shape is not this model's; was it trained with another `model` config?
         """
-        stored = load_file(folder / "model.safetensors")
+        stored = in_files([folder / "model.safetensors"])
         own = dict(self.named_parameters())
         strange = [
-            f"{name} {tuple(tensor.shape)}"
-            for name, tensor in stored.items()
-            if name not in own or own[name].shape != tensor.shape
+            f"{name} {weight.shape}"
+            for name, weight in stored.items()
+            if name not in own or own[name].shape != weight.shape
         ]
         if strange:
             raise ValueError(
                 f"{folder}/model.safetensors does not fit the model: {len(strange)} of {len(stored)} tensors, such as "
                 f"{strange[0]}; was the base trained with another model config?"
             )
-        with torch.no_grad():
-            for name, tensor in stored.items():
-                own[name].copy_(tensor)
+        left = {id(parameter) for parameter in self.block_parameters()} if blocks_in_files else set()
+        for name, weight in stored.items():
+            placed = weight.to(dtype=own[name].dtype)
+            if id(own[name]) in left:
+                module, _, last = name.rpartition(".")
+                setattr(self.get_submodule(module), last, placed)
+            else:
+                with torch.no_grad():
+                    own[name].copy_(placed.rows())
 
     def pack(self) -> None:
         """Hold the frozen weights in as few bits as the settings say; the source was read and identified before that.

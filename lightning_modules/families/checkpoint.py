@@ -10,13 +10,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from artifacts.stored_weights import StoredParameter, in_files
 from configs.checkpoints import CheckpointError, stated_config
 
 SHOWN = 5
 """Names that an error lists."""
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+"""Where a checkpoint says which shard holds which tensor; the file of one without shards."""
 ABSENT = {"_raise_exceptions_for_gated_repo": False, "_raise_exceptions_for_missing_entries": False}
 """How transformers is asked for a file that need not be there."""
 
@@ -71,19 +74,23 @@ class Checkpoint:
             )
         return template
 
-    def model(self, model_class: type[PreTrainedModel], dtype: torch.dtype) -> PreTrainedModel:
+    def model(
+        self, model_class: type[PreTrainedModel], dtype: torch.dtype, *, in_files: bool = False
+    ) -> PreTrainedModel:
         """Load the weights.
 
         Args:
             model_class: of transformers, for this checkpoint's `model_type`.
             dtype: of the weights in memory.
+            in_files: read none of them; parameters know where they lie, see `artifacts.stored_weights`.
 
         Raises:
             CheckpointError: a file is missing, or a tensor is missing, one too many or of another shape.
         """
         told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below, with what else is
         try:
-            model, told = model_class.from_pretrained(**self.source(), dtype=dtype, use_safetensors=True, **told_of)
+            given = self.stored(model_class) if in_files else {**self.source(), "use_safetensors": True}
+            model, told = model_class.from_pretrained(**given, dtype=dtype, **told_of)
         except (OSError, RuntimeError, SafetensorError) as error:
             at_fault = next((f"{file.name}: " for file in self.weight_files() if not readable(file)), "")
             raise CheckpointError(
@@ -91,7 +98,34 @@ class Checkpoint:
                 "of its safetensors files there, and whole?"
             ) from error
         refuse_strangers(self.path, model_class.__name__, told)
+        if in_files:
+            refuse_converted(self.path, model)
+            if self.text("generation_config.json") is not None:
+                model.generation_config = GenerationConfig.from_pretrained(self.path, revision=self.revision)
         return model
+
+    def stored(self, model_class: type[PreTrainedModel]) -> dict[str, Any]:
+        """The arguments by which transformers finds each weight's place without reading it."""
+        config = model_class.config_class.from_pretrained(**self.source())
+        places = [cached_file(self.path, name, revision=self.revision) for name in self.shard_names()]
+        return {"pretrained_model_name_or_path": None, "config": config, "state_dict": in_files(map(Path, places))}
+
+    def shard_names(self) -> list[str]:
+        """The files that hold its weights, as its index says.
+
+        Raises:
+            CheckpointError: the index says nothing, or names a file that lies elsewhere.
+        """
+        listed = self.text(INDEX)
+        if listed is None:
+            return [SINGLE]
+        try:
+            names = sorted(set(json.loads(listed)["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.path}: {INDEX} says of no tensor where it is: {first_line(error)}") from error
+        if strange := [name for name in names if Path(str(name)).name != name]:
+            raise CheckpointError(f"{self.path}: {INDEX} names {strange[0]!r}, which is no file beside it")
+        return names
 
     def weight_files(self) -> list[Path]:
         """Its safetensors files, as far as they are on this machine."""
@@ -138,6 +172,21 @@ def refuse_strangers(path: str, model: str, told: Mapping[str, Any]) -> None:
     else:
         cause = "a shard or its index is incomplete, or config.json is of a larger model"
     raise CheckpointError(f"{path}: is not a whole {model}: {'; '.join(parts)}. Likely: {cause}")
+
+
+def refuse_converted(path: str, model: PreTrainedModel) -> None:
+    """Refuse to leave weights in their files that are not in them as the model has them.
+
+    Raises:
+        CheckpointError: names one.
+    """
+    made = [name for name, p in model.named_parameters() if p.is_meta and not isinstance(p, StoredParameter)]
+    if made:
+        raise CheckpointError(
+            f"{path}: transformers makes {len(made)} weights out of others, such as {made[0]}, so that no device can "
+            "read its part alone; save the checkpoint anew with this version of transformers, or train with "
+            "trainer.strategy=ddp"
+        )
 
 
 def readable(file: Path) -> bool:

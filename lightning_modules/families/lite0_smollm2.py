@@ -100,13 +100,21 @@ class Lite0SmolLM2(ChattingFamily):
                     f"image_tokens={self.image_tokens} must be the square of a divisor of image_size/{STRIDE}={cells}"
                 )
 
-    def __init__(self, config: Config | None = None, *, weights: Path | None = None, outline: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        weights: Path | None = None,
+        outline: bool = False,
+        blocks_in_files: bool = False,
+    ) -> None:
         """Load tower, language model and tokenizer; draw the projector.
 
         Args:
             config: see `Config`.
             weights: folder of a base that this code base trained; its parameters replace the loaded ones.
             outline: leave the weights out, for who only writes prompts and preprocesses pictures.
+            blocks_in_files: as of `load_weights`; what the GGUF file holds is unpacked whole.
 
         Raises:
             FileNotFoundError: the pretrained weights were not fetched.
@@ -130,7 +138,7 @@ class Lite0SmolLM2(ChattingFamily):
         self.banned_token_ids = tuple(sorted(set(self.tokenizer.all_special_ids) - {self.eos_token_id}))
         self.model.set_attn_implementation(ATTENTION)
         if weights is not None and not outline:
-            self.load_weights(weights)
+            self.load_weights(weights, blocks_in_files=blocks_in_files)
 
     def _load(self, outline: bool) -> tuple[Lite0, LlamaForCausalLM, PreTrainedTokenizerFast]:
         root = Path(self.config.root)

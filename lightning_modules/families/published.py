@@ -19,6 +19,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from typing_extensions import override
 
 from artifacts.base_origin import AUTO_CLASSES
+from artifacts.stored_weights import read_stored
 from configs.checkpoints import CheckpointError
 from guards.ranges import Ranged
 from lightning_modules.families.base import PictureInput
@@ -65,13 +66,16 @@ class PublishedFamily(ChattingFamily):
         system: str | None = None
         """System prompt; empty leaves the system turn out, null is what the checkpoint's template writes."""
 
-    def __init__(self, config: Config, *, weights: Path | None = None, outline: bool = False) -> None:
+    def __init__(
+        self, config: Config, *, weights: Path | None = None, outline: bool = False, blocks_in_files: bool = False
+    ) -> None:
         """Load tokenizer, picture processor and model.
 
         Args:
             config: see `Config`.
             weights: folder of a base that this code base trained; its parameters replace the loaded ones.
             outline: leave the weights out, for who only writes prompts and preprocesses pictures.
+            blocks_in_files: leave the blocks' weights where they lie, for who reads parts of them.
 
         Raises:
             CheckpointError: the checkpoint is not there, not whole, or not of this family.
@@ -79,7 +83,7 @@ class PublishedFamily(ChattingFamily):
         super().__init__()
         self.weights = weights
         self.config = config
-        self._build(weights, outline)
+        self._build(weights, outline, blocks_in_files)
         self.hidden_size = self.model.config.get_text_config().hidden_size
         self.chat = self._chat()
         self.image_token_id = -1 if self.place is None else self._token_id(self.place)
@@ -87,11 +91,11 @@ class PublishedFamily(ChattingFamily):
         self.banned_token_ids = self._banned()
         self._set_attention()
         if weights is not None and not outline:
-            self.load_weights(weights)
+            self.load_weights(weights, blocks_in_files=blocks_in_files)
 
     # -- parts of the checkpoint -------------------------------------------------------------------------------------
 
-    def _build(self, weights: Path | None, outline: bool) -> None:
+    def _build(self, weights: Path | None, outline: bool, blocks_in_files: bool) -> None:
         """Set `tokenizer`, `template`, `image_processor` and `model`."""
         config = self.config
         self.checkpoint = Checkpoint(config.path, config.revision)
@@ -115,7 +119,10 @@ class PublishedFamily(ChattingFamily):
         if outline:
             self.model = self.checkpoint.outline(self.model_class)
         else:
-            self.model = self.checkpoint.model(self.model_class, getattr(torch, self.config.dtype)).eval()
+            dtype = getattr(torch, self.config.dtype)
+            self.model = self.checkpoint.model(self.model_class, dtype, in_files=blocks_in_files).eval()
+            if blocks_in_files:
+                read_stored(self.model, but=self.block_parameters())
 
     def _refuse_others(self, stated: dict[str, Any]) -> None:
         """Refuse another model's checkpoint, and weights that were quantised already."""

@@ -67,7 +67,7 @@ class TinyQwen2_5_VL(Qwen2_5_VL):
                 raise ValueError(f"hidden={self.hidden} must be a multiple of 16 * heads={self.heads}")
 
     @override
-    def _build(self, weights: Path | None, outline: bool) -> None:
+    def _build(self, weights: Path | None, outline: bool, blocks_in_files: bool) -> None:
         config, self.template = self.config, TEMPLATE
         if weights is not None:
             self.tokenizer = PreTrainedTokenizerFast.from_pretrained(weights)

@@ -21,7 +21,6 @@ from lightning_modules.memory.live_bytes import LiveBytes, attention_by_shapes
 from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
 from lightning_modules.schedule import Optimizer
-from lightning_modules.sharding import blocks_of
 
 PACKED_BYTES = 0.5 + (1 + 4 / 256) / 64
 """Per number in NF4: four bits, and a scale of a byte for each 64, and a scale of those for each 256."""
@@ -109,14 +108,22 @@ class ShapedModel:
     def _bytes(self, parameter: nn.Parameter) -> int:
         return round(parameter.numel() * PACKED_BYTES) if id(parameter) in self._packed else parameter.nbytes
 
+    @property
+    def blocks(self) -> list[int]:
+        """Bytes of frozen weights of each block."""
+        held = {id(parameter) for parameter in self.frozen}
+        return [
+            sum(self._bytes(p) for p in block.parameters() if id(p) in held) for block in self.policy.family.blocks()
+        ]
+
     def weights_on(self, devices: int) -> int:
         """Bytes of frozen weights on each of several devices that share the blocks out, two gathered at a time."""
-        held = {id(parameter) for parameter in self.frozen}
-        blocks = [
-            sum(self._bytes(p) for p in block.parameters() if id(p) in held)
-            for block in blocks_of(self.policy.family.model)
-        ]
-        return self.weights - sum(blocks) + sum(blocks) // devices + 2 * max(blocks)
+        return self.weights - sum(self.blocks) + sum(self.blocks) // devices + 2 * max(self.blocks)
+
+    @property
+    def gathered(self) -> int:
+        """Bytes that all blocks take beside those two while they lie whole, the device's parts being kept."""
+        return max(0, sum(self.blocks) - 2 * max(self.blocks))
 
     def moments(self, optimizer: Optimizer) -> int:
         """Bytes of AdamW's two moments."""

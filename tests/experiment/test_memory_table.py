@@ -67,3 +67,11 @@ def test_only_settings_that_the_stage_has_are_proposed(run_of):
     written = [settings.written(run.asked) for settings in run.remedies()]
     assert any("micro_batch_tokens" in text for text in written)
     assert not any("rows_at_once" in text for text in written)
+
+
+def test_under_fsdp2_rollouts_need_the_base_whole(run_of):
+    parts = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=fsdp2", "model.init_args.layers=5")
+    run, whole = run_of("gba", *parts), run_of("gba", *parts[3:])
+    shaped, needs = run.shaped(False), run.parts(run.asked)
+    assert needs["weights"] == shaped.weights_on(2)
+    assert needs["rollouts"] - whole.parts(whole.asked)["rollouts"] == shaped.gathered == 3 * shaped.blocks[0]

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from artifacts.stored_weights import StoredParameter
+
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 WEIGHTS = "dsa/alpha/adapter/adapter_model.safetensors"
 PARTS = ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.strategy=fsdp2")
@@ -30,7 +32,7 @@ SETTINGS = (
 @pytest.mark.parametrize(
     ("name", "settings", "told"),
     [
-        ("gba", ("requires=[]", *PARTS), "GBA cannot train over a base that lies in parts"),
+        ("integrate", ("requires=[]", *PARTS), "Integrate cannot train over a base that lies in parts"),
         ("base", PARTS, "BaseTraining cannot train over a base that lies in parts"),
         ("dsa", PARTS[1:], "set trainer.devices above 1"),
     ],
@@ -44,8 +46,23 @@ def test_what_cannot_run_with_a_base_in_parts_is_refused_by_name(machine, tmp_pa
     assert not made.runs.exists()
 
 
-def start(machine, bars_module, *overrides: str) -> subprocess.Popen:
-    command = [sys.executable, str(TRAIN), "--config", str(machine.files / "dsa.yaml"), f"runs_dir={machine.runs}"]
+def test_a_run_over_a_base_in_parts_leaves_its_blocks_in_their_files(based, tmp_path, monkeypatch):
+    seen = []
+
+    def trainer_of(context, **_):
+        policy, fingerprint = context.live.of(context.live._key, list)  # what the stage was built on
+        seen.append((isinstance(policy.family.block_parameters()[0], StoredParameter), fingerprint))
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr("experiment.fit.trainer_of", trainer_of)
+    made = based.copy(tmp_path / "runs")
+    assert [made.run("dsa", "only=[alpha]", *parts) for parts in (PARTS, ())] == [1, 1]
+    assert [stayed for stayed, _ in seen] == [True, False]
+    assert seen[0][1] == seen[1][1]  # the same base, read in pieces or whole
+
+
+def start(machine, bars_module, *overrides: str, name: str = "dsa") -> subprocess.Popen:
+    command = [sys.executable, str(TRAIN), "--config", str(machine.files / f"{name}.yaml"), f"runs_dir={machine.runs}"]
     environment = os.environ | {"PYTHONPATH": str(bars_module), "OMP_NUM_THREADS": "1"}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
     return subprocess.Popen([*command, *overrides], **streams)
@@ -73,3 +90,20 @@ def test_a_base_in_parts_gives_the_expert_of_a_whole_one_and_a_resumed_run_the_s
     told = again.communicate(timeout=600)[0]
     assert again.returncode == 0, told
     assert (cut.runs / WEIGHTS).read_bytes() == (two.runs / WEIGHTS).read_bytes()
+
+
+@pytest.mark.slow
+def test_rollouts_over_a_base_in_parts_give_the_expert_of_a_whole_one(based, bars_module, tmp_path):
+    alone = ("only=[alpha]", "callbacks.merge=null", "callbacks.evaluate=null")
+    one = based.copy(tmp_path / "one")
+    assert one.run("dsa", "only=[alpha]") == 0
+    two = one.copy(tmp_path / "two")
+    assert one.run("gba", *alone) == 0
+    ended = start(two, bars_module, *alone, *PARTS, name="gba")
+    told = ended.communicate(timeout=600)[0]
+    assert ended.returncode == 0, told
+    weights = WEIGHTS.replace("dsa", "gba")
+    for name, expected in load_file(one.runs / weights).items():
+        torch.testing.assert_close(load_file(two.runs / weights)[name], expected, rtol=1e-3, atol=1e-4)
+    rows = [(m.runs / "gba/alpha/samples.jsonl").read_text().splitlines() for m in (one, two)]
+    assert [json.loads(row)["completion"] for row in rows[0]] == [json.loads(row)["completion"] for row in rows[1]]

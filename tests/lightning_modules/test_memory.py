@@ -116,3 +116,4 @@ def test_blocks_are_shared_out_over_devices():
         p.nbytes for name, p in shaped.policy.family.named_parameters() if ".layers.0." in name and ".lora_" not in name
     )
     assert shaped.weights_on(4) == shaped.weights - layers * block + layers * block // 4 + 2 * block
+    assert shaped.weights_on(4) + shaped.gathered == shaped.weights + layers * block // 4

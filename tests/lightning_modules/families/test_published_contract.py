@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, AutoTokenizer
 
 from artifacts.adapter_files import base_fingerprint, read_adapter, write_adapter
 from artifacts.base_origin import loading_lines
+from artifacts.stored_weights import StoredParameter
 from datamodules.batch import Batch
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.policy import Policy
@@ -85,6 +86,24 @@ def by_template(shape, folder, messages, counts):
     assert len(pieces) == len(counts) + 1
     whole = pieces[0] + "".join(shape.shown(n) + rest for n, rest in zip(counts, pieces[1:], strict=True))
     return tokenizer(whole, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_that_stay_in_their_files_are_the_ones_that_are_loaded(published, dtype):
+    shape, folder, tied = published
+    config = shape.family_class.Config(path=str(folder), dtype=dtype)
+    whole, apart = shape.family_class(config), shape.family_class(config, blocks_in_files=True)
+    blocks = set(map(id, apart.block_parameters()))
+    stored = [parameter for parameter in apart.parameters() if isinstance(parameter, StoredParameter)]
+    assert blocks == set(map(id, stored))
+    assert sum(p.numel() for p in stored) > 0.5 * sum(p.numel() for p in apart.model.get_decoder().layers.parameters())
+    assert base_fingerprint(apart.named_parameters()) == base_fingerprint(whole.named_parameters())
+    for (name, buffer), (_, expected) in zip(apart.named_buffers(), whole.named_buffers(), strict=True):
+        assert torch.equal(buffer, expected), name
+    head, embeddings = (model() for model in (apart.model.get_output_embeddings, apart.model.get_input_embeddings))
+    assert (head.weight is embeddings.weight) == tied
+    assert apart.end_token_ids == whole.end_token_ids
+    assert apart.origin == whole.origin
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -21,8 +21,11 @@ def folder(tmp_path):
     return QWEN2_5_VL.write(tmp_path / "hub", tied=False)
 
 
-def load(folder, family=Qwen2_5_VL, **settings):
-    return family(family.Config(path=str(folder), dtype="float32", **settings))
+APART = pytest.mark.parametrize("apart", [False, True], ids=["whole", "blocks in files"])
+
+
+def load(folder, family=Qwen2_5_VL, *, apart=False, **settings):
+    return family(family.Config(path=str(folder), dtype="float32", **settings), blocks_in_files=apart)
 
 
 def change(path, **more):
@@ -59,36 +62,55 @@ def renamed(old, new):
     ],
     ids=["missing", "missing of the tower", "no head", "renamed", "an adapter saved with its base"],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused_by_the_tensors_names(folder, act, said):
-    load(folder)
+@APART
+def test_a_checkpoint_that_is_not_whole_is_refused_by_the_tensors_names(folder, act, said, apart):
+    load(folder, apart=apart)
     in_shards(folder, act)
     with pytest.raises(CheckpointError) as error:
-        load(folder)
+        load(folder, apart=apart)
     assert all(part in str(error.value) for part in said), error.value
 
 
-def test_a_tensor_too_many_is_refused(folder):
+@APART
+def test_a_tensor_too_many_is_refused(folder, apart):
     more = {"model.layers.7.mlp.up_proj.weight": torch.zeros(48, 32)}
     in_shards(folder, lambda tensors: tensors | (more if "lm_head.weight" in tensors else {}))
     with pytest.raises(CheckpointError, match=r"1 tensors are not this model's: .*layers\.7.*smaller model"):
-        load(folder)
+        load(folder, apart=apart)
 
 
-def test_a_tensor_of_another_shape_is_refused(folder):
+@APART
+def test_a_tensor_of_another_shape_is_refused(folder, apart):
     in_shards(folder, lambda tensors: {n: t[:-1].clone() if "q_proj.bias" in n else t for n, t in tensors.items()})
     with pytest.raises(CheckpointError, match=r"layers\.0\.self_attn\.q_proj\.bias"):
-        load(folder)
+        load(folder, apart=apart)
 
 
-def test_a_missing_or_cut_shard_is_refused(folder):
+@APART
+def test_a_missing_or_cut_shard_is_refused(folder, apart):
     shard = sorted(folder.glob("*.safetensors"))[1]
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=f"{shard.name}: .*safetensors files there, and whole"):
-        load(folder)
+        load(folder, apart=apart)
     shard.unlink()
     with pytest.raises(CheckpointError, match=shard.name):
-        load(folder)
+        load(folder, apart=apart)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ({"weight_map": {"lm_head.weight": "../../else.safetensors"}}, "else.safetensors', which is no file beside it"),
+        ({"weight_map": {"lm_head.weight": 3}}, "names 3, which is no file"),
+        ({"weight_map": None}, "says of no tensor where it is"),
+        ([], "says of no tensor where it is"),
+    ],
+)
+def test_an_index_that_leads_elsewhere_is_not_followed(folder, index, said):
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=said):
+        load(folder, apart=True)
 
 
 def test_a_checkpoint_without_its_picture_processor_is_refused(folder):
@@ -97,12 +119,13 @@ def test_a_checkpoint_without_its_picture_processor_is_refused(folder):
         load(folder)
 
 
-def test_pickled_weights_are_not_opened(folder):
+@APART
+def test_pickled_weights_are_not_opened(folder, apart):
     for path in folder.glob("*.safetensors*"):
         path.unlink()
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="safetensors"):
-        load(folder)
+        load(folder, apart=apart)
 
 
 def test_a_checkpoint_of_another_family_never_loads(folder, tmp_path):
@@ -162,7 +185,8 @@ def test_limits_are_the_checkpoint_s_unless_they_are_set_and_the_origin_says_so(
     assert {parameter.device.type for parameter in outline.parameters()} == {"meta"}
 
 
-def test_the_commit_of_a_hub_repository_is_recorded(tmp_path, monkeypatch):
+@APART
+def test_the_commit_of_a_hub_repository_is_recorded(tmp_path, monkeypatch, apart):
     commit, home = "0123456789abcdef0123456789abcdef01234567", tmp_path / "cache"
     repository = home / "models--lab--vl"
     QWEN2_5_VL.write(repository / "snapshots" / commit, tied=False)
@@ -170,7 +194,7 @@ def test_the_commit_of_a_hub_repository_is_recorded(tmp_path, monkeypatch):
     (repository / "refs/main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    family = load("lab/vl")
+    family = load("lab/vl", apart=apart)
     assert family.origin["init_args"]["revision"] == family.origin["checkpoint"]["commit"] == commit
 
 
