@@ -114,6 +114,7 @@ class Objective:
         second = [row for row in crossing if rollouts.prompt(row).ids != rollouts.neutral_prompt(row).ids]
         ref_logps = self.reference_logps(rollouts, rows) if self.kl is not None else None
         with self.clock.phase("forward"):
+            taught = self.teacher_logps(rollouts, crossing) if crossing and self.transfer.from_teacher else None
             scores = self.policy.score(
                 [*own, *(rollouts.neutral_prompt(row) for row in second)],
                 [*ids, *rollouts.ids(second)],
@@ -130,7 +131,7 @@ class Objective:
                     zip(second, scores.logps[len(rows) :], strict=True)
                 )
                 loss = loss + self.transfer_term(
-                    rollouts, crossing, torch.stack([neutral[row] for row in crossing]), sizes, tally
+                    rollouts, crossing, torch.stack([neutral[row] for row in crossing]), taught, sizes, tally
                 )
         return loss
 
@@ -178,6 +179,7 @@ class Objective:
         rollouts: Rollouts,
         rows: Sequence[int],
         neutral_logps: Tensor,
+        teacher_logps: Tensor | None,
         sizes: reductions.Denominators,
         tally: Tally,
     ) -> Tensor:
@@ -187,10 +189,7 @@ class Objective:
         """
         lengths = torch.tensor([len(rollouts.completions[row].ids) for row in rows], device=neutral_logps.device)
         mask = torch.arange(neutral_logps.shape[1], device=neutral_logps.device) < lengths[:, None]
-        if self.transfer.from_teacher:
-            other = self.teacher_logps(rollouts, rows, neutral_logps)
-        else:
-            other = _wide(padded(rollouts.old_logps, rows), neutral_logps)
+        other = _wide(padded(rollouts.old_logps, rows) if teacher_logps is None else teacher_logps, neutral_logps)
         crossing = Crossing(neutral_logps, other, rollouts.advantages_of(rows).to(neutral_logps), mask)
         eta = self.transfer.config.eta
         term = eta * reductions.sequence_mean(self.transfer(crossing), mask, sizes)
@@ -198,10 +197,10 @@ class Objective:
         return term
 
     @torch.no_grad()
-    def teacher_logps(self, rollouts: Rollouts, rows: Sequence[int], like: Tensor) -> Tensor:
+    def teacher_logps(self, rollouts: Rollouts, rows: Sequence[int]) -> Tensor:
         """(B, T) nats of neutral rollouts under their teaching guideline's prompt, as the policy stands."""
         prompts = [rollouts.teacher_prompt(row) for row in rows]
-        return _wide(self.policy.score(prompts, rollouts.ids(rows), self.temperature).logps, like)
+        return self.policy.score(prompts, rollouts.ids(rows), self.temperature).logps
 
     @torch.no_grad()
     def reference_logps(self, rollouts: Rollouts, rows: Sequence[int]) -> Tensor:

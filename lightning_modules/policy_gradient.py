@@ -6,6 +6,7 @@ Source: GRPO, arXiv:2402.03300; each part names its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,7 @@ class PolicyGradient(Stage):
 
     adapter = "rl"
     kind = "rl"
+    shards = True
 
     @dataclass(frozen=True)
     class Config(RLSettings):
@@ -60,6 +62,7 @@ class PolicyGradient(Stage):
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
         self.objective = Objective(self.policy, context.start, parts.loss, parts.kl, parts.transfer, *weights)
         self.rollouts: Rollouts | None = None  # the newest, for cards and samples
+        self._answering = ExitStack()  # entered while validation questions are asked
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
 
@@ -92,9 +95,10 @@ class PolicyGradient(Stage):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         c, step = self.config, self.batches_done
-        rollouts = self.roll_out(batch, "train", step, Share(self.trainer.global_rank, self.trainer.world_size))
-        again = partial(self.roll_out_again, step)
-        rollouts, asked = ask_again(rollouts, batch.spares, c.dynamic_share, c.dynamic_rounds, again, self.from_all)
+        with self.whole_base():
+            rollouts = self.roll_out(batch, "train", step, Share(self.trainer.global_rank, self.trainer.world_size))
+            again = partial(self.roll_out_again, step)
+            rollouts, asked = ask_again(rollouts, batch.spares, c.dynamic_share, c.dynamic_rounds, again, self.from_all)
         self.rollouts = rollouts
         parts = rollouts.minibatches(c.minibatches, c.questions_per_step)
         if c.minibatches > 1:  # the first part's update moves what the others are to be compared with
@@ -102,6 +106,15 @@ class PolicyGradient(Stage):
                 self.objective.old_logps(rollouts, rows)
         updates = [self.update(rollouts, rows) for rows in parts * c.updates_per_rollout]
         self.report(self.metrics_of(rollouts, updates) | asked, shown=tuple(self.metrics_at_start()))
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self._answering.enter_context(self.whole_base())
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._answering.close()
+        super().on_validation_epoch_end()
 
     def metrics_of(self, rollouts: Rollouts, updates: Sequence[tuple[dict[str, float], Tally]]) -> dict[str, float]:
         """What a step reports, as if its rollouts of all devices had been on one: of the updates the first.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from lightning_modules.policy import Policy
 from lightning_modules.random_state import random_state, set_random_state
 from lightning_modules.rewards.guidelines import Guideline, load_guidelines
 from lightning_modules.schedule import Optimizer, adamw, scheduled, set_rates
+from lightning_modules.sharding import ShardedBase
 from lightning_modules.validation import Ask, Validation
 
 
@@ -235,6 +237,11 @@ class Stage(L.LightningModule):
         """What each device holds, in the order of their ranks."""
         ranks = range(self.trainer.world_size)
         return [item] if len(ranks) == 1 else [self.trainer.strategy.broadcast(item, src=rank) for rank in ranks]
+
+    def whole_base(self) -> AbstractContextManager[None]:
+        """Within it every device has the base whole, for passes that no other device takes part in."""
+        strategy = self.trainer.strategy
+        return strategy.whole_base() if isinstance(strategy, ShardedBase) else nullcontext()
 
     # -- what is reported ----------------------------------------------------------------------------------------
 

@@ -17,9 +17,10 @@ from datamodules.loading import Share
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.rl_gba import GBA
+from lightning_modules.sharding import ShardedBase
 from lightning_modules.stage import StageContext
 from tests.conftest import made_example, new_tiny_policy, randomise_adapter
-from tests.lightning_modules.rl_harness import GRPO, GUIDED, PLAIN, WRONG, Metrics, a_part, made
+from tests.lightning_modules.rl_harness import GRPO, GUIDED, PLAIN, WRONG, MadeEngine, Metrics, a_part, made
 
 WHOLE = {"kl": a_part("losses.kl.InLoss", beta=0.3), "entropy_bonus": 0.05}
 """GBA as it stands: guidelines, a neutral share, adherence, transfer; a KL that matters, and entropy."""
@@ -34,13 +35,14 @@ class Seen(L.Callback):
     folder: Any
 
     def __post_init__(self):
-        self.gradients, self.rollouts = [], []
+        self.gradients, self.rollouts, self.parts = [], [], []
 
     def on_before_optimizer_step(self, trainer, stage, optimizer):
         self.gradients.append(torch.cat([p.grad.flatten().clone() for p in stage.trained.values()]))
 
     def on_train_batch_end(self, trainer, stage, *_):
         held, size = stage.rollouts, stage.rollouts.layout.size
+        self.parts.append(stage.policy.in_parts)
         written = [(completion.ids, completion.text) for completion in held.completions]
         asked = zip(held.places, held.examples, strict=True)
         self.rollouts.append(
@@ -49,6 +51,7 @@ class Seen(L.Callback):
 
     def on_train_end(self, trainer, stage):
         found = {"gradients": self.gradients, "rollouts": self.rollouts, "metrics": trainer.logger.rows}
+        found |= {"in parts": self.parts, "in parts while asked": ASKED}
         torch.save(found, self.folder / f"{trainer.world_size}.{trainer.global_rank}")
 
 
@@ -65,7 +68,19 @@ class Questions(L.LightningDataModule):
         return DataLoader([own] * (2 * self.steps), batch_size=None)
 
 
-def fit(folder, devices: int, batch: Batch, steps: int, module=GBA, **settings) -> list[dict]:
+ASKED: list[bool] = []
+"""Whether the base lay in parts when the engine was asked, of this process."""
+
+
+class Watched(MadeEngine):
+    """The made engine, watched."""
+
+    def generate(self, policy, *arguments, **settings):
+        ASKED.append(policy.in_parts)
+        return super().generate(policy, *arguments, **settings)
+
+
+def fit(folder, devices: int, batch: Batch, steps: int, module=GBA, strategy=DDPStrategy, **settings) -> list[dict]:
     """What every device saw."""
     if torch.cuda.is_initialized():
         pytest.skip("forks, which CUDA does not survive: run this file alone with CUDA_VISIBLE_DEVICES= ")
@@ -80,7 +95,7 @@ def fit(folder, devices: int, batch: Batch, steps: int, module=GBA, **settings) 
     trainer = L.Trainer(
         accelerator="cpu",
         devices=devices,
-        strategy=DDPStrategy(start_method="fork", broadcast_buffers=False) if devices > 1 else "auto",
+        strategy=strategy(start_method="fork", broadcast_buffers=False) if devices > 1 else "auto",
         max_steps=steps * stage.config.minibatches * stage.config.updates_per_rollout,
         max_epochs=1,
         logger=Metrics(),
@@ -91,6 +106,8 @@ def fit(folder, devices: int, batch: Batch, steps: int, module=GBA, **settings) 
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    stage.state_dict = lambda *_, **__: {}  # what forked devices send back to this process, which needs no part of it
+    ASKED.clear()
     trainer.fit(stage, datamodule=Questions(batch, steps))
     return [torch.load(folder / f"{devices}.{rank}", weights_only=False) for rank in range(devices)]
 
@@ -100,9 +117,9 @@ def questions(count: int) -> Batch:
     return Batch(tuple(made_example(n, sizes=((112, 112),) if n % 2 else (), words=2 * n) for n in range(count)))
 
 
-def assert_the_same(folder, batch, steps=2, **settings):
+def assert_the_same(folder, batch, steps=2, strategy=DDPStrategy, **settings):
     (one,) = fit(folder, 1, batch, steps, **settings)
-    shares = fit(folder, 2, batch, steps, **settings)
+    shares = fit(folder, 2, batch, steps, strategy=strategy, **settings)
     assert len(one["gradients"]) == len(shares[0]["gradients"]) == len(shares[1]["gradients"]) >= steps
     assert one["gradients"][0].norm() > 1e-6
     for share in shares:
@@ -120,9 +137,15 @@ def assert_the_same(folder, batch, steps=2, **settings):
     return one, shares
 
 
-def test_two_devices_take_the_steps_of_one(tmp_path):
+@pytest.mark.parametrize("strategy", [DDPStrategy, ShardedBase])
+def test_two_devices_take_the_steps_of_one(tmp_path, strategy):
     # Three questions: two on one device, one on the other; micro-batches of a row or two.
-    assert_the_same(tmp_path, questions(3), **GUIDED, **WHOLE, micro_batch_tokens=150)
+    watched = made() | {"class_path": f"{__name__}.Watched"}
+    settings = GUIDED | WHOLE | {"engine": watched, "micro_batch_tokens": 150}
+    _, shares = assert_the_same(tmp_path, questions(3), strategy=strategy, **settings)
+    for share in shares:  # answers are written with the base whole, and learnt from with the base in parts
+        assert share["in parts"] == [strategy is ShardedBase] * 2
+        assert share["in parts while asked"] == [False] * 2
 
 
 CASES = {
@@ -147,6 +170,14 @@ def test_every_way_of_training_is_the_same_on_two_devices(tmp_path, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["minibatches, twice", "a minibatch that one device has no part in", "the real engine",
+                                  "KL in the reward", "transfer by distillation"])  # fmt: skip
+def test_a_base_in_parts_changes_nothing(tmp_path, case):
+    count, settings = CASES[case]
+    assert_the_same(tmp_path, questions(count), strategy=ShardedBase, **({"micro_batch_tokens": 300} | settings))
+
+
+@pytest.mark.slow
 def test_a_device_whose_groups_are_all_dead_takes_part_in_every_step(tmp_path):
     few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG))}
     one, shares = assert_the_same(tmp_path, questions(4), steps=4, **few)
@@ -156,9 +187,12 @@ def test_a_device_whose_groups_are_all_dead_takes_part_in_every_step(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", [DDPStrategy, ShardedBase])
 @pytest.mark.parametrize(("share", "rounds"), [(1.0, 6), (1.0, 1), (0.6, 3)])
-def test_dead_groups_are_replaced_as_on_one_device(tmp_path, share, rounds):
+def test_dead_groups_are_replaced_as_on_one_device(tmp_path, share, rounds, strategy):
     few = ONE_PROMPT | {"engine": made(texts=(PLAIN, WRONG, WRONG, WRONG))}
     batch = replace(questions(5), spares=Batch(tuple(made_example(10 + n) for n in range(9))))
-    one, _ = assert_the_same(tmp_path, batch, steps=3, **few, dynamic_share=share, dynamic_rounds=rounds)
+    one, _ = assert_the_same(
+        tmp_path, batch, steps=3, strategy=strategy, **few, dynamic_share=share, dynamic_rounds=rounds
+    )
     assert max(row.get("train/dynamic/asked_again", 0) for row in one["metrics"]) > 1
