@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,27 +16,28 @@ NUMBERS_AT_ONCE = 2**22
 
 
 class StoredParameter(nn.Parameter):
-    """A weight without numbers, on `meta`, that knows where they lie.
+    """A weight without numbers, on `meta`, that knows where they lie; its dtype is the one to read it in.
 
     Attributes:
-        file: of safetensors.
-        key: its name in the file.
+        source: the tensor of a file.
     """
 
-    file: Path
-    key: str
-
-    @classmethod
-    def at(cls, file: Path, key: str, shape: Sequence[int], dtype: torch.dtype) -> StoredParameter:
-        """The weight of a file, to be read in the precision given."""
-        made = cls(torch.empty(tuple(shape), dtype=dtype, device="meta"), requires_grad=False)
-        made.file, made.key = file, key
-        return made
+    source: InFile
 
     def rows(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """Its numbers, or those of some rows; nothing else of the file is read."""
-        with safe_open(self.file, framework="pt") as file:
-            found = file.get_slice(self.key)[start:stop] if self.ndim else file.get_tensor(self.key)
+        """Its numbers, or those of some rows; nothing else of the file is read.
+
+        Raises:
+            RuntimeError: the file is another one than when it was opened first.
+        """
+        path, key = self.source.file, self.source.key
+        if state_of(path) != self.source.state:
+            raise RuntimeError(
+                f"{path}: changed since the model was built on it, so that its weights are not those that were "
+                "identified; start again, and leave the file alone while a run reads it"
+            )
+        with safe_open(path, framework="pt") as file:
+            found = file.get_slice(key)[start:stop] if self.ndim else file.get_tensor(key)
             return found.to(self.dtype, copy=True)  # what safetensors gives may still be the file itself
 
     def pieces(self) -> Iterator[Tensor]:
@@ -54,11 +55,13 @@ class InFile:
         file: of safetensors.
         key: the tensor's name there.
         shape: of the tensor.
+        state: of the file.
     """
 
     file: Path
     key: str
     shape: tuple[int, ...]
+    state: tuple[int, ...]
 
     def __getitem__(self, _: object) -> InFile:
         """All of it."""
@@ -66,16 +69,26 @@ class InFile:
 
     def to(self, device: object = None, dtype: torch.dtype | None = None) -> StoredParameter:
         """The weight in that precision; it has no device yet."""
-        return StoredParameter.at(self.file, self.key, self.shape, dtype)
+        made = StoredParameter(torch.empty(self.shape, dtype=dtype, device="meta"), requires_grad=False)
+        made.source = self
+        return made
 
 
 def in_files(files: Iterable[Path]) -> dict[str, InFile]:
     """What safetensors files hold, by name."""
     found = {}
     for path in files:
+        state = state_of(path)
         with safe_open(path, framework="pt") as file:
-            found |= {key: InFile(path, key, tuple(file.get_slice(key).get_shape())) for key in file.keys()}
+            names = list(file.keys())
+            found |= {key: InFile(path, key, tuple(file.get_slice(key).get_shape()), state) for key in names}
     return found
+
+
+def state_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written or replaced: its number, size and time of change."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read_stored(model: nn.Module, but: Iterable[nn.Parameter] = ()) -> None:

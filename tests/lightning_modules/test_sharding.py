@@ -200,7 +200,7 @@ def test_a_device_reads_of_the_blocks_its_own_rows_alone(tmp_path, monkeypatch, 
 
     def recorded(weight, start=0, stop=None):
         found = rows_of(weight, start, stop)
-        READ.append((weight.key, len(found), len(weight)))
+        READ.append((weight.source.key, len(found), len(weight)))
         return found
 
     monkeypatch.setattr(StoredParameter, "rows", recorded)

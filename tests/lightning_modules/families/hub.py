@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 SHARDS = 3
@@ -43,6 +44,7 @@ class Shape:
         bos: the first token, where the template writes one.
         sizes: of pictures in the tests, (height, width).
         before_reply: what the template writes between a prompt and the reply.
+        bpe: words and merges of the tokenizer; None trains a few.
         named: added tokens that the tokenizer also knows under a name.
         processing: what the stock processor tells the picture processor at every call.
     """
@@ -63,11 +65,22 @@ class Shape:
     other_ends: tuple[str, ...] = ()
     processing: Mapping[str, Any] = field(default_factory=dict)
     named: Mapping[str, str] = field(default_factory=dict)
+    bpe: models.BPE | None = None
 
     def write(self, folder: Path, *, tied: bool, seed: int = 0) -> Path:
         """Write the checkpoint."""
         folder.mkdir(parents=True)
         self.write_tokenizer(folder)
+        self.write_settings(folder, tied=tied)
+        model_class = self.family_class.model_class
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = model_class(model_class.config_class.from_pretrained(folder))
+            self.save(folder, drawn(model), tied=tied)
+        return folder
+
+    def write_settings(self, folder: Path, *, tied: bool) -> None:
+        """Write what is neither tokenizer nor weights."""
         config = filled(self.config, folder) | {"tie_word_embeddings": tied, "torch_dtype": "bfloat16"}
         model_class = self.family_class.model_class
         config["architectures"] = [model_class.__name__]
@@ -77,11 +90,6 @@ class Shape:
             (folder / "chat_template.json").write_text(json.dumps({"chat_template": self.template}))
         ends = [ids_of(folder)[name] for name in (*self.other_ends, self.end)]
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = model_class(model_class.config_class.from_pretrained(folder))
-            self.save(folder, drawn(model), tied=tied)
-        return folder
 
     def save(self, folder: Path, model: PreTrainedModel, *, tied: bool) -> None:
         """Write the weights under the published names, in shards, with their index."""
@@ -108,14 +116,15 @@ class Shape:
 
     def write_tokenizer(self, folder: Path) -> None:
         """A byte-level BPE with the real added tokens in their order, in the files that the hub has."""
-        backend = Tokenizer(models.BPE())
+        backend = Tokenizer(models.BPE() if self.bpe is None else self.bpe)
         backend.normalizer = normalizers.NFC()
         cut = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
         backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(False, use_regex=False)])
         backend.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-        backend.train_from_iterator([WORDS] * 20, trainer)
+        if self.bpe is None:
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+            backend.train_from_iterator([WORDS] * 20, trainer)
         backend.add_tokens([AddedToken(name, special=special, normalized=False) for name, special in self.added])
         backend.save(str(folder / "tokenizer.json"))
         stored = json.loads((folder / "tokenizer.json").read_text())
@@ -143,6 +152,32 @@ class Shape:
         from configs.build import import_class
 
         return import_class(self.family)
+
+
+def said(shape: Shape, text: str, pictures: int = 0, last: bool = False) -> Any:
+    """A message's content as the template's users write it."""
+    if shape.preprocessor is None:
+        return text
+    shown, words = [{"type": "image"}] * pictures, [{"type": "text", "text": text}]
+    return [*words, *shown] if last else [*shown, *words]
+
+
+@lru_cache(maxsize=2)
+def stock_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """A checkpoint's tokenizer, as transformers loads it."""
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def by_template(shape: Shape, folder: Path, messages: Sequence[Any], counts: Sequence[int]) -> list[int]:
+    """What the stock processor does: render, expand, tokenise the whole."""
+    tokenizer = stock_tokenizer(folder)
+    text = tokenizer.apply_chat_template(
+        messages, chat_template=shape.template, tokenize=False, add_generation_prompt=True
+    )
+    pieces = text.split(shape.mark) if shape.mark else [text]
+    assert len(pieces) == len(counts) + 1
+    whole = pieces[0] + "".join(shape.shown(n) + rest for n, rest in zip(counts, pieces[1:], strict=True))
+    return tokenizer(whole, add_special_tokens=False)["input_ids"]
 
 
 def ids_of(folder: Path) -> dict[str, int]:

@@ -21,6 +21,7 @@ from lightning_modules.stage import StageContext
 from merge.dense import Dense, write_dense
 from tests.conftest import made_example, noise_image, randomise_adapter
 from tests.lightning_modules import rl_reference as by_hand
+from tests.lightning_modules.families.hub import by_template, said
 from tests.lightning_modules.families.shapes import SHAPES, SLOW
 from tests.lightning_modules.rl_harness import GUIDED, Watch, a_part, fit
 from tests.slow_reference import stock_inputs, stock_log_distribution, stock_logps
@@ -66,26 +67,6 @@ def sizes(shape, count):
 def questions(shape, count=4):
     """Of one picture, of two, of none, and of one after more words."""
     return [made_example(i, sizes=sizes(shape, (1, 2, 0, 1)[i % 4]), words=(0, 3, 7, 1)[i % 4]) for i in range(count)]
-
-
-def said(shape, text, pictures=0, last=False):
-    """A message's content as the template's users write it."""
-    if shape.preprocessor is None:
-        return text
-    shown, words = [{"type": "image"}] * pictures, [{"type": "text", "text": text}]
-    return [*words, *shown] if last else [*shown, *words]
-
-
-def by_template(shape, folder, messages, counts):
-    """What the stock processor does: render, expand, tokenise the whole."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = tokenizer.apply_chat_template(
-        messages, chat_template=shape.template, tokenize=False, add_generation_prompt=True
-    )
-    pieces = text.split(shape.mark) if shape.mark else [text]
-    assert len(pieces) == len(counts) + 1
-    whole = pieces[0] + "".join(shape.shown(n) + rest for n, rest in zip(counts, pieces[1:], strict=True))
-    return tokenizer(whole, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
