@@ -87,6 +87,22 @@ def test_blocks_that_stay_in_their_files_are_the_ones_that_are_loaded(published,
     assert apart.origin == whole.origin
 
 
+def test_features_in_bf16_are_those_of_fp32_up_to_its_rounding(published, loaded):
+    shape, folder, _ = published
+    if shape.preprocessor is None:
+        pytest.skip("reads no pictures")
+    high, _ = loaded
+    low = Policy(shape.family_class(shape.family_class.Config(path=str(folder), dtype="bfloat16")))
+    for example in questions(shape):
+        for (key, feature), (_, expected) in zip(
+            low.features(low.prompt(example, "").images).items(),
+            high.features(high.prompt(example, "").images).items(),
+            strict=True,
+        ):
+            assert feature.dtype == low.cache.get(key).dtype == torch.bfloat16
+            assert float((feature.float() - expected).norm() / expected.norm()) < 4 * 2**-8, key
+
+
 @pytest.mark.parametrize("text", TEXTS)
 def test_prompts_are_the_template_s(published, policy, text):
     shape, folder, _ = published
