@@ -48,7 +48,7 @@ def completed(machine, bars_module, *overrides: str, name: str = "dsa") -> str:
     return told
 
 
-def finish(process: subprocess.Popen, seconds: float = 120) -> str:
+def finish(process: subprocess.Popen, seconds: float = 400) -> str:
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
@@ -56,7 +56,7 @@ def finish(process: subprocess.Popen, seconds: float = 120) -> str:
         raise AssertionError(process.communicate()[0]) from None
 
 
-def child_of(process: subprocess.Popen, seconds: float = 90) -> int:
+def child_of(process: subprocess.Popen, seconds: float = 400) -> int:
     """The second device's process."""
     file, end = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + seconds
     while time.monotonic() < end:
@@ -68,7 +68,7 @@ def child_of(process: subprocess.Popen, seconds: float = 90) -> int:
     raise AssertionError("no second process appeared")
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() > end or process.poll() is not None:
