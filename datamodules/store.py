@@ -1,8 +1,8 @@
 """The examples of a set, however many: the first ones as they are, those behind them as text in a file without a name.
 
-A row behind the first `HELD` takes some 130 bytes of memory: where it begins, its place in the order, and how its id is
-found again. What is read back is equal to what was put in, to the character; what text could not give back so (a
-picture in memory, a mapping of a kind of its own) is held as it is.
+Of a row behind the first `HELD` stay in memory where it begins and how its id is found again. What is read back is
+equal to what was put in, to the character; what text could not give back so (a picture in memory, a mapping of a kind
+of its own) is held as it is.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Store:
         self.ends = array("Q", [0])  # of the rows that are written
         self._numbers: dict[int, int] = {}  # hash of an id -> the first example with it
         self._others: dict[str, int] = {}  # ids whose hash another id has too
+        self._last: tuple[int, Any] = (-1, None)  # the example that was read last is often asked for again
         self._file: Any = None
         self._waiting = bytearray()  # to be written
 
@@ -56,8 +57,12 @@ class Store:
             return self.held[number]
         if number in self.odd:
             return self.odd[number]
-        row = number - len(self.held)
-        return self._decoded(self._read(self.ends[row], self.ends[row + 1]))
+        last, example = self._last
+        if last != number:
+            row = number - len(self.held)
+            example = self._decoded(self._read(self.ends[row], self.ends[row + 1]))
+            self._last = number, example
+        return example
 
     def __iter__(self) -> Iterator[Example]:
         return map(self.__getitem__, range(len(self)))

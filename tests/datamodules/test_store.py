@@ -99,6 +99,11 @@ def test_what_is_read_back_is_what_was_put_in(seed, monkeypatch):
             assert store[number] == examples[number]
             assert kinds(store[number]) == kinds(examples[number])
     assert list(store) == examples
+    picked = Picked(store.__getitem__, numbers := drawn.sample(range(30), 20))
+    for part in (slice(3, 9), slice(None, None, -2), slice(-4, None), slice(0, 0)):
+        assert picked[part] == [examples[number] for number in numbers[part]]
+        assert picked[part] != examples
+    assert (picked[-1], bool(picked[5:5])) == (examples[numbers[-1]], False)
     assert all(store[number] is examples[number] for number in range(held))
 
 
