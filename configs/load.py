@@ -123,10 +123,11 @@ def read(
     tree = read_file(path, (), problems) if path else None
     if tree is None:
         raise ConfigError(problems)
-    if any(one.name == "model" for one in fields(config)):
-        chosen, overrides = choices(overrides, ("model",))
-        for group, choice in chosen.items():
-            tree = with_choice(tree, group, choice, problems)
+    groups = [one.name for one in fields(config) if one.name in ("model", "launcher")]
+    tree = with_short_launcher(tree, problems) if "launcher" in groups else tree
+    chosen, overrides = choices(overrides, groups)
+    for group, choice in chosen.items():
+        tree = with_choice(tree, group, choice, problems)
     tree = merge_trees(tree, read_overrides(overrides, problems))
     given, report = interpolated(tree, problems), reporter(tree, problems)
     good = Checker(report, trusted(given)).fields(config, shape(given, report) if shape else given, "")
@@ -155,8 +156,7 @@ def load_one(
     if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
         overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
     tree = merge_trees(Branch({"name": Leaf(path.stem, "file name")}, below.place), below)
-    if isinstance(short := plain(tree.children.get("launcher")), str):
-        tree = with_choice(tree, "launcher", short, problems, tree.children["launcher"].place)
+    tree = with_short_launcher(tree, problems)
     plainly = [argument for argument in overrides if not addressee(argument)]
     by_name = [argument.partition(":")[2] for argument in overrides if addressee(argument) == called]
     for own, place in ((plainly, COMMAND_LINE), (by_name, f"{COMMAND_LINE} for {called}")):
@@ -175,6 +175,14 @@ def load_one(
     loaded = Loaded(experiment, whole, origins(whole, tree), path, required, called)
     here = {"", called, *loaded.beneath}
     return replace(loaded, arguments=tuple(argument for argument in overrides if addressee(argument) in here))
+
+
+def with_short_launcher(tree: Branch, problems: list[Problem]) -> Branch:
+    """A file's tree in which `launcher: slurm` is what configs/launcher/slurm.yaml says."""
+    short = plain(tree.children.get("launcher"))
+    if not isinstance(short, str):
+        return tree
+    return with_choice(tree, "launcher", short, problems, tree.children["launcher"].place)
 
 
 def checked_experiment(given: dict[str, Any], checker: Checker) -> Experiment | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from artifacts.interrupts import as_program, stop_alike
 from configs.problems import ConfigError
 from curation.settings import Settings, load_settings
+from experiment.launchers.part import Part
 from guards.arguments import Parser
 from guards.printable import printable_lines
 
@@ -21,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, audit or report.
 
     Returns:
-        0; 1 if it failed, kept no question, or a finished set is damaged; 2 for a wrong command or configuration; 3 if
-        replies are missing and the same command goes on; 130 when it was interrupted, likewise.
+        0, also when jobs were submitted; 1 if it failed, kept no question, or a finished set is damaged; 2 for a wrong
+        command or configuration; 3 if replies are missing and the same command goes on; 130 when it was interrupted,
+        likewise.
     """
     parser = Parser(prog="python -m curation", description=__doc__)
     parser.add_argument(
@@ -33,7 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("words", nargs="*", metavar="key=value | FOLDER", help="settings; for report the set's folder")
     parser.add_argument("--config", help="a YAML file, or one below configs/; for run and audit")
-    parser.add_argument("--dry-run", action="store_true", help="with run: count what would be asked, and ask nobody")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="with run: count what would be asked, and ask nobody; or show the jobs of a launcher",
+    )
+    parser.add_argument(
+        "--part",
+        default="",
+        metavar="I/N",
+        help="with run: ask about a share of the questions alone, as a launcher deals them out",
+    )
     parser.add_argument("--csv", type=Path, default=Path("audit.csv"), help="with audit: where the sample goes")
     options = parser.parse_intermixed_args(arguments)
     if options.command == "report" and len(options.words) != 1:
@@ -41,31 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command != "report" and not options.config:
         parser.error(f"{options.command} needs --config")
     try:
+        share = Part.read(options.part).share if options.part else None
+    except ValueError as error:
+        parser.error(f"--part: {error}")
+    if options.part and (share is None or options.command != "run" or options.dry_run):
+        parser.error(f"--part goes with run, without --dry-run, and is I/N; got {options.part!r}")
+    try:
         if options.command == "report":
             return show(Path(options.words[0]))
         settings = load_settings(options.config, options.words)
         if options.command == "audit":
             return write_sample(settings, options.csv)
-        return execute(settings, dry_run=options.dry_run)
+        return execute(settings, options, share)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def execute(settings: Settings, *, dry_run: bool) -> int:
-    """Make the set, or count what that would ask; exit codes as of `main`."""
+def execute(settings: Settings, options: Namespace, share: tuple[int, int] | None) -> int:
+    """Do what `run` asks for; exit codes as of `main`.
+
+    Args:
+        settings: of the curation.
+        options: of the command line.
+        share: (index from 0, count) of the questions to ask about; None for the whole.
+    """
     from curation.asking import UnfinishedError
-    from curation.run import NothingKeptError, curate, most
+    from curation.run import NothingKeptError
     from curation.teachers import TeacherError
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     stop_alike()
     try:
-        if dry_run:
-            for what, requests, known, tokens in most(settings):
-                print(f"{what:<12} at most {requests} requests, {known} of them known; at most {tokens} tokens")
-            return 0
-        counts = curate(settings)
+        work(settings, options, share)
     except (KeyboardInterrupt, SystemExit):
         print("interrupted; every reply that came is kept, and the same command goes on", file=sys.stderr)
         return 130
@@ -81,11 +102,25 @@ def execute(settings: Settings, *, dry_run: bool) -> int:
     except (TeacherError, ValueError, OSError, RuntimeError) as error:
         print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
-    print("\n".join(summary(counts)))
-    print(
-        f"written: {settings.out}/ (data/ is what datamodules.mmedexpert.MMedExpert reads; datasheet.md tells the rest)"
-    )
     return 0
+
+
+def work(settings: Settings, options: Namespace, share: tuple[int, int] | None) -> None:
+    """Make the set, ask about a share of it, hand it to a launcher, or tell what any of these would take."""
+    from curation.jobs import launch
+    from curation.run import ask_share, curate, most
+
+    if share is not None:
+        print(f"share {options.part}: every reply about its {ask_share(settings, *share)} questions is kept")
+    elif settings.launcher is not None:
+        launch(settings, options.config, options.words, dry_run=options.dry_run)
+    elif options.dry_run:
+        for what, requests, known, tokens in most(settings):
+            print(f"{what:<12} at most {requests} requests, {known} of them known; at most {tokens} tokens")
+    else:
+        print("\n".join(summary(curate(settings))))
+        reader = "datamodules.mmedexpert.MMedExpert"
+        print(f"written: {settings.out}/ (data/ is what {reader} reads; datasheet.md tells the rest)")
 
 
 def write_sample(settings: Settings, path: Path) -> int:

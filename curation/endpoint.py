@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from PIL import Image
 from typing_extensions import override
 
+from curation.budget import Budget
 from curation.teachers import RETRIED, Heard, Request, Teacher, TeacherError, beginning
 from curation.wire import Wire, wait_asked
 from datamodules.base import uniform_hash
@@ -96,6 +97,8 @@ class Endpoint(Teacher):
                 raise ValueError("model must be given")
             if self.key_variable and not self.key_variable.isidentifier():
                 raise ValueError("key_variable must be the name of an environment variable, not the key itself")
+
+    on_device = False
 
     def __init__(self, config: Config) -> None:
         """Take the key from its variable.
@@ -233,26 +236,6 @@ class Endpoint(Teacher):
         return (
             f"{place} answers HTTP {status}: {beginning(body)!r}; {hint.get(status, 'are base_url and model right?')}"
         )
-
-
-class Budget:
-    """Attempts and tokens that may still be spent; asked by several threads."""
-
-    def __init__(self, requests: int, tokens: int) -> None:
-        self.requests, self.tokens, self.lock = requests, tokens, threading.Lock()
-
-    def take(self, tokens: int) -> bool:
-        """Set one attempt of at most so many tokens aside; False where they are not left."""
-        with self.lock:
-            if self.requests < 1 or self.tokens < tokens:
-                return False
-            self.requests, self.tokens = self.requests - 1, self.tokens - tokens
-            return True
-
-    def settle(self, taken: int, spent: int) -> None:
-        """Give back what was set aside and not spent."""
-        with self.lock:
-            self.tokens += taken - spent
 
 
 def data_url(source: ImageSource, max_side: int) -> str:

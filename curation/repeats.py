@@ -87,9 +87,9 @@ def examined(items: Mapping[str, Item], examinations: Sequence[Item]) -> dict[st
         shared = next((pictures[p.key] for p in item.pictures if p.key in pictures), None)
         asked = texts.get(text_key(item))
         if shared is not None:
-            found[row] = ("overlap_image", f"shows a picture of {shared.example.question_id}")
+            found[row] = ("overlap_image", f"shows a picture of {examinations[shared].example.question_id}")
         elif asked is not None:
-            found[row] = ("overlap_text", f"asks what {asked.example.question_id} asks")
+            found[row] = ("overlap_text", f"asks what {examinations[asked].example.question_id} asks")
         else:
             keys = [p.key for p in item.pictures if p.key in alike]
             if keys:
@@ -109,7 +109,7 @@ def looking_alike(items: Sequence[Item], examinations: Sequence[Item]) -> dict[s
         distance = bit_count(held[None] ^ np.stack([look for _, _, look in block])[:, None])
         for (key, _, _), row in zip(block, distance, strict=True):
             if row.min() <= NEAR:
-                found[key] = theirs[int(row.argmin())][1].example.question_id
+                found[key] = theirs[int(row.argmin())][1]
     return found
 
 
@@ -136,7 +136,7 @@ def linked_patients(patients: Mapping[str, str], items: Mapping[str, Item]) -> d
         least, *others = sorted({root(name) for name in names})
         parent.update(dict.fromkeys(others, least))
 
-    holders: dict[str, set[str]] = {}
+    holders: dict[str | bytes, set[str]] = {}
     for row, item in items.items():
         for mark in filter(None, (*(picture.key for picture in item.pictures), text_key(item))):
             holders.setdefault(mark, set()).add(patients[row])

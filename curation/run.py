@@ -92,7 +92,7 @@ def curate(settings: Settings) -> dict[str, Any]:
         run = prepare(settings)
         rows = run.candidates()
         audit = run.audited(rows)
-        rows = run.assigned(rows)
+        rows = run.assigned(rows, audit)
         rows, rates = run.within_pass_rate(rows)
         rows, traces = run.taught(rows)
         kept = run.kept(rows, rates, traces)
@@ -100,6 +100,37 @@ def curate(settings: Settings) -> dict[str, Any]:
             raise NothingKeptError(run.ledger)
         claim(settings)  # again, since hours may have passed
         return write_result(settings, kept, run.ledger, run.agreement, audit)
+
+
+def ask_share(settings: Settings, index: int, count: int) -> int:
+    """Ask what a share of the questions needs, and keep the replies; what `curate` then makes of them asks nobody.
+
+    Shares are of the candidates, in turn. A question's gates look at no other question once nobody was asked yet, so
+    that each share asks what the whole would ask about it.
+
+    Args:
+        settings: of the curation.
+        index: of the share, from 0.
+        count: of shares.
+
+    Returns:
+        The questions of the share.
+
+    Raises:
+        As `curate`, but a share that keeps nothing is none the worse for it.
+    """
+    with locked(settings.reply_folder, f"the replies of {settings.out}", shared=True):
+        run = prepare(settings)
+        for teacher in filter(None, (run.teacher, run.base, run.classifier)):
+            if teacher.budget is not None:
+                teacher.budget.keep_to(index, count)
+        whole = run.candidates()
+        rows = whole[index::count]
+        mine = {row.id for row in rows}
+        rows = run.assigned(rows, [row for row in run.audited(whole) if row.id in mine])
+        rows, _ = run.within_pass_rate(rows)
+        run.taught(rows)
+        return len(mine)
 
 
 def most(settings: Settings) -> list[tuple[str, int, int, int]]:

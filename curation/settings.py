@@ -17,7 +17,7 @@ from lightning_modules.parts import GuidelineNames
 
 Teacher = Annotated[Component, Slot("curation.teachers.Teacher")]
 Data = Annotated[Component, Slot("datamodules.base.VQADataModule")]
-UNTOLD = ("out", "replies", "overwrite", "trust")
+UNTOLD = ("out", "replies", "overwrite", "trust", "launcher")
 """Settings that decide nothing of what the result holds."""
 
 
@@ -80,6 +80,8 @@ class Settings(Ranged):
     """Folder that keeps every reply; empty is `out` with `.replies` behind it."""
     overwrite: bool = False
     """Replace a result that was made with other settings."""
+    launcher: Annotated[Component, Slot("experiment.launchers.interface.Launcher")] | None = None
+    """What starts the work on other machines, as jobs; without one it is done here."""
     trust: list[str] = field(default_factory=list)
     """Top-level packages besides this project's whose DataModules and teachers may be named, and so run."""
 

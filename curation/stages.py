@@ -71,10 +71,10 @@ class Curation:
                 sample.append(row)
         return sorted(sample, key=lambda row: row.assigned.specialty)
 
-    def assigned(self, rows: Sequence[Row]) -> list[Row]:
+    def assigned(self, rows: Sequence[Row], audit: Sequence[Row]) -> list[Row]:
         """Rows with the specialty that counts; where the rules decide, the classifier is asked about the audit only."""
         decides = self.settings.decide == "classifier"
-        asked = list(rows) if decides else self.audited(rows)
+        asked = list(rows) if decides else audit
         faults: dict[str, Reason] = {}
         if self.classifier is not None and asked:
             requests = [classification(row.id, row.item.example, pictures(row), self.rules) for row in asked]

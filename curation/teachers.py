@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from curation.budget import Budget
 from datamodules.batch import Example
 from datamodules.json_rows import load_json
 from datamodules.prompts import VERSION
@@ -97,6 +98,10 @@ class Teacher(ABC):
     """Requests in a row without a usable reply after which the rest is not asked."""
     names: Sequence[str] = ()
     """Models that may answer; empty believes any."""
+    on_device: bool = True
+    """Whether it computes here, so that a job of it wants a card."""
+    budget: Budget | None = None
+    """What an invocation may spend; None counts nothing."""
 
     @property
     @abstractmethod

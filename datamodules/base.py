@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import abstractmethod
+from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
+import numpy as np
 from typing_extensions import override
 
 from datamodules.batch import BadExampleError, Example
@@ -27,7 +32,9 @@ from datamodules.loading import (
     question_batches,
 )
 from datamodules.order import EndlessOrder
+from datamodules.picked import Picked
 from datamodules.sight import Sight
+from datamodules.store import Shown, Store
 from datamodules.targets import refuse_unreadable, untagged
 from guards.ranges import Ranged, at_least, between
 
@@ -38,6 +45,25 @@ def uniform_hash(*keys: object) -> float:
     """A number in [0, 1) that depends on the keys alone, not on order, process or platform."""
     digest = hashlib.sha256("\x1f".join(map(str, keys)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def drawn_options(example: Example, seed: int) -> Example:
+    """The same question with its options in an order drawn from a seed and its id."""
+    order = list(example.options)
+    random.Random(f"{seed}:{example.question_id}").shuffle(order)
+    return replace(example, options=tuple(order))
+
+
+def in_hash_order(store: Store, numbers: Sequence[int]) -> array[int]:
+    """Numbers of examples, ordered by a hash of their ids; equal hashes stay in the order in which they are given."""
+    hashes = np.fromiter((uniform_hash("order", store[number].question_id) for number in numbers), float, len(numbers))
+    return array("Q", np.asarray(numbers, np.uint64)[np.argsort(hashes, kind="stable")].tobytes())
+
+
+def without(examples: Picked[Example], unwanted: Collection[str]) -> Picked[Example]:
+    """The examples whose ids are none of these."""
+    kept = [example.question_id not in unwanted for example in examples]
+    return Picked(examples.give, array("Q", compress(examples.numbers, kept)))
 
 
 class Once:
@@ -165,18 +191,13 @@ class VQADataModule(L.LightningDataModule):
             raise BadExampleError(f"specialty {self.specialty!r}: there is no training question")
 
     @Once
-    def splits(self) -> dict[str, tuple[Example, ...]]:
-        """Split name -> examples, ordered by a hash of their ids.
+    def splits(self) -> dict[str, Picked[Example]]:
+        """Split name -> examples, ordered by a hash of their ids; of many, most are made when they are asked for.
 
         Raises:
             BadExampleError: ids repeat, or a split that should hold something is empty.
         """
-        found: dict[str, dict[str, Example]] = {name: {} for name in SPLITS}
-        for split, example in self._placed_examples():
-            target = found[split]
-            if any(example.question_id in held for held in found.values()):
-                raise BadExampleError(f"specialty {self.specialty!r}: question_id {example.question_id!r} occurs twice")
-            target[example.question_id] = self.shuffled(example) if self.config.shuffle_options else example
+        store, found = self.collected()
         for name in self.expected_splits():
             if not found[name]:
                 raise BadExampleError(
@@ -184,13 +205,30 @@ class VQADataModule(L.LightningDataModule):
                     f"({sum(map(len, found.values()))} examples in all; root={self.config.root!r}); "
                     "is the data folder right, and are there enough patients for the fractions?"
                 )
-        in_order = {
-            name: tuple(sorted(held.values(), key=lambda e: uniform_hash("order", e.question_id)))
-            for name, held in found.items()
-        }
+        in_order = {name: self.as_shown(store, in_hash_order(store, numbers)) for name, numbers in found.items()}
         return in_order if self.sight is None else self.seen(in_order, self.sight)
 
-    def seen(self, splits: Mapping[str, tuple[Example, ...]], sight: Sight) -> dict[str, tuple[Example, ...]]:
+    def collected(self) -> tuple[Store, dict[str, Sequence[int]]]:
+        """Every example as it came, and split -> the numbers of its own; errors as of `splits`."""
+        store, found = Store(self.memory), {name: array("Q") for name in SPLITS}
+        for split, example in self._placed_examples():
+            if store.number_of(example.question_id) is not None:
+                raise BadExampleError(f"specialty {self.specialty!r}: question_id {example.question_id!r} occurs twice")
+            found[split].append(store.add(example))
+        return store, found
+
+    def _placed_examples(self) -> Iterator[tuple[str, Example]]:
+        """Splits and examples; what is wrong with one is told with the specialty's name."""
+        with self.named():
+            yield from self.placed()
+
+    def as_shown(self, store: Store, numbers: Sequence[int]) -> Picked[Example]:
+        """Examples of a store with their options in the order in which they are shown."""
+        if not self.config.shuffle_options:
+            return Picked(store.__getitem__, numbers)
+        return Picked(Shown(store, numbers, partial(drawn_options, seed=self.config.split_seed)), numbers)
+
+    def seen(self, splits: Mapping[str, Picked[Example]], sight: Sight) -> dict[str, Picked[Example]]:
         """The splits without the questions that the model cannot take.
 
         Raises:
@@ -204,7 +242,7 @@ class VQADataModule(L.LightningDataModule):
                 raise BadExampleError(
                     f"specialty {self.specialty!r}: the model can take no question of the {name} split"
                 )
-        return {n: tuple(e for e in held if e.question_id not in unfit[n]) for n, held in splits.items()}
+        return {n: without(held, unfit[n]) if unfit[n] else held for n, held in splits.items()}
 
     def leave_out(self, unfit: Mapping[str, str]) -> None:
         """Say that questions cannot be used, by id with the reason, and refuse the set unless it goes on without them.
@@ -215,18 +253,17 @@ class VQADataModule(L.LightningDataModule):
         shown = "\n  ".join(f"{name}: {reason}" for name, reason in list(unfit.items())[:10])
         raise BadExampleError(f"specialty {self.specialty!r}: the model cannot take {len(unfit)} questions:\n  {shown}")
 
-    def _placed_examples(self) -> Iterator[tuple[str, Example]]:
-        """Splits and examples; what is wrong with one is told with the specialty's name."""
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Tell what is wrong with an example with the specialty's name."""
         try:
-            yield from self.placed()
+            yield
         except BadExampleError as error:
             raise BadExampleError(f"specialty {self.specialty!r} (root={self.config.root!r}): {error}") from error
 
     def shuffled(self, example: Example) -> Example:
         """The same question with its options in an order drawn from its id."""
-        order = list(example.options)
-        random.Random(f"{self.config.split_seed}:{example.question_id}").shuffle(order)
-        return replace(example, options=tuple(order))
+        return drawn_options(example, self.config.split_seed)
 
     def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
         """Training rows (example, guideline, completion).
@@ -244,7 +281,7 @@ class VQADataModule(L.LightningDataModule):
         """Whether a worked trace is also learnt under the neutral prompt; by default each is."""
         return True
 
-    def val_examples(self) -> tuple[Example, ...]:
+    def val_examples(self) -> Sequence[Example]:
         """The questions that are asked while training: the same ones every time, in every run."""
         return self.splits["val"][: self.config.val_questions or None]
 
@@ -320,7 +357,8 @@ class VQADataModule(L.LightningDataModule):
         """
         if question_ids is None:
             return self.splits["train"]
-        known = {example.question_id: example for example in self.splits["train"]}
+        wanted = set(question_ids)
+        known = {example.question_id: example for example in self.splits["train"] if example.question_id in wanted}
         if strange := [name for name in question_ids if name not in known]:
             raise BadExampleError(
                 f"specialty {self.specialty!r}: {len(strange)} chosen questions are not in the training split, such as "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from datamodules.base import VQADataModule
@@ -12,6 +13,8 @@ from datamodules.memory import key_of, recall, remember, stamp
 from datamodules.prompts import VERSION
 from datamodules.shown import READING
 
+STAMPS = 2**16
+"""Picture files whose size and times are held at once; of others they are looked up again."""
 _known: dict[str, str] = {}
 
 
@@ -55,39 +58,43 @@ def contents_key(about: Iterable[str], examples: Iterable[Example], missing: boo
     Raises:
         OSError: a picture file is not there, and `missing` is off.
     """
-    stamps: dict[Path, bytes] = {}
     changed = 0.0
-    parts = [text.encode("utf-8", "backslashreplace") for text in about]
-    for example in examples:
-        parts.append(row_bytes(example))
-        for source in example.images:
-            file = file_of(source)
-            if file is None:
-                parts.append(picture_bytes(source))
-                continue
-            if file not in stamps:
-                try:
-                    stamps[file], written = stamp(file)
-                    changed = max(changed, written)
-                except (OSError, ValueError) as error:
-                    if not missing:
-                        raise
-                    stamps[file] = str(error).encode("utf-8", "backslashreplace")
-            parts.append(stamps[file] + page_of(source).encode())
-    return key_of(parts), changed
+
+    @lru_cache(maxsize=STAMPS)
+    def stamped(file: Path) -> bytes:
+        nonlocal changed
+        try:
+            told, written = stamp(file)
+        except (OSError, ValueError) as error:
+            if not missing:
+                raise
+            return str(error).encode("utf-8", "backslashreplace")
+        changed = max(changed, written)
+        return told
+
+    def parts() -> Iterator[bytes]:
+        yield from (text.encode("utf-8", "backslashreplace") for text in about)
+        for example in examples:
+            yield row_bytes(example)
+            for source in example.images:
+                file = file_of(source)
+                yield picture_bytes(source) if file is None else stamped(file) + page_of(source).encode()
+
+    key = key_of(parts())  # by then `changed` is known
+    return key, changed
 
 
-def bad_pictures(examples: Mapping[str, Example], memory: Path | None) -> dict[str, str]:
-    """Why a picture of an example cannot be used, by the example's key; every picture is decoded once, and remembered.
+def bad_pictures(examples: Iterable[Example], memory: Path | None) -> dict[str, str]:
+    """Why a picture of an example cannot be used, by the example's id; every picture is decoded once, and remembered.
 
     Args:
-        examples: by any keys.
+        examples: with ids that differ.
         memory: as of `VQADataModule.memory`.
     """
-    key, changed = contents_key(("bad_pictures",), examples.values(), missing=True) if memory else ("", 0.0)
+    key, changed = contents_key(("bad_pictures",), examples, missing=True) if memory else ("", 0.0)
     found = recall(memory, key)
     if found is None:
-        found = {name: reason for name, example in examples.items() if (reason := trouble(example))}
+        found = {example.question_id: reason for example in examples if (reason := trouble(example))}
         remember(memory, key, found, changed)
     return found
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 from datamodules.batch import AnswerStyle, Batch, Example
 from datamodules.order import EndlessOrder, InTurn
+from datamodules.picked import Picked
 from datamodules.picture_workers import ReadPicture, read_ahead
 from datamodules.prompts import NEUTRAL
 
@@ -74,7 +78,7 @@ WHOLE = Share()
 
 
 class Rows(Sequence[tuple[Example, str, str]]):
-    """Rows (example, guideline, completion), each written when it is asked for: eight bytes a row are held.
+    """Rows (example, guideline, completion), each written when it is asked for: eight bytes an example are held.
 
     Every worked trace comes once under its own instruction and once under the neutral one, so that the expert answers
     without an instruction too; a neutral trace comes once. A set may keep traces from the neutral prompt.
@@ -95,25 +99,29 @@ class Rows(Sequence[tuple[Example, str, str]]):
             answer_with: what an answer block holds.
             plainly: whether an example's trace of a guideline also comes under the neutral prompt.
         """
-        self.examples, self.answer_with = examples, answer_with
-        self.places, self.kinds = array("I"), array("I")  # of a row: its example; which trace of it, and if plainly
-        for place, example in enumerate(examples):
-            for number, name in enumerate(example.reasoning):
-                if guidelines is None or name in guidelines:
-                    kinds = [2 * number] if name != NEUTRAL else []
-                    kinds += [2 * number + 1] if name == NEUTRAL or plainly(example, name) else []
-                    self.places.extend([place] * len(kinds))
-                    self.kinds.extend(kinds)
+        self.examples, self.guidelines, self.answer_with, self.plainly = examples, guidelines, answer_with, plainly
+        self.ends = array("Q", accumulate(len(self.prompts(example)) for example in examples))
+
+    def prompts(self, example: Example) -> list[tuple[str, str]]:
+        """(instruction, guideline of the trace) of each row that an example makes."""
+        found = []
+        for name in example.reasoning:
+            if self.guidelines is None or name in self.guidelines:
+                found += [(name, name)] if name != NEUTRAL else []
+                found += [(NEUTRAL, name)] if name == NEUTRAL or self.plainly(example, name) else []
+        return found
 
     def __len__(self) -> int:
-        return len(self.places)
+        return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        example, (number, plainly) = self.examples[self.places[index]], divmod(self.kinds[index], 2)
-        guideline = list(example.reasoning)[number]
-        return example, NEUTRAL if plainly else guideline, example.trace(guideline, self.answer_with)
+        row = range(len(self))[index]
+        place = bisect_right(self.ends, row)
+        example = self.examples[place]
+        instruction, guideline = self.prompts(example)[row - (self.ends[place - 1] if place else 0)]
+        return example, instruction, example.trace(guideline, self.answer_with)
 
 
 @dataclass(frozen=True)
@@ -210,7 +218,7 @@ class TrainingBatches(Batches):
         self.step = state["step"]
 
 
-def question_batches(examples: Sequence[Example], size: int, share: Share) -> list[Batch]:
+def question_batches(examples: Sequence[Example], size: int, share: Share) -> Picked[Batch]:
     """Questions in their order, each on one device and once.
 
     Nothing is padded: the last batch may be shorter, or empty, than on another device. All have as many batches, for
@@ -223,7 +231,12 @@ def question_batches(examples: Sequence[Example], size: int, share: Share) -> li
     """
     own, each = share.of(examples), -(-size // share.ranks)
     most = -(-len(examples) // share.ranks)
-    return [Batch(tuple(own[at : at + each]), step=at // each) for at in range(0, most, each)]
+    return Picked(partial(question_batch, own, each), range(-(-most // each)))
+
+
+def question_batch(examples: Sequence[Example], size: int, step: int) -> Batch:
+    """The questions of a step, in order."""
+    return Batch(tuple(examples[step * size : (step + 1) * size]), step=step)
 
 
 def collate_rows(rows: Sequence[tuple[Example, str, str]]) -> Batch:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import chain
+from itertools import accumulate, chain
 
 from typing_extensions import override
 
@@ -12,6 +13,7 @@ from datamodules.base import Once, VQADataModule
 from datamodules.batch import SPECIALTY, BadExampleError, Example
 from datamodules.loading import WHOLE, Feed, Share, TrainingBatches, TrainingSteps, collate_questions
 from datamodules.order import InTurn
+from datamodules.picked import Picked
 
 
 class Mixture(VQADataModule):
@@ -39,12 +41,11 @@ class Mixture(VQADataModule):
         yield from chain.from_iterable(self.splits.values())
 
     @Once
-    def splits(self) -> dict[str, tuple[Example, ...]]:
+    def splits(self) -> dict[str, Picked[Example]]:
         """Split name -> examples of all specialties, one specialty after the other."""
         found = {name: member.splits for name, member in self.members.items()}
         return {
-            split: tuple(chain.from_iterable(tagged(name, held[split]) for name, held in found.items()))
-            for split in ("train", "val", "test")
+            split: joined({name: held[split] for name, held in found.items()}) for split in ("train", "val", "test")
         }
 
     @override
@@ -53,8 +54,8 @@ class Mixture(VQADataModule):
             member.require_training()
 
     @override
-    def val_examples(self) -> tuple[Example, ...]:
-        return tuple(chain.from_iterable(tagged(name, m.val_examples()) for name, m in self.members.items()))
+    def val_examples(self) -> Picked[Example]:
+        return joined({name: member.val_examples() for name, member in self.members.items()})
 
     @override
     def training_batches(self, feed: Feed, n_steps: int | None = None, share: Share = WHOLE) -> TrainingBatches:
@@ -85,8 +86,23 @@ class Mixture(VQADataModule):
         return TrainingBatches(steps, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 
 
-def tagged(specialty: str, examples: Sequence[Example]) -> Iterator[Example]:
-    """A specialty's examples, told from those of the others."""
-    for example in examples:
+class Joined:
+    """The examples of several specialties by number, counted through all of them."""
+
+    def __init__(self, parts: Mapping[str, Sequence[Example]]) -> None:
+        """Keep them, by specialty."""
+        self.names, self.parts = list(parts), list(parts.values())
+        self.starts = [0, *accumulate(map(len, self.parts))]
+
+    def __call__(self, number: int) -> Example:
+        """The example of a number, told from those of the other specialties."""
+        place = bisect_right(self.starts, number) - 1
+        specialty, example = self.names[place], self.parts[place][number - self.starts[place]]
         question_id = f"{specialty}/{example.question_id}"
-        yield replace(example, question_id=question_id, tags={**example.tags, SPECIALTY: specialty})
+        return replace(example, question_id=question_id, tags={**example.tags, SPECIALTY: specialty})
+
+
+def joined(parts: Mapping[str, Sequence[Example]]) -> Picked[Example]:
+    """The examples of several specialties, one specialty after the other."""
+    give = Joined(parts)
+    return Picked(give, range(give.starts[-1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Mapping
 from itertools import chain
 
@@ -35,13 +36,13 @@ class EndlessOrder:
             raise ValueError(f"got size={size} and spare={spare} for {n_items} items; a step repeats no item")
         self.n_items, self.size, self.seed, self.spare = n_items, size, seed, spare
         self.shuffled = shuffled
-        self._epochs: dict[int, list[int]] = {}
+        self._epochs: dict[int, array[int]] = {}
 
     def step(self, step: int) -> list[int]:
         """The items of a step, distinct, `size` of them."""
         epoch, place = divmod(step * self.size, self.n_items)
-        items = self.epoch(epoch)[place : place + self.size]
-        return items if len(items) == self.size else items + self.epoch(epoch + 1)[: self.size - len(items)]
+        items = list(self.epoch(epoch)[place : place + self.size])
+        return items if len(items) == self.size else [*items, *self.epoch(epoch + 1)[: self.size - len(items)]]
 
     def spares(self, step: int) -> list[int]:
         """`spare` more distinct items, none of the step's own, from a stream of their own: drawn from (seed, step)."""
@@ -49,7 +50,7 @@ class EndlessOrder:
         drawn = random.Random(f"{self.seed}:spare:{step}").sample(range(self.n_items), self.size + self.spare)
         return [item for item in drawn if item not in own][: self.spare]
 
-    def epoch(self, epoch: int) -> list[int]:
+    def epoch(self, epoch: int) -> array[int]:
         """The permutation of an epoch, after what its first step has moved back."""
         first = epoch
         while first not in self._epochs and self._leans(first):
@@ -71,22 +72,21 @@ class EndlessOrder:
         taken = self._taken(epoch)
         return taken > 0 and self.n_items - taken < self.size
 
-    def _drawn(self, epoch: int) -> list[int]:
+    def _drawn(self, epoch: int) -> array[int]:
         order, taken = self._permuted(epoch), self._taken(epoch)
         if not taken:
             return order
         before = self._epochs.get(epoch - 1) or self._permuted(epoch - 1)
         held = set(before[-taken:])
-        kept: list[int] = []
-        moved: list[int] = []
+        kept, moved = array("Q"), array("Q")
         for item in order:
             if len(kept) == self.size - taken:
                 break
             (moved if item in held else kept).append(item)
         return kept + moved + order[len(kept) + len(moved) :]
 
-    def _permuted(self, epoch: int) -> list[int]:
-        return permutation(self.n_items, self.seed, epoch) if self.shuffled else list(range(self.n_items))
+    def _permuted(self, epoch: int) -> array[int]:
+        return permutation(self.n_items, self.seed, epoch) if self.shuffled else array("Q", range(self.n_items))
 
 
 class InTurn:
@@ -116,8 +116,8 @@ class InTurn:
         return list(chain.from_iterable(zip(*taken, strict=True)))
 
 
-def permutation(n_items: int, seed: int, epoch: int) -> list[int]:
+def permutation(n_items: int, seed: int, epoch: int) -> array[int]:
     """All items in an order drawn from (seed, epoch); no global random state is touched."""
-    order = list(range(n_items))
+    order = array("Q", range(n_items))
     random.Random(f"{seed}:{epoch}").shuffle(order)
     return order

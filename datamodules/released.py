@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +13,13 @@ from typing import Any, ClassVar
 from typing_extensions import override
 
 from datamodules.base import SPLITS, uniform_hash
-from datamodules.batch import BadExampleError, Example, ImageSource
+from datamodules.batch import BadExampleError, ImageSource
 from datamodules.embedded import EmbeddedPicture, HubPicture, hub_rows
 from datamodules.readers import SUFFIXES
 from datamodules.regular import present
 from datamodules.row_set import RowSet
 from datamodules.rows import Fault, Record
+from datamodules.store import Store
 
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\b.*")
 
@@ -71,25 +73,26 @@ class ReleasedSet(RowSet):
             yield from ((split, record) for record in hub_rows(self.config.hub, name))
 
     @override
-    def separated(
-        self, rows: Mapping[str, Example], split_of: Mapping[str, str], left_out: Counter[str]
-    ) -> dict[str, list[Example]]:
-        """The rows by split: no patient in two, and a validation split where there is something to train on."""
-        patients: dict[str, set[str]] = {name: set() for name in SPLITS}
-        for key, example in rows.items():
-            patients[split_of[key]].add(example.patient_id)
-        carve = bool(patients["train"]) and not patients["val"]
-        found: dict[str, list[Example]] = {name: [] for name in SPLITS}
-        for key, example in rows.items():
-            split, patient = split_of[key], example.patient_id
-            examined = [name for name in ("test", "val") if patient in patients[name]]
+    def separated(self, store: Store, split_of: Sequence[str], left_out: Counter[str]) -> dict[str, array[int]]:
+        """The examples by split: no patient in two, and a validation split where there is something to train on."""
+        patients: dict[str, set[str]] = {name: set() for name in ("test", "val")}
+        for number, split in enumerate(split_of):
+            if split in patients:
+                patients[split].add(store[number].patient_id)
+        carve = "train" in split_of and not patients["val"]
+        found = {name: array("Q") for name in SPLITS}
+        for number, split in enumerate(split_of):
+            if not split:
+                continue
+            patient = store[number].patient_id
+            examined = [name for name in patients if patient in patients[name]]
             if examined and examined[0] != split:
                 left_out[f"{split} rows whose picture is in {examined[0]} too"] += 1
                 continue
             if carve and split == "train":
                 drawn = uniform_hash("val", self.config.split_seed, patient) < self.config.val_fraction
                 split = "val" if drawn else "train"
-            found[split].append(example)
+            found[split].append(number)
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,12 @@ from datamodules.base import SPLITS, VQADataModule
 from datamodules.batch import BadExampleError, Example, ImageSource
 from datamodules.decoding import Encoding
 from datamodules.hashes import bad_pictures
+from datamodules.picked import Picked
 from datamodules.pictures import Paged
 from datamodules.places import find_picture, inside_root
 from datamodules.readers import read_rows
 from datamodules.rows import Fault, Record, RowCount
+from datamodules.store import Store
 
 MAX_CHARACTERS = 50_000
 """Of question and options together: ten times the longest of any release known to us."""
@@ -28,11 +31,55 @@ BY_PATIENT = ""
 """Stands for a split in `files`: the rows are split by a hash of their patients."""
 
 
+class Places:
+    """Where the examples of a store are from: question id -> (file, row) of those that are usable."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.names: list[str] = []  # of the files, in the order in which they were read
+        self.files, self.rows = array("I"), array("Q")  # of an example by its number
+        self.gone: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.files) - len(self.gone)
+
+    def __getitem__(self, question_id: str) -> tuple[str, int]:
+        place = self.get(question_id)
+        if place is None:
+            raise KeyError(question_id)
+        return place
+
+    def get(self, question_id: str, default: Any = None) -> Any:
+        """(file, row) of an example, or the default where there is no such one."""
+        number = self.store.number_of(question_id)
+        if number is None or number in self.gone:
+            return default
+        return self.file(number), self.rows[number]
+
+    def file(self, number: int) -> str:
+        """The file of an example by its number in the store."""
+        return self.names[self.files[number]]
+
+    def note(self, file: str, row: int) -> None:
+        """Say where the next example of the store is from."""
+        if not self.names or self.names[-1] != file:
+            self.names.append(file)
+        self.files.append(len(self.names) - 1)
+        self.rows.append(row)
+
+    def take(self, question_id: str) -> tuple[str, int]:
+        """The place of an example that is usable no longer."""
+        place = self[question_id]
+        self.gone.add(self.store.number_of(question_id))
+        return place
+
+
 @dataclass(frozen=True)
 class Scan:
     """What the files of a set hold.
 
     Attributes:
+        store: every example that was read, also those that are left out.
         examples: split -> usable examples, in the order of the files.
         faults: the rows that cannot be used, and what was not read.
         places: question id -> (file, row) of every usable example.
@@ -42,9 +89,10 @@ class Scan:
         by_patient: whether rows are split by their patients.
     """
 
-    examples: Mapping[str, list[Example]]
+    store: Store
+    examples: Mapping[str, Picked[Example]]
     faults: Sequence[Fault]
-    places: Mapping[str, tuple[str, int]]
+    places: Places
     left_out: Mapping[str, int]
     files: Mapping[str, list[str]] = field(default_factory=dict)
     rows: Mapping[str, RowCount] = field(default_factory=dict)
@@ -145,9 +193,9 @@ class RowSet(VQADataModule):
     @cached_property
     def scan(self) -> Scan:
         """Read everything; bad rows are collected, not raised."""
-        rows: dict[str, Example] = {}
-        split_of: dict[str, str] = {}
-        places: dict[str, tuple[str, int]] = {}
+        store = Store(self.memory)
+        places = Places(store)
+        split_of: list[str] = []  # by the example's number; empty where it is left out
         faults: list[Fault] = []
         left_out: Counter[str] = Counter()
         seen: Counter[str] = Counter()  # sound rows by file
@@ -156,7 +204,7 @@ class RowSet(VQADataModule):
         for named, record in self.records():
             split, by_patient = named or "train", by_patient or not named
             try:
-                example = self.checked(record, rows, places)
+                example = self.checked(record, places)
                 seen[record.file] += 1
                 split = named or self.split_of(example.patient_id)
             except NotAskedError as reason:
@@ -165,27 +213,26 @@ class RowSet(VQADataModule):
             except BadExampleError as error:
                 faults.append(record if isinstance(record, Fault) else Fault(record.file, record.row, str(error)))
             else:
-                rows[example.question_id] = example
-                split_of[example.question_id] = split
-                places[example.question_id] = (record.file, record.row)
+                store.add(example)
+                split_of.append(split)
+                places.note(record.file, record.row)
             files[split][record.file] = None
         if self.config.on_bad_row == "skip":
-            for key, reason in bad_pictures(rows, self.memory).items():
-                faults.append(Fault(*places.pop(key), reason))
+            for key, reason in bad_pictures(store, self.memory).items():
+                faults.append(Fault(*places.take(key), reason))
                 seen[faults[-1].file] -= 1
-                del rows[key]
-        examples = self.separated(rows, split_of, left_out)
-        read = Counter(places[one.question_id][0] for held in examples.values() for one in held)
+                split_of[store.number_of(key)] = ""
+        numbers = self.separated(store, split_of, left_out)
+        examples = {name: Picked(store.__getitem__, held) for name, held in numbers.items()}
+        read = Counter(places.file(number) for held in numbers.values() for number in held)
         unread, bad = ({name: 0 for held in files.values() for name in held} for _ in range(2))
         for fault in faults:
             (unread if fault.unread else bad)[fault.file] += fault.rows
         counts = {name: RowCount(read[name], bad[name], seen[name] - read[name], unread[name]) for name in bad}
         held_files = {split: list(held) for split, held in files.items() if held}
-        return Scan(examples, tuple(faults), places, dict(left_out), held_files, counts, by_patient)
+        return Scan(store, examples, tuple(faults), places, dict(left_out), held_files, counts, by_patient)
 
-    def checked(
-        self, record: Record | Fault, rows: Mapping[str, Example], places: Mapping[str, tuple[str, int]]
-    ) -> Example:
+    def checked(self, record: Record | Fault, places: Places) -> Example:
         """A row as an example that may be used.
 
         Raises:
@@ -195,21 +242,26 @@ class RowSet(VQADataModule):
         if isinstance(record, Fault):
             raise BadExampleError(record.reason)
         example = self.with_targets(self.example(record))
-        if example.question_id in rows:
-            file, row = places[example.question_id]
+        if (place := places.get(example.question_id)) is not None:
+            file, row = place
             raise BadExampleError(f"question_id {example.question_id!r} stands in {file}, row {row} already")
         length = len(example.question) + sum(map(len, example.options))
         if length > MAX_CHARACTERS:
             raise BadExampleError(f"question and options have {length} characters, over the limit of {MAX_CHARACTERS}")
         return example
 
-    def separated(
-        self, rows: Mapping[str, Example], split_of: Mapping[str, str], left_out: Counter[str]
-    ) -> dict[str, list[Example]]:
-        """The rows by split; a set whose splits share patients overrides this and counts what it leaves out."""
-        found: dict[str, list[Example]] = {name: [] for name in SPLITS}
-        for key, example in rows.items():
-            found[split_of[key]].append(example)
+    def separated(self, store: Store, split_of: Sequence[str], left_out: Counter[str]) -> dict[str, array[int]]:
+        """The numbers of the examples by split; a set whose splits share patients overrides this.
+
+        Args:
+            store: every example.
+            split_of: of each, as its file or row has it; empty where it is not used.
+            left_out: counts what this leaves out, by reason.
+        """
+        found = {name: array("Q") for name in SPLITS}
+        for number, split in enumerate(split_of):
+            if split:
+                found[split].append(number)
         return found
 
     @override
@@ -217,8 +269,18 @@ class RowSet(VQADataModule):
         yield from (example for held in self.scan.examples.values() for example in held)
 
     @override
-    def placed(self) -> Iterator[tuple[str, Example]]:
-        scan = self.scan
+    def collected(self) -> tuple[Store, dict[str, Sequence[int]]]:
+        with self.named():
+            scan = self.scan
+            self.refuse_or_tell(scan)
+        return scan.store, {split: held.numbers for split, held in scan.examples.items()}
+
+    def refuse_or_tell(self, scan: Scan) -> None:
+        """Refuse a set with bad rows, or say on stderr which are left out.
+
+        Raises:
+            BadExampleError: rows are bad and not to be left out, or were not read.
+        """
         bad = [fault for fault in scan.faults if not fault.unread]
         unread = [fault for fault in scan.faults if fault.unread]
         count = scan.all_rows
@@ -234,8 +296,6 @@ class RowSet(VQADataModule):
         if bad:
             where = f"specialty {self.specialty!r}: LEFT OUT {count.bad} of {count.rows} rows"
             print(f"{where}:\n  {shown(bad)}", file=sys.stderr)
-        for split, held in scan.examples.items():
-            yield from ((split, example) for example in held)
 
     @override
     def leave_out(self, unfit: Mapping[str, str]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,13 +27,15 @@ from datamodules.batch import (
     image_key,
     load_image,
 )
+from datamodules.picked import Picked
 from datamodules.pictures import difference_hash
 from datamodules.places import inside_root
 from datamodules.prompts import question_text
-from datamodules.row_set import RowSet
+from datamodules.row_set import Places, RowSet
 from datamodules.rows import Fault
 from datamodules.sight import Sight
 from datamodules.spelling import plain, spells_nothing
+from datamodules.store import HELD
 
 TROUBLES = ("missing", "broken", "over_limits", "outside")
 MANY_VALUES = 40
@@ -136,31 +141,53 @@ def audit(
         sight: what the model can take; None asks no model.
     """
     examples, faults, places, notes = used(data) if as_used else read(data)
-    pictures = look_at([e for held in examples.values() for e in held], data, limit, draw, looks)
+    pictures = look_at(chain.from_iterable(examples.values()), data, limit, draw, looks)
+    unplaced = (data.config.root or type(data).__name__, 0)
     problems, items = list(faults), {}
     for split in SPLITS:
-        items[split] = []
-        for example in examples.get(split, ()):
-            held = tuple(pictures[source_key(source)] for source in example.images)
-            file, row = places.get(example.question_id, (data.config.root or type(data).__name__, 0))
-            items[split].append(Item(example, file, row, held))
-            where = "" if row else f"{example.question_id}: "
-            problems += [Fault(file, row, where + picture.reason) for picture in held if picture.trouble]
+        items[split] = items_of(examples.get(split, ()), places, unplaced, pictures)
+        for one in items[split] if any(picture.trouble for picture in pictures.values()) else ():
+            where = "" if one.row else f"{one.example.question_id}: "
+            problems += [Fault(one.file, one.row, where + p.reason) for p in one.pictures if p.trouble]
     for split, held in examples.items() if sight is not None else ():
         for name, reason in sight.unfit(split, held, data.config.answer_with).items():
-            file, row = places.get(name, (data.config.root or type(data).__name__, 0))
+            file, row = places.get(name, unplaced)
             problems.append(Fault(file, row, reason if row else f"{name}: {reason}"))
     splits = {split: counts(held, tokens, max_tokens) for split, held in items.items()}
     for split, number in bad_rows(data).items():
         splits[split]["bad_rows"] = number
     tolerated = getattr(data.config, "on_bad_row", "fail") == "skip"
-    doubts = () if as_used else tuple(doubtful([item for held in items.values() for item in held]))
+    doubts = () if as_used else tuple(doubtful(chain.from_iterable(items.values())))
     answer_with = data.config.answer_with
     return Audit(data.specialty, items, splits, tuple(problems), doubts, tolerated, notes, answer_with)
 
 
-Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Mapping[str, tuple[str, int]], dict[str, Any]]
+Contents = tuple[Mapping[str, Sequence[Example]], list[Fault], Places | Mapping[str, tuple[str, int]], dict[str, Any]]
 """Examples by split, bad rows, places of the rows, and what to state about the set."""
+
+
+def items_of(
+    examples: Sequence[Example],
+    places: Places | Mapping[str, tuple[str, int]],
+    unplaced: tuple[str, int],
+    pictures: Mapping[Any, Picture],
+) -> Sequence[Item]:
+    """Examples with their places and pictures; of many, each is made when it is asked for.
+
+    Args:
+        examples: of one split.
+        places: where they are from.
+        unplaced: where those are from of which it is not known.
+        pictures: all of them, by `source_key`.
+    """
+
+    def item(number: int) -> Item:
+        example = examples[number]
+        held = tuple(pictures[source_key(source)] for source in example.images)
+        return Item(example, *places.get(example.question_id, unplaced), held)
+
+    found = Picked(item, range(len(examples)))
+    return found if len(found) > HELD else list(found)
 
 
 def used(data: VQADataModule) -> Contents:
@@ -181,8 +208,8 @@ def read(data: VQADataModule) -> Contents:
         lenient = data
         if data.config.on_bad_row != "fail":
             lenient = type(data)(replace(data.config, on_bad_row="fail"), specialty=data.specialty, seed=data.seed)
-        scan, show = lenient.scan, lenient.shuffled if data.config.shuffle_options else lambda example: example
-        examples = {split: tuple(map(show, held)) for split, held in scan.examples.items()}
+        scan = lenient.scan
+        examples = {split: lenient.as_shown(scan.store, held.numbers) for split, held in scan.examples.items()}
         faults = list(scan.faults)
         for split in lenient.expected_splits():
             if not examples[split]:
@@ -207,7 +234,7 @@ def bad_rows(data: VQADataModule) -> Counter[str]:
     return found
 
 
-def doubtful(items: Sequence[Item]) -> Iterator[Fault]:
+def doubtful(items: Iterable[Item]) -> Iterator[Fault]:
     """Options that spell a missing value, and options of one question that look the same."""
     for item in items:
         options = item.example.options
@@ -227,7 +254,7 @@ def source_key(source: ImageSource) -> Any:
 
 
 def look_at(
-    examples: Sequence[Example], data: VQADataModule, limit: int | None, draw: bool, looks: bool
+    examples: Iterable[Example], data: VQADataModule, limit: int | None, draw: bool, looks: bool
 ) -> dict[Any, Picture]:
     """Every distinct picture of the examples, by `source_key`."""
     root, allowed = data.root, data.config.allowed_roots
@@ -267,52 +294,85 @@ def counts(
     `letters` are shares of the closed questions, `majority_guess` the accuracy of always answering the most frequent
     letter, `random_guess` that of a fair draw. `images` counts distinct pictures, whether or not they can be used.
     """
-    closed = [item.example for item in items if item.example.options]
-    letters = Counter(example.letter for example in closed)
-    n = max(1, len(closed))
-    sources = {
-        source_key(source): picture
-        for item in items
-        for source, picture in zip(item.example.images, item.pictures, strict=True)
-    }
+    letters: Counter[str] = Counter()
+    options: Counter[int] = Counter()
+    shown: Counter[int] = Counter()
+    patients: set[str] = set()
+    sources: dict[Any, Picture] = {}
+    same = Same()
+    characters, lengths, with_traces, random_guesses = array("Q"), array("Q"), 0, 0.0
+    for item in items:
+        example = item.example
+        if example.options:
+            letters[example.letter] += 1
+            options[len(example.options)] += 1
+            random_guesses += 1 / len(example.options)
+        shown[len(item.pictures)] += 1
+        patients.add(example.patient_id)
+        sources.update(zip(map(source_key, example.images), item.pictures, strict=True))
+        same.add(item)
+        characters.append(len(question_text(example)))
+        with_traces += bool(example.reasoning)
+        if tokens is not None:
+            lengths.append(tokens(example))
+    closed = sum(letters.values())
+    n = max(1, closed)
     troubles = Counter(picture.trouble for picture in sources.values())
     sound = [picture.key for picture in sources.values() if picture.opened]
-    repeated = duplicates(items)
     found = {
         "examples": len(items),
         "bad_rows": 0,
-        "open_questions": len(items) - len(closed),
-        "patients": len({item.example.patient_id for item in items}),
-        "with_traces": sum(bool(item.example.reasoning) for item in items),
+        "open_questions": len(items) - closed,
+        "patients": len(patients),
+        "with_traces": with_traces,
         "images": len(sources),
         "images_found": len(sources) - troubles["missing"],
         **{f"images_{trouble}": troubles[trouble] for trouble in TROUBLES},
         "images_opened": len(sound) + troubles["broken"] + troubles["over_limits"],
-        "images_per_question": {str(k): v for k, v in sorted(Counter(len(item.pictures) for item in items).items())},
+        "images_per_question": {str(k): v for k, v in sorted(shown.items())},
         "duplicate_images": len(sound) - len(set(sound)),
-        "duplicate_questions": sum(len(group) - 1 for group in repeated),
-        "contradictions": sum(len({normal_text(item.example.answer) for item in group}) > 1 for group in repeated),
-        "options": {str(k): v for k, v in sorted(Counter(len(example.options) for example in closed).items())},
+        "duplicate_questions": same.repeated,
+        "contradictions": len(same.contradicting),
+        "options": {str(k): v for k, v in sorted(options.items())},
         "letters": {letter: round(count / n, 3) for letter, count in sorted(letters.items())},
         "letter_counts": dict(sorted(letters.items())),
         "majority_guess": round(max(letters.values(), default=0) / n, 3),
-        "random_guess": round(sum(1 / len(example.options) for example in closed) / n, 3),
+        "random_guess": round(random_guesses / n, 3),
         "tags": tag_counts(items),
-        "characters": spread([len(question_text(item.example)) for item in items]),
+        "characters": spread(characters),
     }
     if tokens is not None:
-        lengths = [tokens(item.example) for item in items]
         cut = sum(length > max_tokens for length in lengths) if max_tokens else 0
         found["tokens"] = {**spread(lengths), "limit": max_tokens, "cut_off": cut}
     return found
 
 
-def duplicates(items: Sequence[Item]) -> list[list[Item]]:
-    """Groups of questions that are the same: text, options and pictures."""
-    groups: dict[tuple, list[Item]] = {}
-    for item in items:
-        groups.setdefault((item.text, tuple(picture.key for picture in item.pictures)), []).append(item)
-    return [group for group in groups.values() if len(group) > 1]
+class Same:
+    """Questions that are the same: text, options and pictures.
+
+    Attributes:
+        repeated: questions that stood there before.
+        contradicting: those of which the right answer is given in two ways, as hashes.
+    """
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        self.contradicting: set[bytes] = set()
+        self._answers: dict[bytes, bytes] = {}
+
+    def add(self, item: Item) -> None:
+        """Count a question."""
+        question = digest(item.text, *(picture.key for picture in item.pictures))
+        answer = digest(normal_text(item.example.answer))
+        first = self._answers.setdefault(question, answer)
+        self.repeated += first is not answer
+        if first != answer:
+            self.contradicting.add(question)
+
+
+def digest(*texts: str) -> bytes:
+    """A hash of texts that takes little room; those that differ have different ones."""
+    return hashlib.blake2b("\x1f".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def tag_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
@@ -320,7 +380,9 @@ def tag_counts(items: Sequence[Item]) -> dict[str, dict[str, int]]:
     found: dict[str, Counter[str]] = {}
     for item in items:
         for name, value in item.example.tags.items():
-            found.setdefault(name, Counter())[value] += 1
+            values = found.setdefault(name, Counter())
+            if len(values) <= MANY_VALUES:
+                values[value] += 1
     return {name: dict(values.most_common()) for name, values in found.items() if len(values) <= MANY_VALUES}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.check.audit import Audit, Item, normal_text
+from datamodules.check.audit import Audit, Item, digest, normal_text
 from datamodules.pictures import bit_count
 
 NEAR = 10
@@ -21,6 +20,8 @@ FLAT = 16
 """A picture with fewer set bits has too little structure for its look to say anything."""
 LONG = 20
 """Words from which an equal stem is the same question; shorter ones may be templates ("What modality is this?")."""
+KINDS = ("image", "text", "template", "short_text", "look")
+"""Of overlaps, in the order in which they are told."""
 BLOCK = 2**22
 """Comparisons of looks held in memory at once."""
 
@@ -78,65 +79,74 @@ def overlaps(audits: Sequence[Audit]) -> list[Overlap]:
         for other in audits:
             for split in ("test", "val"):
                 examined = other.items.get(split, ())
-                same_text = [(with_text[text], b) for b in examined if (text := text_key(b)) in with_text]
-                same_stem = [(a, b) for a, b in same_text if is_long(b)]
                 of_many = repeated | templates(examined)
-                pairs = {
-                    "image": [(with_picture[p.key], b) for b in examined for p in b.pictures if p.key in with_picture],
-                    "text": [(a, b) for a, b in same_stem if text_key(b) not in of_many],
-                    "template": [(a, b) for a, b in same_stem if text_key(b) in of_many],
-                    "short_text": [(a, b) for a, b in same_text if not is_long(b)],
-                    "look": list(alike(train, examined)),
-                }
+                pairs: dict[str, list[tuple[str, str]]] = {kind: [] for kind in KINDS}
+                for item in examined:
+                    name = item.example.question_id
+                    pairs["image"] += [
+                        (name_of(train, with_picture[p.key]), name) for p in item.pictures if p.key in with_picture
+                    ]
+                    if (key := text_key(item)) in with_text:
+                        kind = "short_text" if not is_long(item) else "template" if key in of_many else "text"
+                        pairs[kind].append((name_of(train, with_text[key]), name))
+                pairs["look"] += alike(train, examined)
                 names = (f"{trained.name}/train", f"{other.name}/{split}")
                 found += [summary(kind, *names, held) for kind, held in pairs.items() if held]
     return found
 
 
-def summary(kind: str, train: str, examined: str, pairs: Sequence[tuple[Item, Item]]) -> Overlap:
-    """Pairs of questions as one finding."""
-    ids = [(a.example.question_id, b.example.question_id) for a, b in pairs]
-    return Overlap(kind, train, examined, len({b for _, b in ids}), tuple(dict.fromkeys(ids))[:10])
+def summary(kind: str, train: str, examined: str, pairs: Sequence[tuple[str, str]]) -> Overlap:
+    """Pairs of questions, by their ids, as one finding."""
+    return Overlap(kind, train, examined, len({b for _, b in pairs}), tuple(dict.fromkeys(pairs))[:10])
 
 
-def by_picture(items: Sequence[Item]) -> dict[str, Item]:
-    """Key of each usable picture -> the first question about it."""
-    found: dict[str, Item] = {}
-    for item in items:
+def name_of(items: Sequence[Item], number: int) -> str:
+    """The id of a question."""
+    return items[number].example.question_id
+
+
+def by_picture(items: Sequence[Item]) -> dict[str, int]:
+    """Key of each usable picture -> the number of the first question about it."""
+    found: dict[str, int] = {}
+    for number, item in enumerate(items):
         for picture in item.pictures:
             if not picture.trouble:
-                found.setdefault(picture.key, item)
+                found.setdefault(picture.key, number)
     return found
 
 
-def by_text(items: Sequence[Item]) -> dict[str, Item]:
-    """`text_key` -> its first question."""
-    found: dict[str, Item] = {}
-    for item in items:
+def by_text(items: Sequence[Item]) -> dict[bytes, int]:
+    """`text_key` -> the number of its first question."""
+    found: dict[bytes, int] = {}
+    for number, item in enumerate(items):
         if key := text_key(item):
-            found.setdefault(key, item)
+            found.setdefault(key, number)
     return found
 
 
-def text_key(item: Item) -> str:
-    """What two questions must share to be the same by their words; empty where words do not tell.
+def text_key(item: Item) -> bytes:
+    """Hash of what two questions must share to be the same by their words; empty where words do not tell.
 
     Long stems do by themselves, since the same case may be asked with other options or another picture; short ones with
     their options, and only without pictures.
     """
-    if is_long(item):
-        return normal_text(item.example.question)
-    return "" if item.pictures else item.text
+    text = normal_text(item.example.question) if is_long(item) else "" if item.pictures else item.text
+    return digest(text) if text else b""
 
 
-def templates(items: Sequence[Item]) -> set[str]:
+def templates(items: Sequence[Item]) -> set[bytes]:
     """Keys of long stems that are asked of several pictures with several right answers, as no single case is."""
-    asked: dict[str, set[tuple[tuple[str, ...], str]]] = defaultdict(set)
+    first: dict[bytes, tuple[bytes, bytes]] = {}
+    several: tuple[set[bytes], set[bytes]] = (set(), set())  # keys with several pictures; with several answers
     for item in items:
         if is_long(item):
-            pictures = tuple(picture.key for picture in item.pictures)
-            asked[text_key(item)].add((pictures, normal_text(item.example.answer)))
-    return {key for key, pairs in asked.items() if all(len(set(column)) > 1 for column in zip(*pairs, strict=True))}
+            key = text_key(item)
+            asked = (digest(*(picture.key for picture in item.pictures)), digest(normal_text(item.example.answer)))
+            held = first.setdefault(key, asked)
+            for one, other, found in zip(asked, held, several, strict=True):
+                if one != other:
+                    found.add(key)
+    return several[0] & several[1]
 
 
 def is_long(item: Item) -> bool:
@@ -144,8 +154,8 @@ def is_long(item: Item) -> bool:
     return len(item.example.question.split()) >= LONG
 
 
-def alike(train: Sequence[Item], examined: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
-    """Pairs of questions with pictures that look the same without being equal; one pair per examined picture."""
+def alike(train: Sequence[Item], examined: Sequence[Item]) -> Iterator[tuple[str, str]]:
+    """Ids of questions with pictures that look the same without being equal; one pair per examined picture."""
     ours, theirs = looks(train), looks(examined)
     if not ours or not theirs:
         return
@@ -154,26 +164,29 @@ def alike(train: Sequence[Item], examined: Sequence[Item]) -> Iterator[tuple[Ite
     for first in range(0, len(theirs), step):
         block = theirs[first : first + step]
         distance = bit_count(held[None] ^ np.stack([look for _, _, look in block])[:, None])
-        for row, (key, item, _) in enumerate(block):
+        for row, (key, name, _) in enumerate(block):
             near = [ours[i] for i in np.flatnonzero(distance[row] <= NEAR)]
             if near and not any(other == key for other, _, _ in near):
-                yield near[0][1], item
+                yield near[0][1], name
 
 
-def looks(items: Sequence[Item]) -> list[tuple[str, Item, np.ndarray]]:
-    """(key, a question, look) of every distinct picture with enough structure."""
-    found: dict[str, tuple[str, Item, np.ndarray]] = {}
+def looks(items: Sequence[Item]) -> list[tuple[str, str, np.ndarray]]:
+    """(key, id of a question, look) of every distinct picture with enough structure."""
+    found: dict[str, tuple[str, str, np.ndarray]] = {}
     for item in items:
         for picture in item.pictures:
             if picture.look is not None and picture.key not in found and bit_count(picture.look) >= FLAT:
-                found[picture.key] = (picture.key, item, picture.look)
+                found[picture.key] = (picture.key, item.example.question_id, picture.look)
     return list(found.values())
 
 
 def shared_patients(items: Mapping[str, Sequence[Item]]) -> list[tuple[str, str, str]]:
     """(patient, split, split) of patients in two splits of one set."""
-    where: dict[str, set[str]] = defaultdict(set)
+    first: dict[str, str] = {}
+    more: dict[str, set[str]] = {}
     for split, held in items.items():
         for item in held:
-            where[item.example.patient_id].add(split)
-    return [(patient, *sorted(splits)[:2]) for patient, splits in sorted(where.items()) if len(splits) > 1]
+            patient = item.example.patient_id
+            if first.setdefault(patient, split) != split:
+                more.setdefault(patient, {first[patient]}).add(split)
+    return [(patient, *sorted(splits)[:2]) for patient, splits in sorted(more.items())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from datamodules.base import VQADataModule
@@ -81,8 +82,7 @@ def contents_of(data: VQADataModule, training: bool) -> tuple[str, float]:
     """A key of `memory` for a set as it is used, and when the last of its picture files was written."""
     about = (type(data).__qualname__, data.specialty, repr(data.config), str(training), str(MAX_PICTURES))
     splits = [f"{name} {len(held)}" for name, held in data.splits.items()]
-    examples = [example for held in data.splits.values() for example in held]
-    return contents_key((*about, *splits), examples, missing=True)
+    return contents_key((*about, *splits), chain.from_iterable(data.splits.values()), missing=True)
 
 
 def checked(data: VQADataModule, training: bool) -> Audit:

@@ -63,6 +63,8 @@ class Launcher:
         """CPU cores of each process."""
         evaluation_shards: Annotated[int, at_least(1)] = 1
         """Tasks that the questions of the matrix are dealt to; with 1 they are answered after the merge, by its job."""
+        curation_shards: Annotated[int, at_least(1)] = 1
+        """Tasks that the questions of a curation are dealt to; with 1 one job does all of it."""
 
     config: Config
 

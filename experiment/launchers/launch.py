@@ -38,7 +38,7 @@ def launch(context: ExperimentContext, *, dry_run: bool) -> None:
         return
     write_status(context.folder.path, "submitted", jobs=[f"{job.name}: {job.resources}" for job in jobs])
     try:
-        print(launcher.start(jobs, folder), flush=True)
+        print(f"{launcher.start(jobs, folder)}; each run's status.json says how it stands", flush=True)
     except BaseException as error:
         write_failure(context.folder.path, error, phase="launch")
         raise

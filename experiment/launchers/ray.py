@@ -89,7 +89,7 @@ class Ray(Launcher):
                 self.run(ray, number, job, folder)
         finally:
             ray.shutdown()
-        return f"Output of the tasks: {folder}; each run's status.json says how it ended"
+        return f"Output of the tasks: {folder}"
 
     def cpus(self, job: Job) -> int:
         """Cores of a task on each machine."""

@@ -134,7 +134,7 @@ class Slurm(Launcher):
             submitted.append({"id": identifier, "name": job.name, "script": path.name, "tasks": labels(job)})
         write_text(folder / SUBMITTED, json.dumps(submitted, indent=2) + "\n")
         lines = [f"submitted {one['id']}: {one['name']} ({', '.join(one['tasks'])})" for one in submitted]
-        return "\n".join([*lines, f"Scripts and output: {folder}; each run's status.json says how it stands"])
+        return "\n".join([*lines, f"Scripts and output: {folder}"])
 
     @override
     def refuse(self, folder: Path) -> None:

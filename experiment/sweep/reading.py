@@ -10,9 +10,9 @@ from typing import Any
 from configs.build import construct
 from configs.check import Checker
 from configs.files import choices, find, read_file, spelled, with_choice
-from configs.load import reporter
+from configs.load import reporter, with_short_launcher
 from configs.problems import ConfigError, Problem
-from configs.tree import COMMAND_LINE, Branch, Leaf, interpolated, merge_trees, place_of, plain, read_overrides
+from configs.tree import COMMAND_LINE, Branch, Leaf, interpolated, merge_trees, place_of, read_overrides
 from experiment.sweep.spec import Sweep
 
 
@@ -120,8 +120,7 @@ def read_sweep(name: str, overrides: Sequence[str] = ()) -> SweepFile:
     if path is None or tree is None:
         raise ConfigError(problems)
     tree = merge_trees(Branch({"name": Leaf(path.stem, "file name")}, tree.place), tree)
-    if isinstance(short := plain(tree.children.get("launcher")), str):
-        tree = with_choice(tree, "launcher", short, problems, tree.children["launcher"].place)
+    tree = with_short_launcher(tree, problems)
     chosen, others = choices(overrides, ("launcher",))
     for group, choice in chosen.items():
         tree = with_choice(tree, group, choice, problems)

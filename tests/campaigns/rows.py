@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from datamodules.check.quick import quick_check
 from datamodules.hashes import data_sha256
 from datamodules.mmedexpert import MMedExpert
 from datamodules.readers import read_rows
@@ -73,6 +74,8 @@ def main(count: int) -> None:
         _ = rows[len(rows) // 2]
         data_sha256(data, "train")
         measured("hash of the rows", count, begin, before)
+        quick_check(data)
+        measured("check before a run", count, begin, before)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,10 @@ import signal
 
 import pytest
 
+from datamodules.batch import image_key, load_image
+from datamodules.prompts import question_text
+from tests.curation.made_curation import POOLS, POPULATION
+
 
 @pytest.fixture(autouse=True)
 def _signals():
@@ -10,3 +14,10 @@ def _signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def known():
+    """(question text, picture) -> example, of every training question of both pools."""
+    examples = [e for pool in POOLS.values() for e in pool(pool.Config(**POPULATION)).splits["train"]]
+    return {(question_text(e), image_key(load_image(e.images[0]))): e for e in examples}

@@ -9,89 +9,27 @@ import threading
 from collections import Counter
 
 import pytest
-import yaml
 from PIL import Image
 
 from curation.__main__ import UNFINISHED, main
 from datamodules.batch import image_key, load_image
 from datamodules.check.__main__ import main as check
 from datamodules.mmedexpert import MMedExpert
-from datamodules.phantoms.chest import ChestFilms
-from datamodules.phantoms.skin import SkinLesions
 from datamodules.prompts import question_text
-from lightning_modules.rewards.guidelines import load_guidelines
 from tests.conftest import noise_image
 from tests.curation.fake_endpoint import Says, completion, serving
-
-POPULATION = {"n_patients": 10, "val_fraction": 0.0, "test_fraction": 0.2}
-GUIDELINES = load_guidelines(["differential", "intuitive", "analytical", "bayesian"])
-POOLS = {"chest": ChestFilms, "skin": SkinLesions}
-
-
-@pytest.fixture(scope="module")
-def known():
-    """(question text, picture) -> example, of every training question of both pools."""
-    examples = [e for pool in POOLS.values() for e in pool(pool.Config(**POPULATION)).splits["train"]]
-    return {(question_text(e), image_key(load_image(e.images[0]))): e for e in examples}
-
-
-def asked_about(asked, known):
-    """The example and the guideline of a request; no guideline for the neutral prompt."""
-    text, _, instruction = asked.text.partition("\nHow to reason: ")
-    name = next((g.name for g in GUIDELINES.values() if g.instruction == instruction), "")
-    return known[text, asked.pictures[0]], name
-
-
-def honest(known):
-    """A teacher that answers as the phantoms' own traces do."""
-
-    def behave(asked, number):
-        example, name = asked_about(asked, known)
-        return Says(completion(example.trace(name)))
-
-    return behave
-
-
-def write(folder, url, **changes):
-    """A configuration; `changes` replaces top-level keys."""
-    pools = {
-        name: {
-            "data": {"class_path": f"{pool.__module__}.{pool.__name__}", "init_args": POPULATION},
-            "source": f"phantoms, {name}",
-            "licence": "made here",
-        }
-        for name, pool in POOLS.items()
-    }
-    options = {
-        "base_url": url,
-        "model": "fake-1",
-        "retries": 1,
-        "backoff_s": 0.01,
-        "timeout_s": 5.0,
-        "give_up_after": 5,
-    }
-    teacher = {"class_path": "curation.endpoint.Endpoint", "init_args": options}
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"out": str(folder / "out"), "pools": pools, "teacher": teacher, **changes}
-    (folder / "curation.yaml").write_text(yaml.safe_dump(content))
-    return str(folder / "curation.yaml")
-
-
-def run(config, *overrides):
-    return main(["run", "--config", config, *overrides])
-
-
-def counts_of(folder):
-    return json.loads((folder / "out" / "counts.json").read_text())
-
-
-def rows_of(folder):
-    files = sorted((folder / "out" / "data").glob("*.jsonl"))
-    return [json.loads(line) for path in files for line in path.read_text().splitlines()]
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+from tests.curation.made_curation import (
+    GUIDELINES,
+    POOLS,
+    POPULATION,
+    asked_about,
+    contents,
+    counts_of,
+    honest,
+    rows_of,
+    run,
+    write,
+)
 
 
 def test_an_honest_teacher_gives_a_whole_set_that_loads_and_passes_the_check(tmp_path, known, capsys):

@@ -208,7 +208,7 @@ def test_bad_pictures_and_hashes_are_found_once_by_all_processes(tmp_path, monke
     assert data_sha256(second, "train") == sha256
     assert second.scan.faults == first.scan.faults
     monkeypatch.undo()
-    assert bad_pictures({}, None) == {}
+    assert bad_pictures((), None) == {}
     assert VQADataModule.memory is None
 
 

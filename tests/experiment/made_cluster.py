@@ -4,6 +4,7 @@ Made after sbatch(1) and srun(1) of SLURM 24.05: what is parsed, the variables t
 where, and that a job queued again keeps its number. Run as `<name> arguments...`, the name being a link to this file.
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -14,6 +15,22 @@ import time
 from pathlib import Path
 
 HERE = Path(os.environ.get("MADE_CLUSTER", "."))  # the default is for who only reads this file
+
+
+def installed(folder: Path, monkeypatch):
+    """Put the stand-ins on PATH; returns the module that runs what was submitted to them."""
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "srun", "scontrol", "scancel"):
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\n" + Path(__file__).read_text())
+        program.chmod(0o755)
+    monkeypatch.setenv("MADE_CLUSTER", str(folder))
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    spec = importlib.util.spec_from_file_location("made_cluster", __file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def jobs() -> list[dict]:

@@ -19,28 +19,17 @@ from experiment.launchers.interface import Job, Task
 from experiment.launchers.part import Part
 from experiment.launchers.slurm import Slurm
 from experiment.run import finish_all
+from tests.experiment.made_cluster import installed
 
-STAND_IN = Path(__file__).with_name("made_cluster.py")
+ROOT = Path(__file__).parents[2]
 SLURM = ("launcher=slurm", "launcher.init_args.cpus=1", "launcher.init_args.gpus=false")
 
 
 @pytest.fixture
 def cluster(tmp_path, bars_module, monkeypatch):
     """Stand-ins for SLURM's programs on PATH; returns the module that runs what was submitted."""
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "srun", "scontrol", "scancel"):
-        program = folder / name
-        program.write_text(f"#!{sys.executable}\n" + STAND_IN.read_text())
-        program.chmod(0o755)
-    monkeypatch.setenv("MADE_CLUSTER", str(folder))
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(bars_module))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    spec = importlib.util.spec_from_file_location("made_cluster", STAND_IN)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return installed(tmp_path / "cluster", monkeypatch)
 
 
 def calls(cluster, name: str) -> list[list[str]]:
@@ -275,7 +264,7 @@ def test_an_expert_on_two_processes_that_is_stopped_is_queued_again_and_ends_in_
     two = ("trainer.devices=2", "trainer.accelerator=cpu", "only=[alpha]", "trainer.max_steps=60", "fit.val_every=14",
            "data.batch_size=3", "callbacks.cards=null", "fit.checkpoint_every_steps=7")  # fmt: skip
     command = [sys.executable, "train.py", "--config", str(whole.files / "dsa.yaml"), f"runs_dir={whole.runs}", *two]
-    subprocess.run(command, check=True, cwd=STAND_IN.parents[2], capture_output=True)
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
     assert cut.run("dsa", *SLURM, *two) == 0
     codes = cluster.run(cut.runs / "dsa/alpha/checkpoints/last.ckpt")
     assert codes == {100: [0]}, logs(cut.runs / "dsa/jobs")
@@ -294,9 +283,7 @@ def test_ray_ends_in_the_same_bytes(lineage, based, bars_module, tmp_path):
              "launcher.init_args.local_cpus=2", "trainer.accelerator=cpu")  # fmt: skip
     command = [sys.executable, "train.py", "--config", str(dealt.files / "gba.yaml"), f"runs_dir={dealt.runs}", *asked]
     environment = os.environ | {"PYTHONPATH": str(bars_module), "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
-    ended = subprocess.run(
-        command, cwd=STAND_IN.parents[2], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-3000:] + logs(dealt.runs / "gba/jobs")
     for run in ("gba/alpha", "gba/beta", "gba/merged/ties"):
         name = f"{run}/adapter/adapter_model.safetensors"
