@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from datamodules.batch import AnswerStyle, Batch, Example
-from datamodules.order import EndlessOrder, InTurn
+from datamodules.order import EndlessOrder, InTurn, OneAfterAnother
 from datamodules.picture_workers import ReadPicture, read_ahead
 from datamodules.prompts import NEUTRAL
 
@@ -127,7 +127,7 @@ class TrainingSteps:
     """Rows or questions."""
     collate: Callable[[Sequence], Batch]
     """Makes a batch of them."""
-    order: EndlessOrder | InTurn
+    order: EndlessOrder | InTurn | OneAfterAnother
     share: Share = WHOLE
     ahead: int = 0
     """See `Feed`."""
