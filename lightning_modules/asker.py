@@ -82,6 +82,7 @@ class Asker:
                 temperature=self.temperature,
                 version=version,
             )
+        self.clock.count("rollouts", len(completions))
         self.clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
         prior = {name: item.prior for name, item in self.guidelines.items()}
         found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, plain, completions, [], prior)
