@@ -21,8 +21,9 @@ class Cost:
         experiment: its name.
         runs: finished ones.
         steps: batches that were trained on.
-        rollouts: answers that were written for training, those of teachers included.
-        cpu_s: processor seconds of the training processes, validation and cards included; loaders' workers are not.
+        rollouts: answers that were written for training, those of teachers included; of the first of several devices.
+        cpu_s: processor seconds of the training processes, likewise, validation and cards included; loaders' workers
+            are not.
         peak_mib: the most memory that one of them held.
     """
 

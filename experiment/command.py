@@ -74,7 +74,8 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     try:
         context = assemble(loaded)
         # An agent starts from a merge, which is made beneath it before it trains.
-        beneath = Part(merges_only=True) if part.trains_only and context.integrates else part
+        integrates = any(member.integrates for member in context.lineage)
+        beneath = Part(merges_only=True) if part.trains_only and integrates else part
         for member in context.lineage:
             member.part = part if member is context else beneath
         if loaded.experiment.launcher is not None:

@@ -56,6 +56,12 @@ def joint_faults(context: Lineage) -> Iterator[tuple[str, object, str]]:
     if experiment.train == "sequential" and context.steps < len(context.specialties):
         message = f"{context.steps} steps are too few for {len(context.specialties)} specialties one after the other"
         yield "trainer.max_steps", experiment.trainer.get("max_steps"), message
+    config, sets = config_of(experiment.module), len(context.specialties)
+    of_rl = hasattr(config, "questions_per_step")
+    given = context.resolved["specialties"][context.specialties[0]]["init_args"]["batch_size"]
+    if experiment.train == "mixed" and (size := config.questions_per_step if of_rl else given) % sets:
+        key = "module.init_args.questions_per_step" if of_rl else "data.batch_size"
+        yield key, size, f"a step takes as much of each of {sets} specialties; give a multiple of {sets}"
     yield from joint_parts(experiment)
 
 

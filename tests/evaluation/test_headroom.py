@@ -12,6 +12,7 @@ from evaluation import headroom as headrooms
 from evaluation.costs import costs_of, costs_table
 from evaluation.headroom import MACRO, headroom, headroom_csv, headroom_table, headroom_text, worst
 from evaluation.predictions import Prediction
+from evaluation.summary import recovered_markdown
 from evaluation.tables import report
 
 ANSWER = {True: "<think>x</think><answer>A</answer>", False: "<think>x</think><answer>B</answer>"}
@@ -119,7 +120,7 @@ def test_models_that_answered_other_questions_are_refused():
 def test_the_interval_covers_the_truth(monkeypatch):
     # 150 patients with two questions each, whose answers hang together; the truth is (0.6 - 0.3) / (0.8 - 0.3)
     monkeypatch.setattr(headrooms, "DRAWS", 400)
-    generator, covered, times = np.random.default_rng(5), 0, 150
+    generator, covered, times = np.random.default_rng(5), 0, 80
     for _ in range(times):
         skill = generator.random(150).repeat(2)
         own = {m: (0.5 * skill + 0.5 * generator.random(300)) for m in ("base", "x/a", "x/merged/m")}
@@ -132,6 +133,16 @@ def test_the_interval_covers_the_truth(monkeypatch):
 def quantile_of(p):
     """Below it lies a share p of the means of two uniform numbers."""
     return (p / 2) ** 0.5 if p <= 0.5 else 1 - ((1 - p) / 2) ** 0.5
+
+
+def test_over_seeds_stand_means_and_spreads_of_the_shares():
+    first, second = headroom(made(SCORES)), headroom(made(SCORES | {"integrate/agent": {"a": 40, "b": 70}}))
+    lines = recovered_markdown([first, second]).splitlines()
+    assert lines[0] == f"| recovered, % | {MACRO} | a | b | worst specialty |"
+    assert "| integrate/agent | 75.0 ± 17.7 | 75.0 ± 35.4 | 75.0 ± 0.0 | 62.5 ± 17.7 |" in lines  # 75 of b, 50 of a
+    low = headroom(made(SCORES | {"gba/a": {"a": 21, "b": 0}, "gba/router/oracle": {"a": 21, "b": 80}}))
+    told = recovered_markdown([first, low]).splitlines()
+    assert next(line for line in told if "integrate" in line).split(" | ")[2] == "headroom too small"
 
 
 def test_costs_are_those_of_all_that_is_required(tmp_path):

@@ -5,14 +5,15 @@ Run: pytest tests/experiment/test_joint.py.
 
 import csv
 import json
-from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 
 from artifacts.adapter_files import adapter_sha256
 from configs.load import load
 from datamodules.batch import SPECIALTY
+from experiment.command import rejections
 from experiment.run import assemble
 from lightning_modules.sft_lora import SFTLoRA
 from tests.experiment.test_resume import WEIGHTS, curves, point
@@ -56,7 +57,7 @@ def test_an_agent_s_parent_is_found_where_it_is_examined_by_its_folder(joint, tm
     assert [path.parent.parent.name for path in context.examined["joint_rl/agent"]] == ["joint", "joint_rl"]
 
 
-@pytest.mark.parametrize("name", ["joint", "joint_rl"])
+@pytest.mark.parametrize("name", [pytest.param("joint", marks=pytest.mark.slow), "joint_rl"])
 def test_an_interrupted_joint_run_goes_on_to_the_same_bytes(joint, tmp_path, monkeypatch, name):
     settings = ["name=long", "trainer.max_steps=4", "fit.val_every=2", *LIGHT]
     whole, cut = joint.copy(tmp_path / "whole"), joint.copy(tmp_path / "cut")
@@ -130,6 +131,8 @@ def test_a_longer_sequence_is_refused_and_a_longer_mixture_goes_on(joint, tmp_pa
             ["callbacks.merge={class_path: callbacks.merge_experts.MergeExperts, init_args: {presets: [mean]}}"],
             "one agent leaves nothing to merge",
         ),
+        ("joint", ["data.batch_size=5"], "as much of each of 2 specialties; give a multiple of 2"),
+        ("joint_rl", ["module.init_args.questions_per_step=3"], "as much of each of 2 specialties"),
         ("joint", ["train=both"], "both"),
     ],
 )
@@ -157,21 +160,23 @@ def test_a_dry_run_takes_a_step_on_what_is_there_and_on_what_is_not(based, joint
         assert told in capsys.readouterr().out
 
 
-def test_an_examination_shows_agents_and_experts_of_all_that_it_requires(joint, lineage, tmp_path):
+def test_an_examination_shows_agents_and_experts_of_all_that_it_requires(based, tmp_path):
     """Controls beside experts in one table: an experiment without a module that requires them all."""
-    made = joint.copy(tmp_path / "runs")
-    for name in ("dsa", "gba"):
-        (made.runs / name).symlink_to(lineage.runs / name)
-    made = replace(made.write(tmp_path / "files", "joint_rl"), runs=made.runs)
-    content = json.dumps(
-        {
-            "extends": ["joint_rl.yaml"],
-            "train": "each",
-            "module": None,
-            "trainer": None,
-            "requires": ["gba.yaml", "joint_rl.yaml"],
-        }
-    )
-    (made.files / "all.yaml").write_text(content)
+    made = based.write(tmp_path / "files", "joint_rl")
+    content = yaml.safe_load((made.files / "joint_rl.yaml").read_text())
+    content = {key: value for key, value in content.items() if key not in ("module", "train", "trainer")}
+    content |= {"requires": ["gba.yaml", "joint_rl.yaml"]}
+    (made.files / "all.yaml").write_text(yaml.safe_dump(content))
     context = assemble(load(str(made.files / "all.yaml"), [f"runs_dir={made.runs}"]))
-    assert {"base", "gba/alpha", "gba/beta", "joint/agent", "joint_rl/agent"} <= set(context.examined)
+    rows = {"base", *(f"{stage}/{name}" for stage in ("dsa", "gba") for name in ("alpha", "beta"))}
+    assert set(context.examined) == rows | {"joint/agent", "joint_rl/agent"}
+    assert [path.parent.parent.name for path in context.examined["joint_rl/agent"]] == ["joint", "joint_rl"]
+
+
+def test_a_rejected_merge_is_told_at_the_end_with_its_reason(tmp_path):
+    folder = tmp_path / "ties" / "rejected"
+    folder.mkdir(parents=True)
+    gates = [{"verdict": "note", "text": "small"}, {"verdict": "reject", "text": "a: 0.1 is below the base's 0.4"}]
+    (folder / "conflict.json").write_text(json.dumps({"gates": {"gates": gates}}))
+    assert rejections(tmp_path) == [f"{folder}/adapter: a: 0.1 is below the base's 0.4"]
+    assert rejections(tmp_path / "none") == []
