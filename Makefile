@@ -2,7 +2,7 @@
 # Settings: PYTHON (3.11 or newer), VENV, CONFIG, ARGS (more arguments), PORT, TORCH_INDEX (empty: plain pip only).
 
 VENV ?= .venv
-CONFIG ?= rl_gba.yaml
+CONFIG ?= integrate.yaml
 PORT ?= 6006
 ARGS ?=
 # The first Python that runs here and is new enough.
@@ -27,7 +27,7 @@ help:  ## this list
 
 env: $(STAMP)  ## the environment, exactly as requirements.txt pins it
 
-demo: $(STAMP)  ## train and merge the experts of CONFIG on the embedded data (CPU); `make board` shows it
+demo: $(STAMP)  ## train, merge and integrate experts by CONFIG on the embedded data (CPU); `make board` shows it
 	$(RUN) train.py --config $(CONFIG) $(ARGS)
 
 test: $(STAMP)  ## the tests that need neither a GPU nor minutes

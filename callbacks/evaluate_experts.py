@@ -35,7 +35,7 @@ from artifacts.gpus import own_gpu, take_gpu
 from artifacts.manifest import MANIFEST, entry_of, standing, write_manifest
 from callbacks.evaluation_board import write_board
 from callbacks.experiment_callback import ExperimentCallback
-from callbacks.routers import Blocks, Route, RouterName, expert_rows, learned, oracle, routed
+from callbacks.routers import Blocks, Route, RouterName, learned, oracle, routed
 from datamodules.batch import Example
 from datamodules.hashes import data_sha256, prompt_sha256
 from datamodules.loading import Demand
@@ -43,7 +43,9 @@ from datamodules.prompts import NEUTRAL, VERSION, WORDINGS
 from evaluation import answers
 from evaluation.baselines import FILE as TRAINING_ANSWERS
 from evaluation.baselines import answer_counts, lines_below
+from evaluation.headroom import headroom, headroom_csv, headroom_text
 from evaluation.predictions import Prediction, by_variant
+from evaluation.routes import expert_rows
 from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, matrix_csv, matrix_text, score
 from evaluation.tables import parts_of, report, telling_tags
@@ -167,11 +169,15 @@ class EvaluateExperts(ExperimentCallback):
                 "scores.json": json.dumps(self.scores(main), indent=2) + "\n",
                 TRAINING_ANSWERS: json.dumps(training, indent=2) + "\n",
                 "report.md": report(predictions, self.config.scorers, telling_tags(predictions), training) + "\n",
-                "matrix.csv": matrix_csv(table),
             }
+            found = headroom(main)
+            texts |= {"headroom.csv": headroom_csv(found)} if found else {}
+            texts["matrix.csv"] = matrix_csv(table)  # the last: where it stands, the rest stands too
             write_board(folder, table, predictions, below)
             write_tables(folder, texts)
         print("\n" + matrix_text(table, below) + "\n", flush=True)
+        if found:
+            print(headroom_text(found) + "\n", flush=True)
         if (counted := MAIN.get(self.config.protocol)) is not None:
             print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
 
@@ -382,7 +388,7 @@ def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
     if found is not None and {name: entry["sha256"] for name, entry in found["files"].items()} == hashes:
         return
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
+    for name, text in texts.items():
         write_text(folder / name, text)
     write_manifest(folder / MANIFEST, {name: entry_of(folder / name) for name in texts})
 

@@ -32,7 +32,7 @@ from merge.methods.interface import MergeMethod
 from merge.methods.learned import LearnedScalars
 from merge.methods.mean import Mean
 from merge.recipe import Recipe, Source, preset_faults, rank_faults, read_method
-from merge.run import MergeSummary, merge_adapters
+from merge.run import CONFLICT_MD, MergeSummary, merge_adapters
 
 AUTO = "auto"
 
@@ -145,9 +145,11 @@ class MergeExperts(ExperimentCallback):
         if summary.skipped:
             return
         count, gates = len(report["names"]), report["gates"]["verdict"]
-        print(f"merged {count} task vectors by {name}: verdict {report['verdict']}, gates {gates}", flush=True)
-        for finding in report["findings"]:
-            print(f"  {finding}", flush=True)
+        where = summary.out / CONFLICT_MD
+        print(f"merged {count} task vectors by {name}: gates {gates}; the conflict report: {where}", flush=True)
+        for gate in report["gates"]["gates"]:
+            if gate["verdict"] != "accept":
+                print(f"  {gate['verdict']}: {gate['text']}", flush=True)
 
     @cached_property
     def answers(self) -> MergeAnswers:

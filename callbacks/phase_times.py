@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ class PhaseTimes(L.Callback):
         self.batches = self.reported = 0
         self.clock: PhaseClock | None = None
         self.restored: dict[str, Any] = {}
+        self.began, self.before = time.process_time(), 0.0
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor seconds of this process since the fit began, with those of its interrupted part."""
+        return self.before + time.process_time() - self.began
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Stage, *_: object) -> None:
@@ -43,13 +50,14 @@ class PhaseTimes(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: Stage) -> None:
         if not trainer.is_global_zero:
             return
-        summary = pl_module.clock.summary()
-        write_text(self.path, json.dumps({"batches": self.batches, **summary}, indent=2) + "\n")
+        summary, counts = pl_module.clock.summary(), pl_module.clock.total_counts
+        taken = {"batches": self.batches, "rollouts": int(counts["rollouts"]), "cpu_s": round(self.cpu_s, 1)}
+        write_text(self.path, json.dumps(taken | summary, indent=2) + "\n")
         print(f"{self.name}  {described(self.batches, summary)}", flush=True)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": self.batches} | (self.clock.sums() if self.clock else {})
+        return {"batches": self.batches, "cpu_s": self.cpu_s} | (self.clock.sums() if self.clock else {})
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,8 +65,9 @@ class PhaseTimes(L.Callback):
 
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: Stage) -> None:
-        self.clock = pl_module.clock
+        self.clock, self.began = pl_module.clock, time.process_time()
         if self.restored:
+            self.before = self.restored.get("cpu_s", 0.0)
             self.batches = self.reported = self.restored["batches"]
             self.clock.go_on_from(self.restored)
             self.restored = {}

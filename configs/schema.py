@@ -165,6 +165,10 @@ class Experiment(Ranged):
     """The LightningModule: the training objective. Without one nothing is trained, and the callbacks examine."""
     data: dict[str, Any] = field(default_factory=dict)
     """DataModule options that every specialty shares; a specialty's own init_args win."""
+    train: Literal["each", "mixed", "sequential"] = "each"
+    """What a run is over. `each`: one specialty, of which it makes an expert. `mixed`: all of them, for one agent; a
+    step takes as much of each. `sequential`: one agent too, for as many steps on one specialty after the other, in
+    their order here; the schedule begins anew with each."""
     requires: list[str] = field(default_factory=list)
     """Experiment files whose experts this one starts from; run first unless finished."""
     adapters: list[Annotated[str, Checked(adapter_faults)]] = field(default_factory=list)
@@ -211,6 +215,8 @@ class Experiment(Ranged):
                 "module is missing: without one nothing is trained, so that trainer.max_steps must be absent and "
                 "callbacks must name what examines, such as callbacks.evaluate_experts.EvaluateExperts"
             )
+        if self.module is None and self.train != "each":
+            raise ValueError(f"train: {self.train} says what a run is over, and without a module nothing is trained")
         if not self.runs_dir:
             raise ValueError("runs_dir must not be empty; '.' is the working folder")
 

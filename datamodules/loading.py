@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, Literal
 
 from datamodules.batch import AnswerStyle, Batch, Example
-from datamodules.order import EndlessOrder, InTurn
+from datamodules.order import EndlessOrder, InTurn, OneAfterAnother
 from datamodules.picked import Picked
 from datamodules.picture_workers import ReadPicture, read_ahead
 from datamodules.prompts import NEUTRAL
@@ -135,7 +135,7 @@ class TrainingSteps:
     """Rows or questions."""
     collate: Callable[[Sequence], Batch]
     """Makes a batch of them."""
-    order: EndlessOrder | InTurn
+    order: EndlessOrder | InTurn | OneAfterAnother
     share: Share = WHOLE
     ahead: int = 0
     """See `Feed`."""

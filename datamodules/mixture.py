@@ -1,18 +1,19 @@
-"""The questions of several specialties as one set: a training step takes as many of each."""
+"""The questions of several specialties as one set: a step takes as many of each, or one comes after another."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import accumulate, chain
+from typing import Any
 
 from typing_extensions import override
 
 from datamodules.base import Once, VQADataModule
 from datamodules.batch import SPECIALTY, BadExampleError, Example
-from datamodules.loading import WHOLE, Feed, Share, TrainingBatches, TrainingSteps, collate_questions
-from datamodules.order import InTurn
+from datamodules.loading import WHOLE, Feed, Share, TrainingBatches, TrainingSteps, collate_questions, collate_rows
+from datamodules.order import InTurn, OneAfterAnother
 from datamodules.picked import Picked
 
 
@@ -22,18 +23,19 @@ class Mixture(VQADataModule):
     Their splits, options and what the model can take of them are the specialties' own.
     """
 
-    def __init__(self, members: Mapping[str, VQADataModule], *, specialty: str, seed: int) -> None:
+    def __init__(self, members: Mapping[str, VQADataModule], *, specialty: str, seed: int, sequence: int = 0) -> None:
         """Keep the sets.
 
         Args:
             members: by specialty, at least one; what they share is taken from the first.
             specialty: the name under which the experiment knows the mixture.
             seed: orders the training questions.
+            sequence: steps in which training takes one specialty after the other; 0 mixes them.
         """
         shared = next(iter(members.values())).config
         options = {field.name: getattr(shared, field.name) for field in fields(VQADataModule.Config)}
         super().__init__(VQADataModule.Config(**options | {"root": ""}), specialty=specialty, seed=seed)
-        self.members = dict(members)
+        self.members, self.sequence = dict(members), sequence
         self.memory = next(iter(members.values())).memory
 
     @override
@@ -58,31 +60,62 @@ class Mixture(VQADataModule):
         return joined({name: member.val_examples() for name, member in self.members.items()})
 
     @override
-    def training_batches(self, feed: Feed, n_steps: int | None = None, share: Share = WHOLE) -> TrainingBatches:
-        """As of any set; a step has `feed.size` questions, a whole number of each specialty.
+    def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
+        return MixedRows({name: member.rows(guidelines) for name, member in self.members.items()})
+
+    @override
+    def plainly(self, example: Example, guideline: str) -> bool:
+        name = example.tags[SPECIALTY]
+        own = replace(example, question_id=example.question_id.removeprefix(f"{name}/"))
+        return self.members[name].plainly(own, guideline)
+
+    def require_mixing(self, feed: Feed, ranks: int = 1) -> int:
+        """What a step takes of each specialty that is in it.
 
         Raises:
-            BadExampleError: a set is test-only, or a specialty has fewer questions than a step takes of it.
-            ValueError: rows are asked for, chosen questions, spare ones, or a number that cannot be shared out.
+            BadExampleError: a set is test-only, or a specialty has fewer items than a step takes of it.
+            ValueError: chosen or spare items are asked for, or a number that cannot be shared out; or specialties
+                whose answers are written in different ways.
         """
-        if feed.kind != "questions" or feed.spare or feed.questions is not None or feed.size % len(self.members):
+        if feed.spare or feed.questions is not None:
             raise ValueError(
-                f"several specialties are mixed as whole questions, as many of each: got {feed.size} {feed.kind} for "
-                f"{len(self.members)} specialties, {feed.spare} spare"
+                "where one run is over several specialties, no questions are chosen by pass rate or asked in place of "
+                "others; leave pass_rate, curriculum and dynamic_share as they are by default"
             )
+        size, sets = feed.size or self.config.batch_size, 1 if self.sequence else len(self.members)
+        if size % sets:
+            key = "data.batch_size" if feed.kind == "rows" else "questions per step"
+            raise ValueError(f"a step takes as many {feed.kind} of each of {sets} specialties: {key} is {size}")
+        if size < ranks:
+            raise ValueError(f"a step takes {size} {feed.kind}, and there are {ranks} devices; take more")
+        ways = {name: member.config.answer_with for name, member in self.members.items()}
+        if feed.kind == "rows" and len(set(ways.values())) > 1:
+            raise ValueError(f"one run teaches one way to answer; data.answer_with differs: {ways}")
         self.require_training()
-        sizes, each = {name: len(m.splits["train"]) for name, m in self.members.items()}, feed.size // len(self.members)
-        short = [name for name, size in sizes.items() if size < each]
-        if short:
+        return size // sets
+
+    @override
+    def training_batches(self, feed: Feed, n_steps: int | None = None, share: Share = WHOLE) -> TrainingBatches:
+        """As of any set; errors also of `require_mixing`."""
+        each, rows = self.require_mixing(feed, share.ranks), feed.kind == "rows"
+        parts = {
+            name: member.rows(feed.guidelines) if rows else member.splits["train"]
+            for name, member in self.members.items()
+        }
+        sizes = {name: len(part) for name, part in parts.items()}
+        if short := [name for name, size in sizes.items() if size < each]:
             raise BadExampleError(
-                f"specialty {short[0]!r}: a step takes {each} questions of each specialty, and the training split has "
-                f"{sizes[short[0]]}; nothing comes twice in a step, so take fewer per step"
+                f"specialty {short[0]!r}: a step takes {each} {feed.kind} of each specialty, and the training "
+                f"split has {sizes[short[0]]}; nothing comes twice in a step, so take fewer per step"
             )
-        if feed.size < share.ranks:
-            raise ValueError(f"a step takes {feed.size} questions, and there are {share.ranks} devices; take more")
-        order = InTurn(sizes, each, self.seed)
-        steps = TrainingSteps(self.splits["train"], collate_questions, order, share, feed.ahead)
-        n_steps = -(-max(sizes.values()) // each) if n_steps is None else n_steps
+        if self.sequence:
+            order: InTurn | OneAfterAnother = OneAfterAnother(sizes, each, self.seed, self.sequence)
+            n_steps = self.sequence if n_steps is None else n_steps
+        else:
+            order = InTurn(sizes, each, self.seed)
+            n_steps = -(-max(sizes.values()) // each) if n_steps is None else n_steps
+        items, collate = (MixedRows(parts), collate_rows) if rows else (self.splits["train"], collate_questions)
+        steps = TrainingSteps(items, collate, order, share, feed.ahead)
         return TrainingBatches(steps, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 
 
@@ -97,9 +130,33 @@ class Joined:
     def __call__(self, number: int) -> Example:
         """The example of a number, told from those of the other specialties."""
         place = bisect_right(self.starts, number) - 1
-        specialty, example = self.names[place], self.parts[place][number - self.starts[place]]
-        question_id = f"{specialty}/{example.question_id}"
-        return replace(example, question_id=question_id, tags={**example.tags, SPECIALTY: specialty})
+        return told(self.names[place], self.parts[place][number - self.starts[place]])
+
+
+class MixedRows(Sequence[tuple[Example, str, str]]):
+    """Rows of several specialties, one specialty after the other, each told from the others'."""
+
+    def __init__(self, parts: Mapping[str, Sequence[tuple[Example, str, str]]]) -> None:
+        """Keep them, by specialty."""
+        self.names, self.parts = list(parts), list(parts.values())
+        self.ends = list(accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        part = bisect_right(self.ends, at)
+        example, guideline, text = self.parts[part][at - self.ends[part]]
+        return told(self.names[part], example), guideline, text
+
+
+def told(specialty: str, example: Example) -> Example:
+    """An example, told from those of other specialties."""
+    question_id = f"{specialty}/{example.question_id}"
+    return replace(example, question_id=question_id, tags={**example.tags, SPECIALTY: specialty})
 
 
 def joined(parts: Mapping[str, Sequence[Example]]) -> Picked[Example]:

@@ -102,18 +102,63 @@ class InTurn:
             each: of every set per step.
             seed: with a set's name it draws its order.
         """
-        self.orders: list[tuple[int, EndlessOrder]] = []
-        first = 0
-        for name, size in sizes.items():
-            self.orders.append(
-                (first, EndlessOrder(size, each, random.Random(f"{seed}:in turn:{name}").getrandbits(32)))
-            )
-            first += size
+        self.orders = orders_of(sizes, each, seed)
 
     def step(self, step: int) -> list[int]:
         """The items of a step: one of each set, then another of each, and so on."""
         taken = [[first + item for item in order.step(step)] for first, order in self.orders]
         return list(chain.from_iterable(zip(*taken, strict=True)))
+
+
+class OneAfterAnother:
+    """Steps that take items of one set, then of the next; within a set as `EndlessOrder`."""
+
+    spare = 0
+
+    def __init__(self, sizes: Mapping[str, int], each: int, seed: int, steps: int) -> None:
+        """Draw nothing yet.
+
+        Args:
+            sizes: as of `InTurn`.
+            each: items per step.
+            seed: as of `InTurn`.
+            steps: of all sets together, at least one for each; what comes after them is the last one's.
+
+        Raises:
+            ValueError: a set would have no step.
+        """
+        if steps < len(sizes):
+            raise ValueError(f"{steps} steps are too few for {len(sizes)} sets one after the other; take more steps")
+        self.sets, self.steps = orders_of(sizes, each, seed), steps
+
+    def step(self, step: int) -> list[int]:
+        """The items of a step, all of one set."""
+        turn, began, _ = turn_of(step, self.steps, len(self.sets))
+        first, order = self.sets[turn]
+        return [first + item for item in order.step(step - began)]
+
+
+def orders_of(sizes: Mapping[str, int], each: int, seed: int) -> list[tuple[int, EndlessOrder]]:
+    """Each set's first item, counted through all sets, and the order within the set; arguments as of `InTurn`."""
+    found: list[tuple[int, EndlessOrder]] = []
+    first = 0
+    for name, size in sizes.items():
+        found.append((first, EndlessOrder(size, each, random.Random(f"{seed}:in turn:{name}").getrandbits(32))))
+        first += size
+    return found
+
+
+def turn_of(step: int, steps: int, turns: int) -> tuple[int, int, int]:
+    """Which of `turns` parts of `steps` a step is in, as even as whole numbers are; after the end, the last one.
+
+    Returns:
+        Its number from 0, its first step, and that of what follows.
+
+    >>> [turn_of(step, 10, 3) for step in (0, 3, 4, 6, 7, 12)]
+    [(0, 0, 4), (0, 0, 4), (1, 4, 7), (1, 4, 7), (2, 7, 10), (2, 7, 10)]
+    """
+    turn = min(turns - 1, step * turns // max(1, steps))
+    return turn, -(-turn * steps // turns), -(-(turn + 1) * steps // turns)
 
 
 def permutation(n_items: int, seed: int, epoch: int) -> array[int]:

@@ -33,7 +33,7 @@ class Held:
 
     name: str
     fired: frozenset[tuple[str, str]]
-    """(check, verdict) of every gate that warned or rejected."""
+    """(check, verdict) of every gate that noted something, warned or rejected."""
     outcome: Outcome
 
 
@@ -101,14 +101,14 @@ def fired(file: Path) -> frozenset[tuple[str, str]]:
 
 
 def counted(agents: Sequence[Held]) -> dict[str, Counter[tuple[bool, Outcome]]]:
-    """Check -> (did it fire, what became of the agent) -> agents; for rejections alone, and for warnings too."""
+    """Check -> (did it fire, what became of the agent) -> agents; for rejections alone, and for all that fired."""
     checks = sorted({check for agent in agents for check, _ in agent.fired})
     columns: dict[str, list[bool]] = {}
     for check in checks:
         rejected = [(check, "reject") in agent.fired for agent in agents]
         if any(rejected):
             columns[f"{check}, reject"] = rejected
-        columns[f"{check}, warn or reject"] = [any(name == check for name, _ in agent.fired) for agent in agents]
+        columns[f"{check}, any"] = [any(name == check for name, _ in agent.fired) for agent in agents]
     columns["any, reject"] = [any(verdict == "reject" for _, verdict in agent.fired) for agent in agents]
     return {
         name: Counter((hit, agent.outcome) for hit, agent in zip(hits, agents, strict=True))

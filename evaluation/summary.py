@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation.baselines import SETTING, Line, lines_below, read_training_answers
+from evaluation.costs import costs_of, costs_table
+from evaluation.headroom import Headroom, headroom, headroom_table, worst
 from evaluation.paired import paired_difference
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.report_files import percent, points
@@ -37,12 +39,14 @@ class Loaded:
         main: its answers to the plain questions.
         table: their matrix.
         below: what stands below it.
+        headroom: what each agent recovers of what the experts gain; None where there is no such thing.
     """
 
     facts: Facts
     main: Sequence[Prediction]
     table: Sequence[Row]
     below: Sequence[Line]
+    headroom: Headroom | None
 
     @property
     def scorer(self) -> str:
@@ -60,7 +64,7 @@ def loaded(folder: Path) -> Loaded:
     predictions = read_predictions(folder)
     main = by_variant(predictions)[""]
     below = lines_below(predictions, read_training_answers(folder))
-    return Loaded(facts_of(folder), main, matrix(main), below)
+    return Loaded(facts_of(folder), main, matrix(main), below, headroom(main))
 
 
 def apart(first: Loaded, other: Loaded) -> str:
@@ -142,6 +146,19 @@ def seeds_markdown(group: Sequence[Loaded]) -> str:
     return "\n".join(lines)
 
 
+def recovered_markdown(seeds: Sequence[Headroom]) -> str:
+    """Several seeds: mean ± standard deviation of the share of the headroom in percent, and of the least of any."""
+    columns = list(dict.fromkeys(row.specialty for row in seeds[0].rows))
+    lines = ["| recovered, % | " + " | ".join(columns) + " | worst specialty |", "|---" * (len(columns) + 2) + "|"]
+    for model in seeds[0].by_model:
+        rows = [found.by_model[model] for found in seeds]
+        shares = [[r.share[0] for of in rows for r in of if r.specialty == name and r.share] for name in columns]
+        least = [one.share[0] for of in rows if (one := worst(of)) is not None]
+        told = [_spread(of) if len(of) == len(rows) else "headroom too small" for of in (*shares, least)]
+        lines.append(f"| {model} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
 def _spread(accuracies: Sequence[float]) -> str:
     if not accuracies:
         return "-"
@@ -205,12 +222,18 @@ def summary(folders: Sequence[Path]) -> str:
             unchecked = refuse_no_seeds([one.facts for one in group])
             told.append(f"Mean ± standard deviation over {len(group)} seeds: {paths}. {unchecked}".strip())
             told.append(f"Accuracies by the scorer {group[0].scorer}\n\n{seeds_markdown(group)}")
+            if all(one.headroom is not None for one in group):
+                told.append(recovered_markdown([one.headroom for one in group]))
     for one in experiments:
         told.append(
             f"{one.facts.path}: accuracies by the scorer {one.scorer}\n\n{matrix_markdown(one.table, one.below)}"
         )
+        if one.headroom is not None:
+            told.append(headroom_table(one.headroom))
         if pairs := stages(one.table):
             told.append(comparison_markdown(one.main, pairs))
+        if costs := costs_of(one.facts.path):
+            told.append(f"{one.facts.path}: what training took\n\n{costs_table(costs)}")
     told.append(
         "One letter: the commonest right answer of the training rows for every question; ≤ that of these questions, an "
         f"upper bound, where training rows are not known. No picture is measured by {SETTING}. Visible: the smallest "

@@ -11,6 +11,7 @@ from evaluation.ablations import ablation, consistency
 from evaluation.baselines import NOT_MEASURED, Answers, majority, together, without_picture
 from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
+from evaluation.headroom import headroom, headroom_table
 from evaluation.predictions import Prediction, by_variant
 from evaluation.report_files import percent, points
 from evaluation.routes import route_rows
@@ -207,6 +208,7 @@ def report(
     beside = Beside(without_picture(predictions), training or {})
     tables = {
         "Scores": scores_table(parts, beside),
+        "Headroom recovered": headroom_table(found) if (found := headroom(main[1])) else "",
         "Sent by routers": routes_table(parts),
         "Several answers per question": several_table(parts),
         "Questions put in another way": ablation_table(parts, variants),

@@ -113,11 +113,14 @@ def faults(context: Lineage) -> list[Problem]:
     before, now, trust = settings_in(file), remembered(context), context.experiment.trust
     changed = changed_settings(completed(own(before), trust), own(now))
     changed |= changed_beneath(before.get("required"), now, trust)
-    if longer(before, now):
+    note = "a run goes on with more steps, never with fewer"
+    if longer(before, now) and context.experiment.train == "sequential":
+        note = "one specialty after the other, a longer run would have changed over to the next one later"
+    elif longer(before, now):
         changed.pop(STEPS, None)
         if not changed:
             return [problem for name in context.runs for problem in cannot_go_on(context, name, before)]
-    notes = {STEPS: "; a run goes on with more steps, never with fewer"}
+    notes = {STEPS: f"; {note}"}
     return [Problem(str(file), key, message=f"{both}{notes.get(key, '')}; {REMEDY}") for key, both in changed.items()]
 
 

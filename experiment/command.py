@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -25,6 +27,7 @@ from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
 from guards.printable import printable_lines
+from merge.run import CONFLICT_JSON, REJECTED
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
 """Errors whose message says what is wrong; anything else is a defect of ours and shows its traceback."""
@@ -71,7 +74,8 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     try:
         context = assemble(loaded)
         # An agent starts from a merge, which is made beneath it before it trains.
-        beneath = Part(merges_only=True) if part.trains_only and context.provides == "agent" else part
+        integrates = any(member.integrates for member in context.lineage)
+        beneath = Part(merges_only=True) if part.trains_only and integrates else part
         for member in context.lineage:
             member.part = part if member is context else beneath
         if loaded.experiment.launcher is not None:
@@ -139,10 +143,19 @@ def where(context: ExperimentContext) -> None:
         lines.append(f"  matrix and answers   {folder.evaluation}/matrix.csv, predictions.jsonl, scores.json")
     if (folder.path / "merged").exists():
         lines.append(f"  merged agents        {folder.path}/merged/<method>/adapter, with recipe and conflict report")
-        if any((folder.path / "merged").glob("*/rejected")):
-            lines.append(f"  rejected by gates    {folder.path}/merged/<method>/rejected/adapter; conflict.md says why")
+        lines += [f"  rejected by gates    {told}" for told in rejections(folder.path / "merged")]
     if context.provides != "nothing":
         what, run = ("agent", AGENT) if context.provides == "agent" else ("experts", "<specialty>")
         lines.append(f"  {what:<20} {folder.path}/{run}/adapter, samples.jsonl, provenance.json")
     lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")
     print("\n".join(lines), flush=True)
+
+
+def rejections(merged: Path) -> list[str]:
+    """Folder and reason of every merge that its gates rejected."""
+    found = []
+    for file in sorted(merged.glob(f"*/{REJECTED}/{CONFLICT_JSON}")):
+        gates = json.loads(file.read_text("utf-8"))["gates"]["gates"]
+        reasons = "; ".join(gate["text"] for gate in gates if gate["verdict"] == "reject")
+        found.append(f"{file.parent}/adapter: {reasons}")
+    return found

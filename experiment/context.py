@@ -49,7 +49,8 @@ class ExperimentContext(Lineage):
         """The specialty's data module, built once; of the run over all of them, the mixture."""
         if specialty == AGENT and specialty not in self._data:
             members = {name: self.data(name) for name in self.specialties}
-            self._data[specialty] = Mixture(members, specialty=specialty, seed=self.experiment.seed)
+            steps = self.steps if self.experiment.train == "sequential" else 0
+            self._data[specialty] = Mixture(members, specialty=specialty, seed=self.experiment.seed, sequence=steps)
         if specialty not in self._data:
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
@@ -104,7 +105,7 @@ class ExperimentContext(Lineage):
         Raises:
             AdapterError: a starting expert is missing, damaged, or belongs to another base.
         """
-        if self.provides == "agent":
+        if self.integrates:
             teachers = attach_teachers(self, policy, fingerprint)
             return build(self.experiment.module, context=self.stage_context(policy, (), specialty, teachers))
         start = self.experts_beneath(specialty)
@@ -124,7 +125,9 @@ class ExperimentContext(Lineage):
     ) -> StageContext:
         """What a stage of this experiment is given, on adapters that are loaded."""
         ask = validation_asker(self.experiment.fit.val_max_new_tokens)
-        return StageContext(policy, tuple(start), specialty, self.experiment.seed, ask, teachers or {})
+        mixed = tuple(self.specialties) if specialty == AGENT else ()
+        turns = len(mixed) if self.experiment.train == "sequential" else 1
+        return StageContext(policy, tuple(start), specialty, self.experiment.seed, ask, teachers or {}, mixed, turns)
 
     def callbacks(self) -> Iterator[Any]:
         """The experiment's own callbacks, in the order of the YAML."""

@@ -17,7 +17,7 @@ from experiment.continuation import checkpoint_step
 from experiment.memory_choice import within_memory
 from experiment.memory_table import memory_lines
 from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
-from experiment.run import refuse_what_cannot_be
+from experiment.run import check_questions, refuse_what_cannot_be
 from lightning_modules.policy import Policy
 
 
@@ -79,6 +79,7 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
     seconds, policy = 0.0, None
     todo = [run for run in context.runs_of(wanted) if not context.is_run_complete(run)]
     if todo:
+        check_questions(context, todo)
         told, seconds, policy = training_lines(context, todo, live)
         lines += told
     for callback in context.callbacks():

@@ -88,7 +88,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         ROWS: data_sha256(data, "train"),
         PARENT: parent_sha256(context, specialty),
     }
-    if context.provides == "agent":
+    if context.integrates:
         facts[FOUNDATIONS] = foundations(context)
     facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():

@@ -28,7 +28,7 @@ def check_integration(context: Lineage) -> None:
         ConfigError: a specialty has no expert beneath, only some specialties are asked for, or nothing that is called
             as `start` is there or will be.
     """
-    if context.provides != "agent":
+    if not context.integrates:
         return
     problems, experiment = [], context.experiment
 

@@ -56,7 +56,19 @@ class Lineage:
     @property
     def provides(self) -> Literal["base", "expert", "agent", "nothing"]:
         """What a finished run leaves; nothing where the experiment only examines."""
-        return self.stage_class.provides if self.experiment.module else "nothing"
+        if not self.experiment.module:
+            return "nothing"
+        return "agent" if self.is_joint else self.stage_class.provides
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether a stage that could make an expert of each specialty makes one agent of the data of all."""
+        return self.experiment.train != "each"
+
+    @property
+    def integrates(self) -> bool:
+        """Whether an agent is made from experts, and not from the specialties' data alone."""
+        return self.provides == "agent" and not self.is_joint
 
     @property
     def steps(self) -> int:
@@ -105,21 +117,27 @@ class Lineage:
         told = [hashes, model["class_path"], settings, self.experiment.precision]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def experts_beneath(self, specialty: str) -> list[tuple[str, Path]]:
-        """(adapter name, folder) of the experts that this experiment's expert of a specialty stands on."""
-        return [
-            (c.stage_class.adapter, c.folder.run(specialty).adapter)
-            for c in self.lineage[:-1]
-            if c.provides == "expert" and specialty in c.specialties
-        ]
+    def beneath(self, run: str) -> list[Self]:
+        """The experiments whose adapters a run stands on, lowest first.
 
-    def expert_chain(self, specialty: str) -> list[tuple[str, Path]]:
-        """The adapters that together are this experiment's expert of a specialty, lowest first.
-
-        One that trains an agent has none of its own.
+        An expert stands on experts of its specialty, a joint run on joint ones; an agent made from experts on the base.
         """
-        own = [(self.stage_class.adapter, self.folder.run(specialty).adapter)] if self.provides == "expert" else []
-        return [*self.experts_beneath(specialty), *own]
+        if run == AGENT:
+            return [c for c in self.lineage[:-1] if c.is_joint] if self.is_joint else []
+        return [c for c in self.lineage[:-1] if c.provides == "expert" and run in c.specialties]
+
+    def experts_beneath(self, run: str) -> list[tuple[str, Path]]:
+        """(adapter name, folder) of what a run stands on: of a specialty its experts, see `beneath`."""
+        return [(c.stage_class.adapter, c.folder.run(run).adapter) for c in self.beneath(run)]
+
+    def expert_chain(self, run: str) -> list[tuple[str, Path]]:
+        """The adapters that together are this experiment's expert of a specialty, or its agent, lowest first.
+
+        One that trains an agent has no expert of its own, and the other way round.
+        """
+        makes = "agent" if run == AGENT else "expert"
+        own = [(self.stage_class.adapter, self.folder.run(run).adapter)] if self.provides == makes else []
+        return [*self.experts_beneath(run), *own]
 
     def result(self, specialty: str) -> dict[str, Any] | None:
         """The manifest of what a run has left, every file verified; None where it left nothing yet.
@@ -158,7 +176,7 @@ class Lineage:
                     chain = [path for _, path in context.expert_chain(specialty)]
                     rows[f"{context.experiment.name}/{specialty}"] = chain
             if context.provides == "agent":
-                rows[f"{context.experiment.name}/{AGENT}"] = [context.folder.run(AGENT).adapter]
+                rows[f"{context.experiment.name}/{AGENT}"] = [path for _, path in context.expert_chain(AGENT)]
             for merged in sorted(context.folder.path.glob("merged/*/adapter")):
                 rows[f"{context.experiment.name}/merged/{merged.parent.name}"] = [merged]
             for merged in sorted(context.folder.path.glob("merged/*/rejected/adapter")):  # shown, never the result

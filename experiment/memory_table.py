@@ -136,7 +136,8 @@ class MemoryOfRun:
             return None  # nothing is written, or in another process
         group = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).size
         rows = min(settings.rows_at_once, group * c.questions_per_step)
-        each = max(1, group // len(layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share).counts))
+        layout = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share, oracle=bool(c.oracle_tag))
+        each = max(1, group // len(layout.counts))
         return RolloutShape(rows, max(1, rows // each), self.lengths[1], c.max_new_tokens)
 
     def parts(self, settings: Settings) -> dict[str, int]:

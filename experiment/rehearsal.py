@@ -137,13 +137,11 @@ def stage_on(
     Raises:
         AdapterError: a finished adapter beneath is damaged, or belongs to another base.
     """
-    if context.provides == "agent":
+    if context.integrates:
         return agent_on(context, policy, fingerprint, fresh=fresh)
     start: list[str] = []
     made: list[str] = []
-    for parent in context.lineage[:-1]:
-        if parent.provides != "expert" or specialty not in parent.specialties:
-            continue
+    for parent in context.beneath(specialty):
         name = parent.stage_class.adapter
         if fresh or parent.result(specialty) is None:
             own = parent.stage_context(policy, start, specialty)

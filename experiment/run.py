@@ -15,11 +15,13 @@ from artifacts.ranks import is_first, started_together, wait_for_first
 from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
+from datamodules.batch import BadExampleError
 from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import ExperimentContext
 from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
+from experiment.joint import check_joint
 from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
@@ -73,6 +75,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_devices(member)
         check_module(member)
         check_integration(member)
+        check_joint(member)
     check_one_group(context)
 
 
@@ -172,10 +175,11 @@ def run_experiment(context: ExperimentContext) -> None:
             check_rows(context, runs)
         if not training or unfinished(context, runs):  # before hours of training what is required, not after
             quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
+            check_questions(context, runs)
     for parent in context.required:
         run_required(parent, wanted)
     torch.set_num_threads(experiment.threads)
-    if context.provides == "agent" and not is_first() and started_together():
+    if context.integrates and not is_first() and started_together():
         wait_for_first(lambda: is_ready(context))  # the first process makes the merge that it starts from
     if training:
         train_all(context, runs)
@@ -189,6 +193,22 @@ def run_experiment(context: ExperimentContext) -> None:
         print(f"{experiment.name}: {', '.join(runs)} done; {', '.join(missing)} still to come", flush=True)
         return
     finish_all(context, runs)
+
+
+def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
+    """Refuse training questions that the module cannot use under its settings.
+
+    Raises:
+        BadExampleError: names the specialty and the first question.
+    """
+    if context.experiment.module is None:
+        return
+    config = config_of(context.experiment.module)
+    for run in runs:
+        try:
+            context.stage_class.check_questions(config, context.data(run).splits["train"])
+        except BadExampleError as error:
+            raise BadExampleError(f"specialty {run!r}: {error}") from error
 
 
 def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:

@@ -55,7 +55,7 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
     Raises:
         AdapterError: names the expert.
     """
-    if context.provides == "agent":
+    if context.integrates:
         check_foundations(context)
         return
     for specialty in specialties:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from datamodules.batch import Example
+from datamodules.prompts import NEUTRAL
 from lightning_modules.engines.engine import Engine
-from lightning_modules.layout import Layout
+from lightning_modules.layout import ORACLE, Layout
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
 from lightning_modules.rewards.combine import Rewards
@@ -24,10 +25,11 @@ class Asker:
         policy: sampled under its active adapters.
         engine: writes the completions.
         rewards: of a completion.
-        guidelines: by name, those of `layout` in its order.
+        guidelines: by name, those of `layout` in its order, or those that a question's own is among.
         layout: rollouts per guideline.
         max_new_tokens: T_max.
         temperature: of sampling.
+        oracle_tag: tag of a question that names its own guideline, where the layout has one of that kind.
         neutral_too: every question is also written without an instruction, to be scored under.
         clock: times rollout and reward, and counts generated tokens.
     """
@@ -37,6 +39,7 @@ class Asker:
     rewards: Rewards
     guidelines: Mapping[str, Guideline]
     layout: Layout
+    oracle_tag: str
     max_new_tokens: int
     temperature: float
     neutral_too: bool
@@ -61,13 +64,14 @@ class Asker:
             pictures: of each question, ready; empty where the policy reads them.
             version: of the adapter, for engines that hold a copy.
         """
-        instructions = [self.guidelines[name].instruction for name in self.layout.guidelines]
-        if self.neutral_too and "" not in instructions:
-            instructions.append("")
+        instructions = [[self.under(name, e).instruction for name in self.layout.guidelines] for e in examples]
+        if self.neutral_too and NEUTRAL not in self.layout.guidelines:
+            instructions = [[*own, ""] for own in instructions]
         ready = pictures or [None] * len(examples)
-        written = [self.policy.prompts(e, instructions, own) for e, own in zip(examples, ready, strict=True)]
+        asked = zip(examples, instructions, ready, strict=True)
+        written = [self.policy.prompts(example, texts, own) for example, texts, own in asked]
         prompts = [prompt for own in written for prompt in own[: len(self.layout.guidelines)]]
-        neutral = [own[instructions.index("")] for own in written] if self.neutral_too else []
+        plain = [own[texts.index("")] for own, texts in zip(written, instructions, strict=True) if self.neutral_too]
         with self.clock.phase("rollout"):
             completions = self.engine.generate(
                 self.policy,
@@ -78,18 +82,23 @@ class Asker:
                 temperature=self.temperature,
                 version=version,
             )
+        self.clock.count("rollouts", len(completions))
         self.clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
         prior = {name: item.prior for name, item in self.guidelines.items()}
-        found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, neutral, completions, [], prior)
+        found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, plain, completions, [], prior)
         with self.clock.phase("reward"):
             found.rewards = [
                 self.rewards(
                     completion.text,
                     examples[row // self.layout.size],
-                    self.guidelines[found.guideline(row)],
+                    self.under(found.guideline(row), examples[row // self.layout.size]),
                     n_tokens=len(completion.ids),
                     truncated=completion.truncated,
                 )
                 for row, completion in enumerate(completions)
             ]
         return found
+
+    def under(self, name: str, example: Example) -> Guideline:
+        """The guideline of a place of the layout: for one question its own, where the layout leaves that to it."""
+        return self.guidelines[example.tags[self.oracle_tag] if name == ORACLE else name]

@@ -1,7 +1,8 @@
 """Integration: one LoRA learns from the experts of all specialties, each of which is a LoRA on the same base.
 
 The student answers training questions of every specialty under the neutral prompt; on what it wrote, the specialty's
-expert gives the next-token distributions that it is pulled towards. A teacher costs a switch of adapters.
+expert gives the next-token distributions that it is pulled towards. A teacher costs a switch of adapters. With
+`written_by: teacher` the experts answer instead.
 
 Source: multi-teacher on-policy distillation, arXiv:2606.30406; balanced token shares and budgets that follow the gap:
     Open-MOPD, arXiv:2608.19098; teachers that are verified first: TGOPD, arXiv:2609.02998.
@@ -28,7 +29,7 @@ from lightning_modules.asker import Asker
 from lightning_modules.distillation_metrics import answer_metrics, answer_sums, distance_metrics
 from lightning_modules.distillation_settings import IntegrationSettings
 from lightning_modules.engines.engine import Engine
-from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl
+from lightning_modules.functional.distillation import distribution_kl, log_ratio_reinforce
 from lightning_modules.functional.policy_loss import k3_kl
 from lightning_modules.functional.reductions import masked
 from lightning_modules.functional.specialty_weights import specialty_weights
@@ -36,7 +37,7 @@ from lightning_modules.layout import Layout
 from lightning_modules.parts import part
 from lightning_modules.rewards.combine import Rewards
 from lightning_modules.rewards.correct import Correct
-from lightning_modules.rollouts import Rollouts
+from lightning_modules.rollouts import Rollouts, joined
 from lightning_modules.stage import Stage, StageContext
 from lightning_modules.teacher_gate import TeacherGate
 
@@ -74,7 +75,7 @@ class Integrate(Stage):
         engine, layout = part(c.engine, Engine, "engine"), Layout({NEUTRAL: c.rollouts_per_question})
         engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, False, self.clock)
-        self.asker = Asker(self.policy, engine, rewards, guidelines, layout, *limits)
+        self.asker = Asker(self.policy, engine, rewards, guidelines, layout, "", *limits)
         asked = (c.gate, c.gate_samples, c.gate_temperature, c.max_new_tokens, context.seed, self.clock)
         self.gate = TeacherGate(self.policy, context.teachers, rewards, guidelines[NEUTRAL], *asked)
         self.gaps: dict[str, float] = {}
@@ -86,7 +87,20 @@ class Integrate(Stage):
     @classmethod
     @override
     def check(cls, config: Config) -> None:
-        if config.form == "policy_gradient" and not part(config.engine, Engine, "engine").exact:
+        exact = part(config.engine, Engine, "engine").exact
+        if config.written_by == "teacher" and config.form == "policy_gradient":
+            raise ValueError("form=policy_gradient needs tokens that the student itself drew; set written_by=student")
+        if config.written_by == "teacher" and config.gate == "better":
+            raise ValueError(
+                "gate=better compares a teacher with the student's own answers, and with written_by=teacher there are "
+                "none; take gate=right or none"
+            )
+        if config.written_by == "teacher" and not exact:
+            raise ValueError(
+                f"{config.engine['class_path']} holds one copy of the student, and with written_by=teacher the experts "
+                "write in turn; leave engine as it is by default"
+            )
+        if config.form == "policy_gradient" and not exact:
             raise ValueError(
                 f"form=policy_gradient needs tokens that the student itself drew, and {config.engine['class_path']} "
                 "samples from a copy of it; take form=full, for which what is written only chooses the places"
@@ -152,11 +166,27 @@ class Integrate(Stage):
             self.gaps[specialty] = memory * self.gaps.get(specialty, distance) + (1 - memory) * distance
 
     def answers(self, batch: Batch) -> Rollouts:
-        """The student's answers to a step's questions."""
+        """Answers to a step's questions: the student's, or of each question its specialty's expert's."""
+        if self.config.written_by == "student":
+            return self.written(batch, range(len(batch.examples)))
+        parts = []
+        for specialty, teacher in self.context.teachers.items():
+            own = [n for n, example in enumerate(batch.examples) if example.tags[SPECIALTY] == specialty]
+            if own:
+                with self.policy.acting(teacher):
+                    parts.append(self.written(batch, own))
+        return joined(parts)
+
+    def written(self, batch: Batch, numbers: Sequence[int]) -> Rollouts:
+        """What the adapters that act now answer to some questions of this device's batch."""
         ranks, rank = self.trainer.world_size, self.trainer.global_rank
-        places = [rank + ranks * number for number in range(len(batch.examples))]
-        stream = ("train", self.context.seed, self.batches_done)
-        return self.asker.ask(batch.examples, places, stream, pictures=batch.pictures, version=self.global_step)
+        return self.asker.ask(
+            [batch.examples[number] for number in numbers],
+            [rank + ranks * number for number in numbers],
+            ("train", self.context.seed, self.batches_done),
+            pictures=[batch.pictures[number] for number in numbers] if batch.pictures else (),
+            version=self.global_step,
+        )
 
     def distance(self, rollouts: Rollouts, rows: list[int], specialty: str) -> tuple[Tensor, float]:
         """Sums over the tokens of one specialty's rows: the loss, and the KL to the teacher in nats."""
@@ -182,7 +212,8 @@ class Integrate(Stage):
             states = policy.completion_states(prompts, ids)
             self.clock.count("train_tokens", states.tokens)
             heads, shared = (policy.family.logits, teacher_head), {"banned": policy.banned}
-            kl = reverse_kl(states.hidden, theirs, *heads, temperature=c.temperature, **shared)
+            shared |= {"temperature": c.temperature, "forward": c.form == "forward"}
+            kl = distribution_kl(states.hidden, theirs, *heads, **shared)
             return kl.sum(), float(kl.detach().double().sum())
 
     @override

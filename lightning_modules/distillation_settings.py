@@ -20,16 +20,20 @@ class IntegrationSettings(Stage.Config):
     start: str = ""
     """Where the student starts: the name of a merge that a required experiment made (one that the gates rejected
     too), or the path, with a separator, of any adapter that stands on the bare base. Empty starts from zero."""
-    form: Literal["full", "policy_gradient"] = "full"
-    """Reverse KL over the whole vocabulary, or REINFORCE on the log-ratio of the tokens that were sampled."""
+    written_by: Literal["student", "teacher"] = "student"
+    """Whose answers both are compared on: the student's own, which is on-policy, or those of each specialty's expert,
+    which is off-policy distillation, the control for it."""
+    form: Literal["full", "forward", "policy_gradient"] = "full"
+    """Reverse KL over the whole vocabulary; forward KL, whose mean gradient on the expert's answers is that of
+    imitating them; or REINFORCE on the log-ratio of the tokens that were sampled."""
     log_ratio_clip: Annotated[float, above(0, finite=False)] = 5.0
     """C: bound on a token's log-ratio in nats, for `policy_gradient`; above 0, `.inf` leaves it."""
     questions_per_specialty: Annotated[int, at_least(1)] = 4
     """Questions of every specialty per step, over all devices; at least 1."""
     rollouts_per_question: Annotated[int, at_least(1)] = 1
-    """Answers of the student to each of them; at least 1."""
+    """Answers to each of them; at least 1."""
     temperature: Annotated[float, above(0)] = 1.0
-    """Of the student's answers, and of both distributions that are compared; above 0."""
+    """Of these answers, and of both distributions that are compared; above 0."""
     max_new_tokens: Annotated[int, at_least(1)] = 96
     """T_max of an answer in tokens, at least 1."""
     token_shares: Literal["balanced", "as_written"] = "balanced"
@@ -54,7 +58,7 @@ class IntegrationSettings(Stage.Config):
     engine: Annotated[dict[str, Any], Slot(Engine)] = field(
         default_factory=lambda: {"class_path": "lightning_modules.engines.packed.Packed"}
     )
-    """What writes the student's answers: a class of `lightning_modules.engines`."""
+    """What writes the answers: a class of `lightning_modules.engines`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

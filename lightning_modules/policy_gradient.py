@@ -13,7 +13,7 @@ from functools import partial
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.batch import Batch
+from datamodules.batch import BadExampleError, Batch, Example
 from datamodules.loading import WHOLE, Demand, Feed, Share
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.asker import Asker
@@ -58,7 +58,9 @@ class PolicyGradient(Stage):
         self.guidelines, self.advantage, self.kl = parts.guidelines, parts.advantage, parts.kl
         parts.engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, parts.transfer is not None, self.clock)
-        self.asker = Asker(self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, *limits)
+        self.asker = Asker(
+            self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, c.oracle_tag, *limits
+        )
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
         self.objective = Objective(self.policy, context.start, parts.loss, parts.kl, parts.transfer, *weights)
         self.rollouts: Rollouts | None = None  # the newest, for cards and samples
@@ -70,6 +72,19 @@ class PolicyGradient(Stage):
     @override
     def check(cls, config: Config) -> None:
         RLParts.of(config)
+
+    @classmethod
+    @override
+    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
+        if not config.oracle_tag:
+            return
+        known = list(StageContext.guidelines_named(config.guidelines))
+        for example in questions:
+            if (named := example.tags.get(config.oracle_tag)) not in known:
+                raise BadExampleError(
+                    f"example {example.question_id!r}: oracle_tag={config.oracle_tag} must name the guideline that a "
+                    f"question needs, one of {known}; got {named!r} among its tags {sorted(example.tags)}"
+                )
 
     @classmethod
     @override

@@ -32,6 +32,10 @@ class RLSettings(Stage.Config):
     """g, rollouts of a question under each of `guidelines`; at least 1."""
     neutral_share: Annotated[float, between(0, 1, open_high=True)] = 0.0
     """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
+    oracle_tag: str = ""
+    """Tag of the questions that names the one of `guidelines` which each needs: all its guided rollouts, as many as
+    otherwise, are under that one. Only made questions know it, so that this is a bound on what choosing guidelines can
+    give. Empty spreads them over all."""
     questions_per_step: Annotated[int, at_least(1)] = 8
     """P, questions per step over all devices; at least 1."""
     temperature: Annotated[float, above(0)] = 1.0
@@ -106,6 +110,8 @@ class RLSettings(Stage.Config):
                 self.neutral_share and NEUTRAL in self.guidelines
             ),
             "a group needs at least 2 rollouts: raise rollouts_per_guideline": group >= 2 or self.neutral_share > 0,
+            "oracle_tag chooses among guidelines, of which there must be 2, none of them neutral": not self.oracle_tag
+            or (len(self.guidelines) >= 2 and NEUTRAL not in self.guidelines),
             "minibatches must lie between 1 and questions_per_step": self.minibatches <= self.questions_per_step,
             "sampler_weight_cap must be 0 or at least 1": self.sampler_weight_cap == 0 or self.sampler_weight_cap >= 1,
             "pass_rate must be two numbers in [0, 1], the lower one first": low <= high,

@@ -245,7 +245,7 @@ def chosen(rollouts: Rollouts, questions: Sequence[int]) -> Rollouts:
         of(rollouts.completions, r),
         of(rollouts.rewards, r),
         rollouts.prior,
-        rollouts.advantages[list(questions)],
+        rollouts.advantages[list(questions)] if len(rollouts.advantages) else rollouts.advantages,
     )
 
 

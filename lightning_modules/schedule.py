@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from datamodules.order import turn_of
 from lightning_modules.families.nf4 import quiet_bitsandbytes
 
 Shape = Literal["cosine", "linear", "constant"]
@@ -50,12 +51,25 @@ def rate_factor(step: int, shape: Shape, rise: int, max_steps: int, floor: float
     return floor + (1 - floor) * left
 
 
-def scheduled(optimizer: torch.optim.Optimizer, *, shape: Shape, warmup: float, max_steps: int, floor: float) -> dict:
-    """An optimiser under `rate_factor`, in the form that `configure_optimizers` returns; `warmup` as `warmup_steps`."""
-    rise = warmup_steps(warmup, max_steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_factor(step, shape, rise, max_steps, floor)
-    )
+def scheduled(
+    optimizer: torch.optim.Optimizer, *, shape: Shape, warmup: float, max_steps: int, floor: float, turns: int = 1
+) -> dict:
+    """An optimiser under `rate_factor`, in the form that `configure_optimizers` returns.
+
+    Args:
+        optimizer: at its peak rates.
+        shape: as of `rate_factor`.
+        warmup: as of `warmup_steps`, of each turn.
+        max_steps: of all turns.
+        floor: as of `rate_factor`.
+        turns: parts, see `turn_of`, of which each begins the schedule anew.
+    """
+
+    def factor(step: int) -> float:
+        _, first, end = turn_of(step, max_steps, turns)
+        return rate_factor(step - first, shape, warmup_steps(warmup, end - first), end - first, floor)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

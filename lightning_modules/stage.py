@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from artifacts import step_records
-from datamodules.batch import SPECIALTY, Batch
+from datamodules.batch import SPECIALTY, Batch, Example
 from datamodules.loading import Demand, Feed
 from guards.ranges import Ranged, above, at_least, between
 from lightning_modules.bad_steps import FILE, BadSteps
@@ -40,6 +40,8 @@ class StageContext:
         ask: puts validation questions to the policy; None asks nothing.
         teachers: where one run is over several specialties, each one's expert: the adapters that are it together,
             loaded.
+        mixed: where one run is over several specialties, their names.
+        turns: how many of them come one after the other, each with a schedule of its own; 1 where they are mixed.
     """
 
     policy: Policy
@@ -48,6 +50,8 @@ class StageContext:
     seed: int = 0
     ask: Ask | None = None
     teachers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mixed: tuple[str, ...] = ()
+    turns: int = 1
 
     @staticmethod
     def guidelines_named(names: Sequence[str]) -> dict[str, Guideline]:
@@ -126,7 +130,7 @@ class Stage(L.LightningModule):
         self.questions: tuple[str, ...] | None = None
         self.clock = PhaseClock()
         self.bad_steps = BadSteps(config.max_bad_steps)
-        names = (context.specialty, *context.teachers)
+        names = (context.specialty, *context.mixed)
         self.validation = Validation(names, lambda: self.trainer.world_size > 1)
         self.last_validation: dict[str, Any] = {}
         self._random_states: list[dict[str, Any]] = []
@@ -139,6 +143,14 @@ class Stage(L.LightningModule):
 
         Raises:
             ValueError: says which.
+        """
+
+    @classmethod
+    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
+        """Refuse training questions that cannot be used under these settings, before anything is trained.
+
+        Raises:
+            BadExampleError: names the first one.
         """
 
     @classmethod
@@ -165,9 +177,10 @@ class Stage(L.LightningModule):
     def configure_optimizers(self) -> dict:
         if self.trainer.precision == "16-mixed":
             raise ValueError("trainer.precision=16-mixed scales losses, which no stage here undoes; use bf16-mixed")
-        c = self.config
+        c, turns = self.config, self.context.turns
+        steps = self.trainer.max_steps
         return scheduled(
-            self.optimizer(), shape=c.schedule, warmup=c.warmup, max_steps=self.trainer.max_steps, floor=c.floor
+            self.optimizer(), shape=c.schedule, warmup=c.warmup, max_steps=steps, floor=c.floor, turns=turns
         )
 
     @property
@@ -273,7 +286,7 @@ class Stage(L.LightningModule):
         if not batch.examples:
             return  # other devices have one more
         if self.context.ask is not None:
-            mixed = [example.tags[SPECIALTY] for example in batch.examples] if self.context.teachers else ()
+            mixed = [example.tags[SPECIALTY] for example in batch.examples] if self.context.mixed else ()
             self.validation.add_answers(self.context.ask(self.policy, batch), mixed)
         loss, tokens = self.validation_loss(batch)
         if tokens:

@@ -84,6 +84,7 @@ class TeacherGate:
             copies=self.samples,
             seeds=[stream_seed("gate", self.seed, e.question_id, n) for e in examples for n in range(self.samples)],
         )
+        self.clock.count("rollouts", len(answers))
         for number, example in enumerate(examples):
             own = answers[number * self.samples : (number + 1) * self.samples]
             right = [

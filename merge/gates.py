@@ -1,4 +1,9 @@
-"""When a merge is accepted, accepted with a warning, or rejected: a rejected one never becomes the result."""
+"""When a merge is accepted, accepted with a warning, or rejected: a rejected one never becomes the result.
+
+Choice: held against what agents answered (`evaluation.gate_check`), retention, norms and the distance to the experts do
+    not tell agents that are harmed from agents that gain, so that they are notes: the reader is told, and nothing
+    follows. A merge that answers clearly better than the base over all questions is never rejected.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,13 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from artifacts.adapter_checks import READING
 from merge.report import HIGHEST_SIZE, LOW_ENERGY, LOWEST_SIZE, NORM_RATIO, WEAK_RETENTION
 from merge.smoke import Smoke
 
-Verdict = Literal["accept", "warn", "reject"]
+Verdict = Literal["accept", "note", "warn", "reject"]
 Check = Literal["retention", "norms", "size", "rank", "reading", "base", "expert", "finite", "kl", "loops", "figures"]
 
 KL_RATIO = 1.05
@@ -37,7 +42,7 @@ class Gate:
 
 def summary(gates: Sequence[Gate]) -> dict[str, Any]:
     """The worst verdict and all findings, in JSON's types."""
-    order = ("accept", "warn", "reject")
+    order = get_args(Verdict)
     worst = max((order.index(gate.verdict) for gate in gates), default=0)
     return {"verdict": order[worst], "gates": [asdict(gate) for gate in gates]}
 
@@ -47,35 +52,37 @@ def gates_on_updates(report: Mapping[str, Any], *, examined: bool = False) -> li
 
     Args:
         report: see `merge.report.conflict_report`.
-        examined: the agent's answers are looked at too; then a norm out of all proportion only warns.
+        examined: the agent's answers are looked at too; then a norm out of all proportion is a note.
 
-    Source: retention as a criterion is ours: TIES reverses an expert of a tenth of the others' norm.
-    Choice: RegMean is free in directions that no input takes, and can be ten times as large as any expert there without
-        harm; answers tell, and where there are none the norm has to.
+    Source: retention is ours: TIES reverses an expert of a tenth of the others' norm.
+    Choice: on merges of the embedded experts retention rejected those that answered best of all that see no data, and
+        let through what answered nothing (docs/results.md), so that it notes. RegMean is free in directions that no
+        input takes, and can be ten times as large as any expert there without harm; answers tell, and where there are
+        none the norm has to.
     """
     found, experts = [], report["experts"]
     for name, e in experts.items():
         if e["retention"] is None:
-            found.append(Gate("warn", f"{name} is zero; it adds nothing", "retention"))
+            found.append(Gate("note", f"{name} is zero; it adds nothing", "retention"))
         elif e["retention"] <= 0:
             found.append(
-                Gate("reject", f"retention of {name} is {e['retention']:.3f}: the agent moves against it", "retention")
+                Gate("note", f"retention of {name} is {e['retention']:.3f}: the agent moves against it", "retention")
             )
         elif e["retention"] < WEAK_RETENTION:
             found.append(
-                Gate("warn", f"retention of {name} is {e['retention']:.3f}, below {WEAK_RETENTION}", "retention")
+                Gate("note", f"retention of {name} is {e['retention']:.3f}, below {WEAK_RETENTION}", "retention")
             )
     norms = sorted(e["norm"] for e in experts.values() if e["norm"] > 0)
     if norms and norms[-1] > NORM_RATIO * norms[0]:
         text = f"norms differ by a factor of {norms[-1] / norms[0]:.1f}; elect at unit norm, or weigh by norm"
-        found.append(Gate("warn", text, "norms"))
+        found.append(Gate("note", text, "norms"))
     size = report["merged"]["norm_over_largest_expert"]
     if size is None or size == 0:
         found.append(Gate("reject", "the merged update is zero", "size"))
     elif not LOWEST_SIZE <= size <= HIGHEST_SIZE:
-        verdict: Verdict = "warn" if examined or LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
+        far: Verdict = "warn" if LOWEST_SIZE / 3 <= size <= 3 * HIGHEST_SIZE else "reject"
         text = f"the merged update has {size:.3g} times the largest expert's norm ({LOWEST_SIZE} to {HIGHEST_SIZE})"
-        found.append(Gate(verdict, text, "size"))
+        found.append(Gate("note" if examined else far, text, "size"))
     if report["merged"]["retained_energy"] < LOW_ENERGY:
         text = f"the rank keeps {report['merged']['retained_energy']:.1%} of the merged update"
         found.append(Gate("warn", text, "rank"))
@@ -160,8 +167,9 @@ def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> li
 
     Returns:
         A rejection where a specialty is below the base, its interval excludes equality and McNemar's test agrees; a
-        warning where it is below the base otherwise, or below (1 - epsilon) of the expert; and what `gates_on_smoke`
-        finds.
+        warning where it is below the base otherwise; a note where it is below (1 - epsilon) of the expert; and what
+        `gates_on_smoke` finds. Where all questions together are answered clearly better than by the base, warnings
+        stand for rejections.
     """
     found = gates_on_smoke({specialty: a.smoke for specialty, a in answers.items() if a.smoke is not None})
     for specialty, a in answers.items():
@@ -175,8 +183,23 @@ def gates_on_answers(answers: Mapping[str, Answers], epsilon: float = 0.1) -> li
             low, high = bootstrap_interval(a.merged, a.expert)
             text = f"{specialty}: {merged:.3f} is below {1 - epsilon:.2f} of the expert's {expert:.3f}"
             text += f", difference {low:+.3f} to {high:+.3f} (95 %, n = {len(a.base)})"
-            found.append(Gate("warn", text, "expert"))
-    return found
+            found.append(Gate("note", text, "expert"))
+    return spared(found, answers)
+
+
+def spared(found: Sequence[Gate], answers: Mapping[str, Answers]) -> list[Gate]:
+    """The same, where the agent is clearly better than the base over all questions with warnings for rejections.
+
+    Not so where logits are not finite: what was answered then is no agent's.
+    """
+    merged, base = ([right for a in answers.values() for right in getattr(a, side)] for side in ("merged", "base"))
+    rejected = [gate for gate in found if gate.verdict == "reject"]
+    if not rejected or sum(merged) <= sum(base) or not differ(merged, base):
+        return list(found)
+    if any(gate.check == "finite" for gate in rejected):
+        return list(found)
+    told = f"; over all questions {share(merged):.3f} against the base's {share(base):.3f}, so not rejected"
+    return [Gate("warn", g.text + told, g.check) if g.verdict == "reject" else g for g in found]
 
 
 def gates_on_smoke(smoke: Mapping[str, Smoke]) -> list[Gate]:

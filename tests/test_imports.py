@@ -34,6 +34,7 @@ ALLOWED = {
     "lightning_modules": (
         "datamodules.batch",
         "datamodules.loading",
+        "datamodules.order",
         "datamodules.prompts",
         "datamodules.sight",
         "evaluation.answers",

@@ -21,8 +21,8 @@ def rollouts(run: Run) -> int:
     config = None if module is None else config_of(module)
     if not hasattr(config, "rollouts_per_guideline"):
         return 0
-    layout = layout_of(tuple(config.guidelines), config.rollouts_per_guideline, config.neutral_share)
-    return steps(run) * config.questions_per_step * layout.size
+    size = layout_of(tuple(config.guidelines), config.rollouts_per_guideline, config.neutral_share).size
+    return steps(run) * config.questions_per_step * size
 
 
 def given(made: Iterable[Run]) -> dict[str, int]:

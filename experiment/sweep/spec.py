@@ -52,9 +52,12 @@ class Primary(Ranged):
     against: str
     """What it is compared with."""
     answers_of: Annotated[
-        str, Matches(r"expert|base|merged/[A-Za-z0-9._-]+", "expert, base or merged/METHOD, a row of the matrix")
+        str,
+        Matches(
+            r"expert|agent|base|merged/[A-Za-z0-9._-]+", "expert, agent, base or merged/METHOD, a row of the matrix"
+        ),
     ] = EXPERT
-    """Who answers: each specialty's own expert, or one merged agent."""
+    """Who answers: each specialty's own expert, or one agent for all, trained or merged."""
     scorer: str = ""
     """By which reading answers count; empty takes what each protocol counts by, of our own the strict one."""
     guideline: str = "neutral"

@@ -1,4 +1,4 @@
-"""Distillation of a student on its own samples: per-token reverse KL in two forms."""
+"""Distillation of a student from a teacher: per-token KL over the vocabulary, and from drawn tokens alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Head = Callable[[Tensor], Tensor]
 """(n, H) states -> (n, V) logits."""
 
 
-def reverse_kl(
+def distribution_kl(
     hidden: Tensor,
     teacher_hidden: Tensor,
     head: Head,
@@ -23,11 +23,13 @@ def reverse_kl(
     *,
     banned: Tensor | None = None,
     temperature: float = 1.0,
+    forward: bool = False,
     chunk: int | None = None,
 ) -> Tensor:
-    """Distance of the student's next-token distribution to the teacher's, over the whole vocabulary, chunk by chunk.
+    """Distance of the student's next-token distribution p to the teacher's q, over the vocabulary, chunk by chunk.
 
         KL(p ∥ q) = Σ_v p_v (log p_v − log q_v)      ∂ KL / ∂ z_v = p_v (log p_v − log q_v − KL) / temperature
+        KL(q ∥ p), forward                           ∂ KL / ∂ z_v = (p_v − q_v) / temperature
 
     A frozen head runs once: the derivative by each hidden state, (N, H), is computed along with the value and only
     scaled in the backward pass. A head that learns is run again chunk by chunk instead.
@@ -39,25 +41,26 @@ def reverse_kl(
         teacher_head: the teacher's.
         banned: int64 ids whose probability is zero in both.
         temperature: divides the logits of both, above 0.
+        forward: take the forward KL, of the teacher's distribution to the student's.
         chunk: places per piece; None fits `scoring.CHUNK`.
 
     Returns:
         (N,) nats, with gradient by `hidden`, and by the head where that learns.
 
-    Source: GKD, arXiv:2306.13649, equation 5 with reverse KL; on samples of the student, whose own dependence on the
-        weights is left out, as there.
+    Source: GKD, arXiv:2306.13649, equation 5 with reverse or forward KL; where the student drew the samples, their own
+        dependence on the weights is left out, as there.
     """
     if hidden.shape[0] == 0:
         return hidden.new_zeros(0)
     probe = head(hidden[:1].detach())
     chunk = max(1, CHUNK // probe.shape[-1]) if chunk is None else chunk
     if torch.is_grad_enabled() and hidden.requires_grad and not probe.requires_grad:
-        return _FrozenHead.apply(hidden, teacher_hidden, head, teacher_head, banned, temperature, chunk)
+        return _FrozenHead.apply(hidden, teacher_hidden, head, teacher_head, banned, temperature, forward, chunk)
     again = torch.is_grad_enabled() and hidden.shape[0] > chunk
     pieces = [
-        checkpoint(_piece_kl, *rows, head, teacher_head, banned, temperature, use_reentrant=False)
+        checkpoint(_piece_kl, *rows, head, teacher_head, banned, temperature, forward, use_reentrant=False)
         if again
-        else _piece_kl(*rows, head, teacher_head, banned, temperature)
+        else _piece_kl(*rows, head, teacher_head, banned, temperature, forward)
         for rows in zip(hidden.split(chunk), teacher_hidden.split(chunk), strict=True)
     ]
     return torch.cat(pieces)
@@ -82,9 +85,11 @@ def _piece_kl(
     teacher_head: Head,
     banned: Tensor | None,
     temperature: float,
+    forward: bool,
 ) -> Tensor:
     log_p = log_distribution(head(hidden), banned, temperature)
-    return kl_of(log_p, _teacher(teacher_hidden, teacher_head, banned, temperature))[0]
+    log_q = _teacher(teacher_hidden, teacher_head, banned, temperature)
+    return kl_of(log_q, log_p)[0] if forward else kl_of(log_p, log_q)[0]
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -99,6 +104,7 @@ class _FrozenHead(torch.autograd.Function):
         teacher_head: Head,
         banned: Tensor | None,
         temperature: float,
+        forward: bool,
         chunk: int,
     ) -> Tensor:
         values, slopes = [], []
@@ -107,8 +113,13 @@ class _FrozenHead(torch.autograd.Function):
             with torch.enable_grad():
                 rows = rows.detach().requires_grad_()
                 logits = head(rows)
-            kl, p, log_ratio = kl_of(log_distribution(logits.detach(), banned, temperature), log_q)
-            by_logits = p.mul_(log_ratio.sub_(kl[:, None])).div_(temperature)
+            log_p = log_distribution(logits.detach(), banned, temperature)
+            if forward:
+                kl, q, _ = kl_of(log_q, log_p)
+                by_logits = log_p.exp().sub_(q).div_(temperature)
+            else:
+                kl, p, log_ratio = kl_of(log_p, log_q)
+                by_logits = p.mul_(log_ratio.sub_(kl[:, None])).div_(temperature)
             slopes.append(torch.autograd.grad(logits, rows, by_logits.to(logits))[0])
             values.append(kl)
         ctx.save_for_backward(torch.cat(slopes))
@@ -117,7 +128,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return (grad[:, None] * slopes).to(slopes), None, None, None, None, None, None
+        return (grad[:, None] * slopes).to(slopes), None, None, None, None, None, None, None
 
 
 def log_ratio_reinforce(logps: Tensor, teacher_logps: Tensor, bound: float) -> Tensor:

@@ -55,14 +55,14 @@ def test_gates_are_counted_against_outcomes():
         Held("d", frozenset(), "undecided"),
     ]
     assert {name: dict(count) for name, count in counted(agents).items()} == {
-        "kl, warn or reject": {
+        "kl, any": {
             (True, "helped"): 1,
             (True, "harmed"): 1,
             (False, "harmed"): 1,
             (False, "undecided"): 1,
         },
         "retention, reject": {(True, "helped"): 1, (False, "harmed"): 2, (False, "undecided"): 1},
-        "retention, warn or reject": {
+        "retention, any": {
             (True, "helped"): 1,
             (False, "harmed"): 1,
             (True, "harmed"): 1,
@@ -91,7 +91,7 @@ def test_a_finished_experiment_is_read(tmp_path, capsys):
     assert main([str(folder)]) == 0
     told = capsys.readouterr().out
     assert "gba/merged/ties.rejected: helped; retention reject" in told
-    assert "| retention, warn or reject | 1 | 1 | 0 | 0 | 0 / 0 |" in told
+    assert "| retention, any | 1 | 1 | 0 | 0 | 0 / 0 |" in told
     assert "| any, reject | 0 | 1 | 1 | 0 | 0 / 0 |" in told
     (folder / "merged/mean/conflict.json").write_text('{"gates": {"gates": [{"verdict": "warn", "text": "t"}]}}')
     assert main([str(folder)]) == 2

@@ -169,6 +169,20 @@ def experiments(folder: Path) -> dict[str, dict]:
             },
             "callbacks": {"cards": cards, "evaluate": evaluate},
         },
+        "joint": shared
+        | {
+            "requires": ["base.yaml"],
+            "train": "mixed",
+            "module": {"class_path": "lightning_modules.sft_lora.SFTLoRA", "init_args": lora},
+            "callbacks": {"cards": cards, "evaluate": evaluate},
+        },
+        "joint_rl": shared
+        | {
+            "requires": ["joint.yaml"],
+            "train": "mixed",
+            "module": {"class_path": "lightning_modules.rl_gba.GBA", "init_args": gba},
+            "callbacks": {"cards": cards, "layout": layout, "evaluate": evaluate},
+        },
     }
 
 

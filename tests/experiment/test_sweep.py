@@ -209,7 +209,7 @@ REFUSED = {
         {"primary": {**PRIMARY, "scorer": "strickt"}},
         "scorer must be empty or one of strict, lenient",
     ),
-    "rows": ({"primary": {**PRIMARY, "answers_of": "merged"}}, "expert, base or merged/METHOD"),
+    "rows": ({"primary": {**PRIMARY, "answers_of": "merged"}}, "expert, agent, base or merged/METHOD"),
     "one seed": ({"seeds": [0]}, "seeds must be at least 2, got 1"),
     "seed twice": ({"seeds": [0, 1, 0]}, "seeds names 0 twice"),
     "tuned on its own seed": ({"tuning": {**SWEEP["tuning"], "seeds": [1]}}, "tuning.seeds must be none of the sweep"),

@@ -77,7 +77,7 @@ def slow(found: Fit, shares: dict[str, float], rows=None) -> tuple[torch.Tensor,
         with torch.no_grad(), policy.acting(TEACHERS[specialty]):
             log_q = stock_log_distribution(policy, asked, ids, c.temperature)
         p, q = log_p[:, keep].double(), log_q[:, keep].double()
-        kl = (p.exp() * (p - q)).sum(-1)
+        kl = (q.exp() * (q - p)).sum(-1) if c.form == "forward" else (p.exp() * (p - q)).sum(-1)
         if c.form == "policy_gradient":
             own, other = (held.gather(-1, torch.tensor(ids)[:, None])[:, 0].double() for held in (log_p, log_q))
             ratio = (own - other).detach()
@@ -99,10 +99,11 @@ def slow(found: Fit, shares: dict[str, float], rows=None) -> tuple[torch.Tensor,
         {},
         {"temperature": 0.6, "rollouts_per_question": 2, "micro_batch_tokens": 150},
         {"token_shares": "as_written"},
+        {"form": "forward", "temperature": 0.7},
         {"form": "policy_gradient", "temperature": 0.8, "log_ratio_clip": 0.3},
         {"form": "policy_gradient", "log_ratio_clip": float("inf"), "token_shares": "as_written"},
     ],
-    ids=["full", "tempered, in pieces", "by tokens", "policy gradient", "policy gradient by tokens"],
+    ids=["full", "tempered, in pieces", "by tokens", "forward", "policy gradient", "policy gradient by tokens"],
 )
 def test_a_step_is_the_slow_reference_s(tiny_policy, settings):
     found = fit(tiny_policy, **settings)
@@ -123,6 +124,57 @@ def test_a_step_is_the_slow_reference_s(tiny_policy, settings):
         assert metrics[f"train/specialty/{specialty}/weight"] == pytest.approx(wanted[specialty])
         assert metrics[f"train/specialty/{specialty}/token_share"] == pytest.approx(share[specialty])
     assert metrics["train/kl/teacher_nats"] == pytest.approx(sum(kls.values()) / 2, rel=1e-3)
+
+
+@INTEGRATE.acts("written_by")
+@pytest.mark.parametrize("form", ["full", "forward"])
+def test_the_experts_write_what_both_are_compared_on(tiny_policy, form):
+    wrote = []
+
+    class Watched(MadeEngine):
+        """Remembers who acted."""
+
+        def generate(self, policy, prompts, copies, seeds, **how):
+            wrote.append((policy.active, [prompt.ids for prompt in prompts]))
+            return super().generate(policy, prompts, copies, seeds, **how)
+
+    stage = stage_of(tiny_policy, written_by="teacher", form=form, rollouts_per_question=2)
+    stage.asker = replace(stage.asker, engine=Watched(MadeEngine.Config()))
+    randomise_adapter(tiny_policy, "agent", seed=5)
+    found = run(stage, 1, loader([Batch(tuple(EXAMPLES))] * 2))
+    own = {names: [e for e in EXAMPLES if e.tags[SPECIALTY] == s] for s, names in TEACHERS.items()}
+    assert wrote == [(names, [tiny_policy.prompt(e, "").ids for e in asked]) for names, asked in own.items()]
+    assert [e.question_id for e in found.rollouts[0].examples] == [e.question_id for e in EXAMPLES]
+    assert found.rollouts[0].shape == (4, 2)
+    assert tiny_policy.active == ("agent",)
+    gradient, kls = slow(found, dict.fromkeys(TEACHERS, 0.5))
+    torch.testing.assert_close(found.gradients[0], gradient, atol=2e-6, rtol=1e-3)
+    assert float(torch.cosine_similarity(found.gradients[0], gradient, dim=0)) > 0.99999
+    for specialty in TEACHERS:
+        assert found.metrics[0][f"train/specialty/{specialty}/kl_nats"] == pytest.approx(kls[specialty], rel=1e-3)
+
+
+def test_the_experts_answer_with_the_words_of_their_own_stream(fresh_policy):
+    """A question's answer does not hang on who is asked beside it: the same places, so the same seeds."""
+    taught, alone = (fit(fresh_policy(), written_by=who) for who in ("teacher", "student"))
+    texts = [[completion.text for completion in found.rollouts[0].completions] for found in (taught, alone)]
+    assert texts[0] == texts[1]  # the made engine writes by seed alone
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "policy_gradient"}, "needs tokens that the student itself drew; set written_by=student"),
+        ({"gate": "better"}, "compares a teacher with the student's own answers"),
+        (
+            {"engine": {"class_path": "lightning_modules.engines.vllm.VLLM", "init_args": {"python": "python"}}},
+            "holds one copy of the student",
+        ),
+    ],
+)
+def test_what_the_experts_cannot_write_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Integrate.check(replace(Integrate.Config(), written_by="teacher", **settings))
 
 
 def test_the_student_comes_nearer_to_each_teacher_where_that_one_teaches(tiny_policy):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.functional.distillation import log_ratio_reinforce, reverse_kl
+from lightning_modules.functional.distillation import distribution_kl, log_ratio_reinforce
 from lightning_modules.functional.specialty_weights import specialty_weights
 from lightning_modules.functional.teacher_gate import taught
 
@@ -27,21 +27,24 @@ def case(learns=False, seed=0, dtype=torch.float64, rows=9):
     return head, other, drawn(rows, 6).requires_grad_(), drawn(rows, 6)
 
 
-def whole(hidden, theirs, head, other, temperature):
+def whole(hidden, theirs, head, other, temperature, forward=False):
     """The definition, all places at once, over the tokens that are not banned."""
     keep = [token for token in range(11) if token not in BANNED]
     log_p = (head(hidden)[:, keep].double() / temperature).log_softmax(-1)
     log_q = (other(theirs)[:, keep].double() / temperature).log_softmax(-1)
+    if forward:
+        log_p, log_q = log_q, log_p
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 @pytest.mark.parametrize("learns", [False, True], ids=["frozen head", "head that learns"])
 @pytest.mark.parametrize("chunk", [None, 1, 4, 9])
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_chunks_equal_the_whole_in_value_and_gradient(learns, chunk, temperature):
+@pytest.mark.parametrize(("temperature", "forward"), [(1.0, False), (0.6, False), (0.6, True)])
+def test_chunks_equal_the_whole_in_value_and_gradient(learns, chunk, temperature, forward):
     head, other, hidden, theirs = case(learns)
-    kl = reverse_kl(hidden, theirs, head, other, banned=BANNED, temperature=temperature, chunk=chunk)
-    expected = whole(hidden, theirs, head, other, temperature)
+    how = {"banned": BANNED, "temperature": temperature, "forward": forward, "chunk": chunk}
+    kl = distribution_kl(hidden, theirs, head, other, **how)
+    expected = whole(hidden, theirs, head, other, temperature, forward)
     torch.testing.assert_close(kl, expected)
     assert float(kl.min()) > 0
     leaves = [hidden, *(p for p in head.parameters() if p.requires_grad)]
@@ -51,12 +54,14 @@ def test_chunks_equal_the_whole_in_value_and_gradient(learns, chunk, temperature
         torch.testing.assert_close(mine, right)
 
 
+@pytest.mark.parametrize("forward", [False, True])
 @pytest.mark.parametrize("learns", [False, True], ids=["frozen head", "head that learns"])
-def test_the_gradient_is_that_of_finite_differences(learns):
+def test_the_gradient_is_that_of_finite_differences(learns, forward):
     head, other, hidden, theirs = case(learns, rows=4)
 
     def kl(states):
-        return reverse_kl(states, theirs, head, other, banned=BANNED, temperature=0.7, chunk=3)
+        how = {"banned": BANNED, "temperature": 0.7, "forward": forward, "chunk": 3}
+        return distribution_kl(states, theirs, head, other, **how)
 
     assert torch.autograd.gradcheck(kl, hidden)
 
@@ -64,7 +69,7 @@ def test_the_gradient_is_that_of_finite_differences(learns):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lower_precisions_stay_near_the_definition(dtype):
     head, other, hidden, theirs = case(dtype=dtype)
-    kl = reverse_kl(hidden, theirs, head, other, banned=BANNED)
+    kl = distribution_kl(hidden, theirs, head, other, banned=BANNED)
     expected = whole(hidden, theirs, head, other, 1.0)
     near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.05, "rtol": 0.05}
     torch.testing.assert_close(kl.double(), expected, **near)
@@ -79,17 +84,17 @@ def test_a_frozen_head_runs_once_and_never_on_more_than_a_chunk():
         lambda rows, name=name, of=of: seen.append((name, len(rows))) or of(rows)
         for name, of in (("s", head), ("t", other))
     ]
-    reverse_kl(hidden, theirs, *heads, chunk=4).sum().backward()
+    distribution_kl(hidden, theirs, *heads, chunk=4).sum().backward()
     assert [n for name, n in seen if name == "s"] == [1, 4, 4, 1]  # the first tells whether the head learns
     assert [n for name, n in seen if name == "t"] == [4, 4, 1]
 
 
 def test_equal_distributions_are_at_no_distance_and_nothing_gives_nothing():
     head, _, hidden, _ = case()
-    kl = reverse_kl(hidden, hidden.detach(), head, head, banned=BANNED)
+    kl = distribution_kl(hidden, hidden.detach(), head, head, banned=BANNED)
     assert float(kl.detach().abs().max()) < 1e-14
     assert float(torch.autograd.grad(kl.sum(), hidden)[0].abs().max()) < 1e-14
-    assert reverse_kl(hidden[:0], hidden[:0], head, head).shape == (0,)
+    assert distribution_kl(hidden[:0], hidden[:0], head, head).shape == (0,)
 
 
 def test_reinforce_has_the_gradient_of_the_kl_in_the_mean():

@@ -16,8 +16,9 @@ import yaml
 
 from configs.build import build
 from configs.load import load
+from configs.schema import Component
 from datamodules.base import VQADataModule
-from datamodules.batch import Batch
+from datamodules.batch import BadExampleError, Batch
 from lightning_modules import advantages, engines, losses, rewards, transfer
 from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.engines.engine import Engine
@@ -26,9 +27,10 @@ from lightning_modules.losses.kl import KLPenalty
 from lightning_modules.losses.loss import PolicyLoss
 from lightning_modules.policy_gradient import PolicyGradient
 from lightning_modules.rewards.adherence import Adherence
+from lightning_modules.rewards.combine import Rewards
 from lightning_modules.rewards.correct import Correct
 from lightning_modules.rewards.format import Format
-from lightning_modules.rewards.guidelines import FOLDER
+from lightning_modules.rewards.guidelines import FOLDER, load_guidelines
 from lightning_modules.rewards.overlong import Overlong
 from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_gba import GBA
@@ -74,6 +76,49 @@ def test_every_question_is_asked_under_every_guideline_and_the_neutral_prompt(ti
         prompt = tiny_policy.prompt(mixed_examples[row // 10], told.get(name, ""))
         assert rollouts.prompt(row).ids == prompt.ids
     assert len({rollouts.prompt(row).ids for row in (0, 4, 7)}) == 3
+
+
+@RL.acts("oracle_tag")
+@pytest.mark.parametrize("transfer", [None, a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.5)])
+def test_all_guided_rollouts_are_under_the_guideline_that_the_question_names(tiny_policy, mixed_examples, transfer):
+    kinds = ("bayesian", "differential", "bayesian")
+    asked = [replace(e, tags={"kind": kind}) for e, kind in zip(mixed_examples, kinds, strict=False)]
+    settings = {"guidelines": ("differential", "bayesian"), "rollouts_per_guideline": 3, "neutral_share": 0.25}
+    found = fit(tiny_policy, asked, oracle_tag="kind", **settings, kl=None, transfer=transfer)
+    rollouts = found.rollouts[0]
+    assert rollouts.shape == (len(asked), 8)  # as many as without
+    guidelines, told = load_guidelines(["differential", "bayesian"]), GBA.Config().rewards
+    adherence = Rewards([build(Component(spec["class_path"])) for spec in told])
+    for row, completion in enumerate(rollouts.completions):
+        question, place = divmod(row, 8)
+        own = guidelines[kinds[question]]
+        prompt = tiny_policy.prompt(asked[question], "" if place < 2 else own.instruction)
+        assert rollouts.prompt(row).ids == prompt.ids
+        if place >= 2:
+            how = {"n_tokens": len(completion.ids), "truncated": completion.truncated}
+            assert rollouts.rewards[row] == adherence(completion.text, asked[question], own, **how)
+    assert len({rollouts.prompt(row).ids for row in (0, 2, 8, 10)}) == 4
+    weights = {"correct": 1.0, "format": 0.1, "adherence": 0.2}
+    advantages = by_hand.advantages_by_hand(rollouts, weights, by_hand.gba_by_hand)
+    torch.testing.assert_close(rollouts.advantages.flatten(), advantages, atol=1e-6, rtol=1e-6)
+    assert float(found.gradients[0].abs().max()) > 0
+    assert {tag for tag in found.metrics[0] if tag.endswith("/won")} == {
+        "train/guideline/neutral/won",
+        "train/guideline/oracle/won",
+    }
+
+
+def test_questions_that_do_not_name_their_guideline_are_refused_before_training(mixed_examples):
+    config = replace(GBA.Config(), oracle_tag="kind")
+    asked = [replace(e, tags={"kind": "analytical"}) for e in mixed_examples]
+    GBA.check_questions(config, asked)
+    for tags, told in (({}, "got None"), ({"kind": "pattern"}, "got 'pattern' among its tags")):
+        with pytest.raises(BadExampleError, match=f"oracle_tag=kind must name the guideline.*{told}"):
+            GBA.check_questions(config, [*asked, replace(asked[0], tags=tags)])
+    GBA.check_questions(GBA.Config(), [replace(asked[0], tags={})])
+    for settings in ({"guidelines": ("bayesian",)}, {"guidelines": ("neutral", "bayesian"), "neutral_share": 0.0}):
+        with pytest.raises(ValueError, match="oracle_tag chooses among guidelines"):
+            replace(config, **settings)
 
 
 @RL.acts("temperature", "max_new_tokens")

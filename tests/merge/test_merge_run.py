@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -305,28 +306,40 @@ def weak(expert):
     return {f"sft{i}": [expert(f"sft{i}", seed=i)] for i in range(4)} | {"rl": [expert("rl", seed=9, scale=0.1)]}
 
 
-def test_a_planted_weak_expert_fails_the_papers_ties_and_passes_the_default(weak, tmp_path):
-    rejected = merge(weak, tmp_path / "ties", read_method("caci"))
-    assert not rejected.accepted
-    assert rejected.report["gates"]["verdict"] == "reject"
-    assert "retention of rl is -" in rejected.report["gates"]["gates"][0]["text"]
-    assert os.listdir(tmp_path / "ties") == ["rejected"]
-    assert is_complete(tmp_path / "ties/rejected/adapter")
-    again = merge(weak, tmp_path / "ties", read_method("caci"))
-    assert (again.skipped, again.out) == (True, rejected.out)
+HUGE = TaskArithmetic(TaskArithmetic.Config(lambda_=30.0))
+"""Out of all proportion: rejected where no answers tell."""
+
+
+def test_the_papers_ties_moves_against_a_planted_weak_expert_and_says_so(weak, tmp_path):
+    noted = merge(weak, tmp_path / "ties", read_method("caci"))
+    assert noted.accepted
+    assert noted.report["gates"]["verdict"] == "note"
+    for name in ("conflict.md", "README.md"):
+        assert re.search(
+            r"- note: retention of rl is -\d.*: the agent moves against it", (noted.out / name).read_text()
+        )
     for name in ("default", "ties_unit"):
         passed = merge(weak, tmp_path / name, read_method(name))
         assert passed.accepted
-        assert passed.report["gates"]["verdict"] in ("accept", "warn")
         assert passed.report["experts"]["rl"]["retention"] > 0.3
+
+
+def test_a_rejected_merge_lies_apart_and_is_not_made_again(weak, tmp_path):
+    rejected = merge(weak, tmp_path / "sum", HUGE)
+    assert not rejected.accepted
+    assert rejected.report["gates"]["verdict"] == "reject"
+    assert os.listdir(tmp_path / "sum") == ["rejected"]
+    assert is_complete(tmp_path / "sum/rejected/adapter")
+    again = merge(weak, tmp_path / "sum", HUGE)
+    assert (again.skipped, again.out) == (True, rejected.out)
 
 
 def test_a_rejected_merge_leaves_no_result_where_another_stood(weak, tmp_path):
     for gate in ("reject", "warn"):
-        first = "default" if gate == "reject" else "caci"  # accepted, or let through once
-        assert merge(weak, tmp_path / gate, read_method(first), gate=gate).accepted
+        first = read_method("default") if gate == "reject" else HUGE  # accepted, or let through once
+        assert merge(weak, tmp_path / gate, first, gate=gate).accepted
         (tmp_path / gate / "events.out.tfevents.1").write_bytes(b"the board of what stands")
-        assert not merge(weak, tmp_path / gate, read_method("caci")).accepted
+        assert not merge(weak, tmp_path / gate, HUGE).accepted
         assert sorted(path.name for path in (tmp_path / gate).iterdir()) == ["recipe.yaml", "rejected"]
         assert is_complete(tmp_path / gate / "rejected/adapter")
         assert merge(weak, tmp_path / gate, read_method("default")).accepted
@@ -363,7 +376,7 @@ def test_what_killed_processes_left_is_removed(sources, tmp_path):
 
 
 def test_a_gate_that_only_warns_lets_it_through_and_says_so(weak, tmp_path):
-    summary = merge(weak, tmp_path / "out", read_method("caci"), gate="warn")
+    summary = merge(weak, tmp_path / "out", HUGE, gate="warn")
     assert summary.accepted
     manifest = read_adapter(tmp_path / "out/adapter", base_fingerprint=BASE).manifest
     assert manifest["extra"]["gates"] == "reject"
@@ -580,7 +593,8 @@ def test_verify_finds_what_was_changed_and_what_cannot_be_made_again(sources, tm
 
 
 def test_a_rejected_merge_ends_the_command_with_code_3(weak, tmp_path, capsys):
-    recipe = {"sources": {name: f"{name}/adapter" for name in weak}, "method": "caci", "out": "out"}
+    huge = {"class_path": "merge.methods.task_arithmetic.TaskArithmetic", "init_args": {"lambda_": 30.0}}
+    recipe = {"sources": {name: f"{name}/adapter" for name in weak}, "method": huge, "out": "out"}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert main(["run", "--config", str(tmp_path / "recipe.yaml")]) == 3
     assert "rejected" in capsys.readouterr().out

@@ -97,10 +97,13 @@ def test_an_expert_that_is_the_base_leaves_room_for_rounding():
 
 def test_few_questions_do_not_reject():
     right = [True] * 5
-    assert [g.verdict for g in gates_on_answers({"s": Answers(right, right, [True] * 2 + [False] * 3)})] == ["warn"] * 2
+    assert [g.verdict for g in gates_on_answers({"s": Answers(right, right, [True] * 2 + [False] * 3)})] == [
+        "warn",
+        "note",
+    ]
     right = [True] * 10
     worse = gates_on_answers({"s": Answers(right, right, [True] * 4 + [False] * 6)})  # 2 / 2^6 < 0.05
-    assert [gate.verdict for gate in worse] == ["reject", "warn"]
+    assert [gate.verdict for gate in worse] == ["reject", "note"]
 
 
 def test_smoke_joins_the_gates_on_answers():
