@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
 
 
 class EndlessOrder:
@@ -114,6 +114,21 @@ class InTurn:
         """The items of a step: one of each set, then another of each, and so on."""
         taken = [[first + item for item in order.step(step)] for first, order in self.orders]
         return list(chain.from_iterable(zip(*taken, strict=True)))
+
+
+class Beside:
+    """Steps that take of each of several sets as many items as its own order does, one set after the other."""
+
+    spare = 0
+
+    def __init__(self, orders: Sequence[EndlessOrder]) -> None:
+        """Keep them; an item's number counts through all sets."""
+        self.orders = orders
+
+    def step(self, step: int) -> list[int]:
+        """The items of a step."""
+        firsts = accumulate((order.n_items for order in self.orders), initial=0)
+        return [first + item for first, order in zip(firsts, self.orders, strict=False) for item in order.step(step)]
 
 
 def permutation(n_items: int, seed: int, epoch: int) -> array[int]:

@@ -10,6 +10,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_experts import AUTO, MergeExperts
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
+from datamodules.replay import again
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
@@ -76,6 +77,7 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
             )
             if name == "test" and not examined:
                 lines.append(visible_line(specialty, report["examples"], report["patients"]))
+    lines += replay_lines(context, wanted[0])
     seconds, policy = 0.0, None
     todo = [run for run in context.runs_of(wanted) if not context.is_run_complete(run)]
     if todo:
@@ -93,6 +95,16 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
                 lines.append(visible_line(specialty, len(asked), len({example.patient_id for example in asked})))
             seconds += taken
     return lines, seconds
+
+
+def replay_lines(context: ExperimentContext, specialty: str) -> list[str]:
+    """How many rows of a step are of another set; nothing where none are."""
+    replay = context.experiment.replay
+    if replay is None:
+        return []
+    size = context.data(specialty).config.batch_size
+    rows = again(replay.share, size)
+    return [f"  replayed: {rows} of the {size} rows of every step are of {replay.data.class_path}"]
 
 
 def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBase) -> tuple[list[str], float, Policy]:

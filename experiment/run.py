@@ -12,12 +12,13 @@ import torch
 from answering.live_base import LiveBase
 from artifacts.folders import STATUS, read_state, write_failure, write_status
 from artifacts.ranks import is_first, started_together, wait_for_first
+from callbacks.experiment_callback import ExperimentCallback
 from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
 from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
-from experiment.context import ExperimentContext
+from experiment.context import REPLAY, ExperimentContext
 from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
 from experiment.launchers.part import WHOLE
@@ -72,6 +73,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
     for member in context.lineage:
         check_devices(member)
         check_module(member)
+        check_replay(member)
         check_integration(member)
     check_one_group(context)
 
@@ -89,6 +91,22 @@ def check_module(context: ExperimentContext) -> None:
         context.stage_class.check(config_of(module))
     except (ValueError, ImportError) as error:
         raise ConfigError([Problem(str(context.path), "module.init_args", None, str(error))]) from error
+
+
+def check_replay(context: ExperimentContext) -> None:
+    """Refuse rows that are mixed into steps which take none.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    module = context.experiment.module
+    if context.experiment.replay is not None and (module is None or not context.stage_class.replays):
+        named = "an experiment without a module trains nothing" if module is None else f"{module.class_path} takes none"
+        message = (
+            f"rows are replayed in modules that imitate rows, such as lightning_modules.sft_lora.SFTLoRA, and {named}; "
+            "leave replay out, or give it to the experiment that trains the experts (NAME:replay.share=...)"
+        )
+        raise ConfigError([Problem(str(context.path), "replay", None, message)])
 
 
 def check_devices(context: ExperimentContext) -> None:
@@ -171,7 +189,7 @@ def run_experiment(context: ExperimentContext) -> None:
         if training:
             check_rows(context, runs)
         if not training or unfinished(context, runs):  # before hours of training what is required, not after
-            quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
+            check_data(context, wanted)
     for parent in context.required:
         run_required(parent, wanted)
     torch.set_num_threads(experiment.threads)
@@ -189,6 +207,16 @@ def run_experiment(context: ExperimentContext) -> None:
         print(f"{experiment.name}: {', '.join(runs)} done; {', '.join(missing)} still to come", flush=True)
         return
     finish_all(context, runs)
+
+
+def check_data(context: ExperimentContext, wanted: Sequence[str]) -> None:
+    """Look at all sets that the experiment trains on or asks; errors as of `quick_checks`."""
+    sets = {specialty: context.data(specialty) for specialty in wanted}
+    if context.replayed is not None:
+        sets[REPLAY] = context.replayed
+    own = [callback for callback in context.callbacks() if isinstance(callback, ExperimentCallback)]
+    examined = {name: data for callback in own for name, data in callback.further_data().items()}
+    quick_checks(sets, training=context.provides != "nothing", examined=examined)
 
 
 def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
