@@ -8,7 +8,7 @@ the question's own specialty, which is what choosing the right expert gives; `le
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
@@ -35,18 +35,6 @@ Asked = Mapping[tuple[str, Variant], Sequence[Example]]
 """(specialty, variant) -> questions as it puts them."""
 Blocks = Mapping[tuple[Variant, str, str], Sequence[Prediction]]
 """(variant, model, specialty) -> predictions."""
-
-
-def expert_rows(rows: Iterable[str], specialties: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Experiment -> specialty -> its expert's row, of every experiment that has an expert for each column.
-
-    >>> expert_rows(["base", "dsa/a", "gba/a", "gba/b", "gba/merged/ties"], ["a", "b"])
-    {'gba': {'a': 'gba/a', 'b': 'gba/b'}}
-    """
-    known = set(rows)
-    names = dict.fromkeys(row.rpartition("/")[0] for row in rows if "/" in row)
-    found = {name: {specialty: f"{name}/{specialty}" for specialty in specialties} for name in names}
-    return {name: group for name, group in found.items() if group and set(group.values()) <= known}
 
 
 def routed(

@@ -1,15 +1,27 @@
-"""Where a router sent questions: told by a tag of its predictions."""
+"""Which rows are the experts of a specialty each, and where a router sent questions: told by a tag."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evaluation.clustered import clustered_wilson
 from evaluation.predictions import Prediction
 
 SENT_TO = "sent_to"
 """Tag of a router's predictions: the specialty whose expert answered."""
+
+
+def expert_rows(rows: Iterable[str], specialties: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Experiment -> specialty -> its expert's row, of every experiment that has an expert for each column.
+
+    >>> expert_rows(["base", "dsa/a", "gba/a", "gba/b", "gba/merged/ties"], ["a", "b"])
+    {'gba': {'a': 'gba/a', 'b': 'gba/b'}}
+    """
+    known = set(rows)
+    names = dict.fromkeys(row.rpartition("/")[0] for row in rows if "/" in row)
+    found = {name: {specialty: f"{name}/{specialty}" for specialty in specialties} for name in names}
+    return {name: group for name, group in found.items() if group and set(group.values()) <= known}
 
 
 def route_rows(parts: Mapping[str, Mapping[str, Sequence[Prediction]]]) -> list[tuple[str, str, int, tuple, str]]:

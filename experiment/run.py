@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
+from datamodules.base import VQADataModule
 from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import REPLAY, ExperimentContext
@@ -100,7 +101,8 @@ def check_replay(context: ExperimentContext) -> None:
         ConfigError: names the setting.
     """
     module = context.experiment.module
-    if context.experiment.replay is not None and (module is None or not context.stage_class.replays):
+    fits = module is not None and context.stage_class.replays and context.provides == "expert"
+    if context.experiment.replay is not None and not fits:
         named = "an experiment without a module trains nothing" if module is None else f"{module.class_path} takes none"
         message = (
             f"rows are replayed in modules that imitate rows, such as lightning_modules.sft_lora.SFTLoRA, and {named}; "
@@ -188,8 +190,9 @@ def run_experiment(context: ExperimentContext) -> None:
             _ = context.examined  # a folder that is no adapter is told now
         if training:
             check_rows(context, runs)
-        if not training or unfinished(context, runs):  # before hours of training what is required, not after
-            check_data(context, wanted)
+        further = asked_besides(context)
+        if not training or unfinished(context, runs) or further:  # before hours of training what is required, not after
+            check_data(context, wanted, further)
     for parent in context.required:
         run_required(parent, wanted)
     torch.set_num_threads(experiment.threads)
@@ -209,14 +212,18 @@ def run_experiment(context: ExperimentContext) -> None:
     finish_all(context, runs)
 
 
-def check_data(context: ExperimentContext, wanted: Sequence[str]) -> None:
+def asked_besides(context: ExperimentContext) -> dict[str, VQADataModule]:
+    """The sets that callbacks ask besides the specialties, by name."""
+    own = [callback for callback in context.callbacks() if isinstance(callback, ExperimentCallback)]
+    return {name: data for callback in own for name, data in callback.further_data().items()}
+
+
+def check_data(context: ExperimentContext, wanted: Sequence[str], further: Mapping[str, VQADataModule]) -> None:
     """Look at all sets that the experiment trains on or asks; errors as of `quick_checks`."""
     sets = {specialty: context.data(specialty) for specialty in wanted}
     if context.replayed is not None:
         sets[REPLAY] = context.replayed
-    own = [callback for callback in context.callbacks() if isinstance(callback, ExperimentCallback)]
-    examined = {name: data for callback in own for name, data in callback.further_data().items()}
-    quick_checks(sets, training=context.provides != "nothing", examined=examined)
+    quick_checks(sets, training=context.provides != "nothing", examined=further)
 
 
 def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:

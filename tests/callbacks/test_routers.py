@@ -7,9 +7,9 @@ import torch
 
 from answering.routing import Router, prefix_features
 from callbacks.evaluate_experts import EvaluateExperts
-from callbacks.routers import expert_rows, oracle, routed
+from callbacks.routers import oracle, routed
 from evaluation.predictions import Prediction
-from evaluation.routes import SENT_TO, route_rows
+from evaluation.routes import SENT_TO, expert_rows, route_rows
 from evaluation.variants import Variant
 from lightning_modules.functional.probe import linear_probe
 from tests.conftest import made_example

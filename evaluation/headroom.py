@@ -1,0 +1,111 @@
+"""Which share of what the experts gained over the base an agent has, with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.bounded import bounded_mean
+from evaluation.statistics import check_confidence, mean_interval
+
+FARTHEST = 16.0
+"""Shares beyond this are not told from infinite ones."""
+HALVINGS = 40
+"""Of the bisection for an end of the interval."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Who was right on the questions of one specialty; (n,) each, in one order.
+
+    Attributes:
+        base: 1 where the base is right, else 0.
+        agent: the same for the agent.
+        experts: the same for the specialty's own expert.
+        patients: whom each question is about.
+    """
+
+    base: Sequence[int]
+    agent: Sequence[int]
+    experts: Sequence[int]
+    patients: Sequence[Hashable]
+
+
+@dataclass(frozen=True)
+class Headroom:
+    """A share of the experts' gain. 1 is all of it, below 0 the agent is worse than the base.
+
+    Attributes:
+        share: NaN where the experts gained nothing.
+        low: lower end of its interval; minus infinity where the questions do not bound it.
+        high: upper end, or infinity.
+    """
+
+    share: float
+    low: float
+    high: float
+
+
+def headroom(columns: Mapping[str, Outcomes], confidence: float = 0.95) -> Headroom:
+    """Estimate the share of the experts' gain that an agent has, each specialty counting once.
+
+        h = (agent - base) / (experts - base)
+
+    The interval holds every h for which agent - base - h · (experts - base) may be 0. So it holds 0 exactly where the
+    interval of agent - base does, and 1 where that of agent - experts does; it has no end where the questions do not
+    show that the experts gained anything.
+
+    Args:
+        columns: specialty -> who was right.
+        confidence: coverage in (0, 1).
+
+    Raises:
+        ValueError: there is no specialty.
+
+    Source: Fieller 1954, J. R. Stat. Soc. B 16:175, with the interval of a paired difference of
+        `evaluation.bounded.bounded_mean` and of a mean of `mean_interval` in place of the normal ones.
+    """
+    check_confidence(confidence)
+    if not columns:
+        raise ValueError("headroom: there is no specialty")
+    gained, gain = (
+        math.fsum(float(np.mean(np.subtract(getattr(one, name), one.base))) for one in columns.values()) / len(columns)
+        for name in ("agent", "experts")
+    )
+    if gain == 0:
+        return Headroom(math.nan, -math.inf, math.inf)
+    share = gained / gain
+    return Headroom(share, end(columns, share, -1, confidence), end(columns, share, 1, confidence))
+
+
+def end(columns: Mapping[str, Outcomes], share: float, direction: int, confidence: float) -> float:
+    """The farthest share in a direction from the estimate that the answers allow."""
+    reach = 0.125
+    while allowed(columns, share + direction * reach, confidence):
+        if reach > FARTHEST:
+            return direction * math.inf
+        reach *= 2
+    inside, outside = (reach / 2 if reach > 0.125 else 0.0), reach
+    for _ in range(HALVINGS):
+        middle = (inside + outside) / 2
+        if allowed(columns, share + direction * middle, confidence):
+            inside = middle
+        else:
+            outside = middle
+    return share + direction * inside
+
+
+def allowed(columns: Mapping[str, Outcomes], share: float, confidence: float) -> bool:
+    """Whether the interval of agent - base - share · (experts - base) holds 0."""
+    scale = max(1.0, share, 1 - share)  # brings what is averaged into [-1, 1]
+    estimates, intervals = [], []
+    for one in columns.values():
+        base, agent, experts = (np.asarray(side, dtype=np.float64) for side in (one.base, one.agent, one.experts))
+        found = bounded_mean((agent - base - share * (experts - base)) / scale, one.patients)
+        estimates.append(found.mean)
+        intervals.append(found.interval(confidence))
+    _, low, high = mean_interval(estimates, intervals)
+    return low <= 0 <= high

@@ -1,0 +1,214 @@
+"""What a matrix shows, in words that say no more than its intervals: experts, best agent, what is forgotten."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+
+from evaluation.bounded import bounded_mean
+from evaluation.detectable import smallest_difference
+from evaluation.headroom import Headroom, Outcomes, headroom
+from evaluation.kept import BASE, answers_of
+from evaluation.pairwise import compare_pair, judged
+from evaluation.predictions import Prediction
+from evaluation.report_files import Verdict, percent, points
+from evaluation.routes import SENT_TO, expert_rows
+from evaluation.scorers import main_outcome
+from evaluation.sign_flip import sign_flip_p
+from evaluation.systems import System
+
+REJECTED = ".rejected"
+"""Ends the row of a merge that the gates rejected."""
+NOT_SHOWN: Verdict = "no evidence"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that the matrix was asked. Differences and shares are fractions.
+
+    Attributes:
+        system: who.
+        baseline: next to whom.
+        on: the questions.
+        n: how many questions.
+        difference: of the accuracies; of several specialties their mean.
+        low: lower end of its 95 % interval, paired and by patient.
+        high: upper end.
+        detectable: the smallest true difference that so many questions find with 80 %.
+        p: exact sign-flip test by patient.
+        of: how many agents the system is the best of, chosen on these very questions; 1 where nothing was chosen.
+        recovered: the share of the experts' gain; None where that is not asked.
+        p_holm: p corrected for all claims.
+        verdict: what holds.
+    """
+
+    system: str
+    baseline: str
+    on: str
+    n: int
+    difference: float
+    low: float
+    high: float
+    detectable: float
+    p: float
+    of: int = 1
+    recovered: Headroom | None = None
+    p_holm: float = math.nan
+    verdict: Verdict = NOT_SHOWN
+
+    @property
+    def sentence(self) -> str:
+        """In words."""
+        told = f"{percent(self.difference, self.low, self.high, sign='+')} points"
+        who = (
+            f"{self.system} (the best of {self.of} agents, chosen on these very questions)"
+            if self.of > 1
+            else self.system
+        )
+        if self.verdict == NOT_SHOWN:
+            seen = points(self.detectable)
+            held = f"no difference that {self.n} questions can show ({told}; visible from {seen} on)"
+        else:
+            held = f"{self.verdict}, {told}"
+        return f"{who} against {self.baseline}, {self.on}: {held}{'' if self.recovered is None else self.kept_share}"
+
+    @property
+    def kept_share(self) -> str:
+        """The share of the experts' gain, in words."""
+        share = self.recovered
+        if math.isinf(share.low) or math.isinf(share.high):
+            return "; what share of the experts' gain that is, these questions do not bound"
+        return f"; {100 * share.share:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of the experts' gain"
+
+
+def verdict(predictions: Sequence[Prediction], kept: Sequence[Prediction] = ()) -> list[Claim]:
+    """Ask a matrix what its reader wants to know; nothing where it has no experts.
+
+    Experts, each on its own specialty, next to the base and each stage's next to those of the stage before; the best
+    agent next to the base, with its share of the last experts' gain, and next to what the gates rejected where that
+    answers more; what experts and agent lose of the base's own questions. All p-values are corrected together.
+
+    Args:
+        predictions: of all models in the main way.
+        kept: answers to the base's own questions.
+    """
+    answers = answers_of(predictions)
+    asked = answers.get(BASE, {}).keys()
+    answers = {name: items for name, items in answers.items() if items.keys() == asked}
+    columns = list(dict.fromkeys(item.specialty for item in predictions))
+    stages = {
+        name: {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
+        for name, rows in expert_rows(answers, columns).items()
+    }
+    if BASE not in answers or not stages:
+        return []
+    chain = {BASE: answers[BASE], **{f"{name}'s experts": found for name, found in stages.items()}}
+    systems = {name: system(name, items) for name, items in chain.items()}
+    claims = [
+        compared(systems[first], systems[second]) for first, second in zip(systems, list(systems)[1:], strict=False)
+    ]
+    agents = {name: system(name, items) for name, items in answers.items() if is_agent(name, items)}
+    best = max((one for name, one in agents.items() if not name.endswith(REJECTED)), key=accuracy, default=None)
+    if best is not None:
+        claims += of_agent(best, agents, systems)
+    return judged(
+        [
+            *claims,
+            *forgotten(kept, {name: list(rows.values()) for name, rows in expert_rows(answers, columns).items()}, best),
+        ]
+    )
+
+
+def is_agent(name: str, items: Mapping[tuple, Prediction]) -> bool:
+    """Whether a row is one model made for all specialties."""
+    return ("/merged/" in name or name.endswith("/agent")) and not any(SENT_TO in i.tags for i in items.values())
+
+
+def system(name: str, items: Mapping[tuple, Prediction]) -> System:
+    """A row, or the rows of a stage's experts together, as it is compared."""
+    ordered = {key: items[key] for key in sorted(items)}
+    return System(name, 0, name, ordered, {key: main_outcome(item).right for key, item in ordered.items()})
+
+
+def accuracy(one: System) -> float:
+    """Mean over specialties."""
+    return float(np.mean([np.mean(column) for column in by_column(one).values()]))
+
+
+def by_column(one: System) -> dict[str, list[int]]:
+    """Specialty -> 1 where the answer is right."""
+    found: dict[str, list[int]] = {}
+    for key, right in one.right.items():
+        found.setdefault(key[0], []).append(int(right))
+    return found
+
+
+def compared(first: System, second: System, confidence: float = 0.95, of: int = 1) -> Claim:
+    """The second next to the first, each specialty counting once."""
+    row = compare_pair(first, second, confidence=confidence)[-1]
+    on = row.specialty
+    return Claim(
+        second.name, first.name, on, row.n, row.difference, row.low, row.high, row.detectable, min(1.0, of * row.p), of
+    )
+
+
+def of_agent(best: System, agents: Mapping[str, System], systems: Mapping[str, System]) -> Iterator[Claim]:
+    """The best agent; as it was chosen on these questions, its intervals and p are Bonferroni's over all agents."""
+    count = sum(not name.endswith(REJECTED) for name in agents)
+    confidence = 1 - 0.05 / count
+    base, experts = systems[BASE], list(systems.values())[-1]
+    patients = {key: (key[0], item.patient_id) for key, item in base.items.items()}
+    columns = {
+        column: Outcomes(
+            *(by_column(one)[column] for one in (base, best, experts)),
+            [patient for key, patient in patients.items() if key[0] == column],
+        )
+        for column in by_column(base)
+    }
+    yield replace(compared(base, best, confidence, count), recovered=headroom(columns, confidence))
+    above = [one for name, one in agents.items() if name.endswith(REJECTED) and accuracy(one) > accuracy(best)]
+    if above:
+        highest = max(above, key=accuracy)
+        claim = compared(best, highest, 1 - 0.05 / len(agents), len(agents))
+        yield replace(claim, system=f"{highest.name}, which the gates rejected,", of=1)
+
+
+def forgotten(
+    predictions: Sequence[Prediction], stages: Mapping[str, Sequence[str]], best: System | None
+) -> Iterator[Claim]:
+    """What a stage's experts, on average, and the best agent lose of the base's own questions."""
+    answers = answers_of(predictions)
+    rows = {f"{name}'s experts": members for name, members in stages.items()}
+    if best is not None:
+        rows[best.name] = [best.name]
+    for name, members in rows.items() if BASE in answers else ():
+        base = answers[BASE]
+        right = np.array(
+            [[main_outcome(answers[row][key]).right for key in base] for row in [BASE, *members]], dtype=int
+        )
+        patients = [item.patient_id for item in base.values()]
+        lost = right[1:].sum(0) - len(members) * right[0]
+        found = bounded_mean(lost / len(members), patients)
+        interval, detectable = found.interval(0.95), smallest_difference(found.worth.n, found.disagreement)
+        on = "the base's own questions"
+        yield Claim(name, BASE, on, len(base), found.mean, *interval, detectable, sign_flip_p(lost, patients))
+
+
+def verdict_json(claims: Sequence[Claim]) -> str:
+    """Every number and its sentence; null where a number is not finite."""
+
+    def finite(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: finite(one) for key, one in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps([finite(asdict(claim)) | {"sentence": claim.sentence} for claim in claims], indent=2) + "\n"
+
+
+def verdict_text(claims: Sequence[Claim]) -> str:
+    """The sentences as a list; empty where there are none."""
+    return "\n".join(f"- {claim.sentence}." for claim in claims)
