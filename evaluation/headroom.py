@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,8 @@ def headroom(columns: Mapping[str, Outcomes], confidence: float = 0.95) -> Headr
     if gain == 0:
         return Headroom(math.nan, -math.inf, math.inf)
     share = gained / gain
+    if holds_0(columns, lambda one: np.subtract(one.experts, one.base), confidence):
+        return Headroom(share, -math.inf, math.inf)
     return Headroom(share, end(columns, share, -1, confidence), end(columns, share, 1, confidence))
 
 
@@ -101,11 +103,16 @@ def end(columns: Mapping[str, Outcomes], share: float, direction: int, confidenc
 def allowed(columns: Mapping[str, Outcomes], share: float, confidence: float) -> bool:
     """Whether the interval of agent - base - share · (experts - base) holds 0."""
     scale = max(1.0, share, 1 - share)  # brings what is averaged into [-1, 1]
-    estimates, intervals = [], []
-    for one in columns.values():
-        base, agent, experts = (np.asarray(side, dtype=np.float64) for side in (one.base, one.agent, one.experts))
-        found = bounded_mean((agent - base - share * (experts - base)) / scale, one.patients)
-        estimates.append(found.mean)
-        intervals.append(found.interval(confidence))
-    _, low, high = mean_interval(estimates, intervals)
+
+    def left_over(one: Outcomes) -> np.ndarray:
+        gain = np.subtract(one.experts, one.base, dtype=np.float64)
+        return (np.subtract(one.agent, one.base) - share * gain) / scale
+
+    return holds_0(columns, left_over, confidence)
+
+
+def holds_0(columns: Mapping[str, Outcomes], difference: Callable[[Outcomes], np.ndarray], confidence: float) -> bool:
+    """Whether the interval of the mean of a difference over specialties holds 0."""
+    found = [bounded_mean(difference(one), one.patients) for one in columns.values()]
+    _, low, high = mean_interval([one.mean for one in found], [one.interval(confidence) for one in found])
     return low <= 0 <= high

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -99,28 +100,21 @@ def verdict(predictions: Sequence[Prediction], kept: Sequence[Prediction] = ()) 
     answers = answers_of(predictions)
     asked = answers.get(BASE, {}).keys()
     answers = {name: items for name, items in answers.items() if items.keys() == asked}
-    columns = list(dict.fromkeys(item.specialty for item in predictions))
-    stages = {
-        name: {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
-        for name, rows in expert_rows(answers, columns).items()
-    }
+    stages = expert_rows(answers, list(dict.fromkeys(item.specialty for item in predictions)))
+    stages = {f"{name}'s experts": rows for name, rows in stages.items()}
     if BASE not in answers or not stages:
         return []
-    chain = {BASE: answers[BASE], **{f"{name}'s experts": found for name, found in stages.items()}}
-    systems = {name: system(name, items) for name, items in chain.items()}
-    claims = [
-        compared(systems[first], systems[second]) for first, second in zip(systems, list(systems)[1:], strict=False)
-    ]
+    systems = {BASE: system(BASE, answers[BASE])}
+    for name, rows in stages.items():
+        own = {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
+        systems[name] = system(name, own)
+    claims = [compared(first, second) for first, second in pairwise(systems.values())]
     agents = {name: system(name, items) for name, items in answers.items() if is_agent(name, items)}
     best = max((one for name, one in agents.items() if not name.endswith(REJECTED)), key=accuracy, default=None)
     if best is not None:
         claims += of_agent(best, agents, systems)
-    return judged(
-        [
-            *claims,
-            *forgotten(kept, {name: list(rows.values()) for name, rows in expert_rows(answers, columns).items()}, best),
-        ]
-    )
+    rows = {name: list(members.values()) for name, members in stages.items()}
+    return judged([*claims, *forgotten(kept, rows | ({} if best is None else {best.name: [best.name]}))])
 
 
 def is_agent(name: str, items: Mapping[tuple, Prediction]) -> bool:
@@ -177,25 +171,25 @@ def of_agent(best: System, agents: Mapping[str, System], systems: Mapping[str, S
         yield replace(claim, system=f"{highest.name}, which the gates rejected,", of=1)
 
 
-def forgotten(
-    predictions: Sequence[Prediction], stages: Mapping[str, Sequence[str]], best: System | None
-) -> Iterator[Claim]:
-    """What a stage's experts, on average, and the best agent lose of the base's own questions."""
+def forgotten(predictions: Sequence[Prediction], rows: Mapping[str, Sequence[str]]) -> Iterator[Claim]:
+    """What models, of several their mean, lose of the base's own questions.
+
+    Args:
+        predictions: answers to these.
+        rows: name -> the models; nothing is told of one that was not asked.
+    """
     answers = answers_of(predictions)
-    rows = {f"{name}'s experts": members for name, members in stages.items()}
-    if best is not None:
-        rows[best.name] = [best.name]
-    for name, members in rows.items() if BASE in answers else ():
-        base = answers[BASE]
-        right = np.array(
-            [[main_outcome(answers[row][key]).right for key in base] for row in [BASE, *members]], dtype=int
-        )
-        patients = [item.patient_id for item in base.values()]
-        lost = right[1:].sum(0) - len(members) * right[0]
-        found = bounded_mean(lost / len(members), patients)
-        interval, detectable = found.interval(0.95), smallest_difference(found.worth.n, found.disagreement)
-        on = "the base's own questions"
-        yield Claim(name, BASE, on, len(base), found.mean, *interval, detectable, sign_flip_p(lost, patients))
+    base = answers.get(BASE, {})
+    patients = [item.patient_id for item in base.values()]
+    for name, members in rows.items():
+        if not base or any(answers.get(row, {}).keys() != base.keys() for row in members):
+            continue
+        right = [[int(main_outcome(answers[row][key]).right) for key in base] for row in (BASE, *members)]
+        gained = np.sum(right[1:], axis=0) - len(members) * np.array(right[0])
+        found = bounded_mean(gained / len(members), patients)
+        detectable = smallest_difference(found.worth.n, found.disagreement)
+        on, p = "the base's own questions", sign_flip_p(gained, patients)
+        yield Claim(name, BASE, on, len(base), found.mean, *found.interval(0.95), detectable, p)
 
 
 def verdict_json(claims: Sequence[Claim]) -> str:
