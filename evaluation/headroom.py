@@ -7,13 +7,14 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from evaluation.bounded import bounded_mean
 from evaluation.statistics import check_confidence, mean_interval
 
 FARTHEST = 16.0
 """Shares beyond this are not told from infinite ones."""
-HALVINGS = 40
+HALVINGS = 25
 """Of the bisection for an end of the interval."""
 
 
@@ -81,6 +82,32 @@ def headroom(columns: Mapping[str, Outcomes], confidence: float = 0.95) -> Headr
     if holds_0(columns, lambda one: np.subtract(one.experts, one.base), confidence):
         return Headroom(share, -math.inf, math.inf)
     return Headroom(share, end(columns, share, -1, confidence), end(columns, share, 1, confidence))
+
+
+def headroom_over_seeds(gained: Sequence[float], gain: Sequence[float], confidence: float = 0.95) -> Headroom:
+    """The same over seeds, for these questions: the mean gain of the agents by that of the experts.
+
+    Args:
+        gained: (S,) agent - base by seed, S at least 2.
+        gain: (S,) experts - base of the same seeds.
+        confidence: coverage in (0, 1).
+
+    Source: Fieller 1954, with Student's quantile of S - 1 degrees of freedom. No interval is given where the seeds do
+        not show a gain of the experts, or where all came out alike.
+    """
+    check_confidence(confidence)
+    count, pair = len(gained), np.array([gained, gain], dtype=np.float64)
+    mean, covariance = pair.mean(1), np.cov(pair) / count
+    share = mean[0] / mean[1] if mean[1] else math.nan
+    squared = float(stdtrit(count - 1, 0.5 + confidence / 2)) ** 2
+    # (mean0 - h mean1)^2 <= t^2 (V00 - 2 h V01 + h^2 V11), a quadratic in h
+    a = mean[1] ** 2 - squared * covariance[1, 1]
+    b = mean[0] * mean[1] - squared * covariance[0, 1]
+    c = mean[0] ** 2 - squared * covariance[0, 0]
+    if a <= 0 or not covariance.any():
+        return Headroom(float(share), -math.inf, math.inf)
+    half = math.sqrt(max(0.0, b * b - a * c))
+    return Headroom(float(share), float((b - half) / a), float((b + half) / a))
 
 
 def end(columns: Mapping[str, Outcomes], share: float, direction: int, confidence: float) -> float:

@@ -10,20 +10,18 @@ from itertools import pairwise
 
 import numpy as np
 
+from evaluation.agents import REJECTED, Cast, accuracy, cast, outcomes
 from evaluation.bounded import bounded_mean
 from evaluation.detectable import smallest_difference
-from evaluation.headroom import Headroom, Outcomes, headroom
+from evaluation.headroom import Headroom, headroom
 from evaluation.kept import BASE, answers_of
 from evaluation.pairwise import compare_pair, judged
 from evaluation.predictions import Prediction
 from evaluation.report_files import Verdict, percent, points
-from evaluation.routes import SENT_TO, expert_rows
 from evaluation.scorers import main_outcome
 from evaluation.sign_flip import sign_flip_p
 from evaluation.systems import System
 
-REJECTED = ".rejected"
-"""Ends the row of a merge that the gates rejected."""
 NOT_SHOWN: Verdict = "no evidence"
 
 
@@ -97,48 +95,16 @@ def verdict(predictions: Sequence[Prediction], kept: Sequence[Prediction] = ()) 
         predictions: of all models in the main way.
         kept: answers to the base's own questions.
     """
-    answers = answers_of(predictions)
-    asked = answers.get(BASE, {}).keys()
-    answers = {name: items for name, items in answers.items() if items.keys() == asked}
-    stages = expert_rows(answers, list(dict.fromkeys(item.specialty for item in predictions)))
-    stages = {f"{name}'s experts": rows for name, rows in stages.items()}
-    if BASE not in answers or not stages:
+    found = cast(predictions)
+    if found is None:
         return []
-    systems = {BASE: system(BASE, answers[BASE])}
-    for name, rows in stages.items():
-        own = {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
-        systems[name] = system(name, own)
-    claims = [compared(first, second) for first, second in pairwise(systems.values())]
-    agents = {name: system(name, items) for name, items in answers.items() if is_agent(name, items)}
-    best = max((one for name, one in agents.items() if not name.endswith(REJECTED)), key=accuracy, default=None)
+    claims = [compared(first, second) for first, second in pairwise([found.base, *found.stages.values()])]
+    best = max((one for name, one in found.agents.items() if not name.endswith(REJECTED)), key=accuracy, default=None)
+    rows = dict(found.experts)
     if best is not None:
-        claims += of_agent(best, agents, systems)
-    rows = {name: list(members.values()) for name, members in stages.items()}
-    return judged([*claims, *forgotten(kept, rows | ({} if best is None else {best.name: [best.name]}))])
-
-
-def is_agent(name: str, items: Mapping[tuple, Prediction]) -> bool:
-    """Whether a row is one model made for all specialties."""
-    return ("/merged/" in name or name.endswith("/agent")) and not any(SENT_TO in i.tags for i in items.values())
-
-
-def system(name: str, items: Mapping[tuple, Prediction]) -> System:
-    """A row, or the rows of a stage's experts together, as it is compared."""
-    ordered = {key: items[key] for key in sorted(items)}
-    return System(name, 0, name, ordered, {key: main_outcome(item).right for key, item in ordered.items()})
-
-
-def accuracy(one: System) -> float:
-    """Mean over specialties."""
-    return float(np.mean([np.mean(column) for column in by_column(one).values()]))
-
-
-def by_column(one: System) -> dict[str, list[int]]:
-    """Specialty -> 1 where the answer is right."""
-    found: dict[str, list[int]] = {}
-    for key, right in one.right.items():
-        found.setdefault(key[0], []).append(int(right))
-    return found
+        claims += of_agent(best, found)
+        rows[best.name] = [best.name]
+    return judged([*claims, *forgotten(kept, rows)])
 
 
 def compared(first: System, second: System, confidence: float = 0.95, of: int = 1) -> Claim:
@@ -150,24 +116,17 @@ def compared(first: System, second: System, confidence: float = 0.95, of: int = 
     )
 
 
-def of_agent(best: System, agents: Mapping[str, System], systems: Mapping[str, System]) -> Iterator[Claim]:
+def of_agent(best: System, found: Cast) -> Iterator[Claim]:
     """The best agent; as it was chosen on these questions, its intervals and p are Bonferroni's over all agents."""
-    count = sum(not name.endswith(REJECTED) for name in agents)
+    count = sum(not name.endswith(REJECTED) for name in found.agents)
     confidence = 1 - 0.05 / count
-    base, experts = systems[BASE], list(systems.values())[-1]
-    patients = {key: (key[0], item.patient_id) for key, item in base.items.items()}
-    columns = {
-        column: Outcomes(
-            *(by_column(one)[column] for one in (base, best, experts)),
-            [patient for key, patient in patients.items() if key[0] == column],
-        )
-        for column in by_column(base)
-    }
-    yield replace(compared(base, best, confidence, count), recovered=headroom(columns, confidence))
-    above = [one for name, one in agents.items() if name.endswith(REJECTED) and accuracy(one) > accuracy(best)]
-    if above:
-        highest = max(above, key=accuracy)
-        claim = compared(best, highest, 1 - 0.05 / len(agents), len(agents))
+    share = headroom(outcomes(found.base, best, list(found.stages.values())[-1]), confidence)
+    yield replace(compared(found.base, best, confidence, count), recovered=share)
+    rejected = [one for name, one in found.agents.items() if name.endswith(REJECTED)]
+    highest = max(rejected, key=accuracy, default=best)
+    if accuracy(highest) > accuracy(best):
+        many = len(found.agents)
+        claim = compared(best, highest, 1 - 0.05 / many, many)
         yield replace(claim, system=f"{highest.name}, which the gates rejected,", of=1)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from evaluation.agents import system
 from evaluation.headroom import Headroom
 from evaluation.kept import KEPT, kept_column
 from evaluation.matrix_table import matrix_csv, matrix_figure, matrix_text
@@ -14,7 +15,7 @@ from evaluation.paired import paired_difference
 from evaluation.pairwise import compare_pair
 from evaluation.predictions import Prediction
 from evaluation.scoring import matrix
-from evaluation.verdict import Claim, system, verdict, verdict_json, verdict_text
+from evaluation.verdict import Claim, verdict, verdict_json, verdict_text
 
 
 def completion(right):
