@@ -39,6 +39,7 @@ from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, score
 from evaluation.tables import parts_of, report, telling_tags
 from evaluation.variants import MOST_ORDERS, ImageAblation
+from evaluation.verdict import FILE as VERDICT
 from evaluation.verdict import verdict, verdict_json, verdict_text
 from guards.ranges import Ranged, at_least, between
 from lightning_modules.parts import GuidelineNames
@@ -164,7 +165,7 @@ class EvaluateExperts(ExperimentCallback):
                 TRAINING_ANSWERS: json.dumps(training, indent=2) + "\n",
                 "report.md": told + "\n",
                 **({KEPT_ANSWERS: lines_of(of_the_base)} if of_the_base else {}),
-                **({"verdict.json": verdict_json(claims)} if claims else {}),
+                **({VERDICT: verdict_json(claims)} if claims else {}),
                 "matrix.csv": matrix_csv(table, kept),
             }
             write_board(folder, table, predictions, below, kept)
@@ -253,7 +254,7 @@ def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
     if found is not None and {name: entry["sha256"] for name, entry in found["files"].items()} == hashes:
         return
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in set(found["files"] if found else ()) - set(texts):  # of settings that were changed since
+    for name in {KEPT_ANSWERS, VERDICT} - set(texts):  # of settings that were changed since
         (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
         write_text(folder / name, text)

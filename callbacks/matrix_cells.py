@@ -86,7 +86,9 @@ class MatrixCells:
     def data(self, column: str) -> VQADataModule:
         """The set of a specialty, or the one of the base's own questions."""
         kept = self.config.kept
-        return self.experiment.data(column) if column != KEPT else self.experiment.further_data(kept, KEPT)
+        return (
+            self.experiment.data(column) if kept is None or column != KEPT else self.experiment.further_data(kept, KEPT)
+        )
 
     def questions(self, cell: Cell) -> Sequence[Example]:
         """The questions of a cell as they are put."""
@@ -99,7 +101,7 @@ class MatrixCells:
             ValueError: a question without options would be asked by a protocol that needs them.
         """
         held = self.data(specialty).splits[self.config.split]
-        n = self.config.n_kept if specialty == KEPT else self.config.n
+        n = self.config.n_kept if self.config.kept is not None and specialty == KEPT else self.config.n
         found = held[:n] if n else held
         if self.texts and (free := [example.question_id for example in found if not example.options]):
             raise ValueError(

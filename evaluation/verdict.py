@@ -22,6 +22,8 @@ from evaluation.scorers import main_outcome
 from evaluation.sign_flip import sign_flip_p
 from evaluation.systems import System
 
+FILE = "verdict.json"
+"""In the folder of the evaluation."""
 NOT_SHOWN: Verdict = "no evidence"
 
 
@@ -68,11 +70,13 @@ class Claim:
             if self.of > 1
             else self.system
         )
-        if self.verdict == NOT_SHOWN:
+        if self.verdict != NOT_SHOWN:
+            held = f"{self.verdict}, {told}"
+        elif self.low <= 0 <= self.high:
             seen = points(self.detectable)
             held = f"no difference that {self.n} questions can show ({told}; visible from {seen} on)"
         else:
-            held = f"{self.verdict}, {told}"
+            held = f"no difference that is shown once all of these lines are corrected for ({told})"
         return f"{who} against {self.baseline}, {self.on}: {held}{'' if self.recovered is None else self.kept_share}"
 
     @property
@@ -99,12 +103,13 @@ def verdict(predictions: Sequence[Prediction], kept: Sequence[Prediction] = ()) 
     if found is None:
         return []
     claims = [compared(first, second) for first, second in pairwise([found.base, *found.stages.values()])]
-    best = max((one for name, one in found.agents.items() if not name.endswith(REJECTED)), key=accuracy, default=None)
+    accepted = [one for name, one in found.agents.items() if not name.endswith(REJECTED)]
+    best = max(accepted, key=accuracy, default=None)
     rows = dict(found.experts)
     if best is not None:
-        claims += of_agent(best, found)
+        claims.append(of_best(best, len(accepted), found))
         rows[best.name] = [best.name]
-    return judged([*claims, *forgotten(kept, rows)])
+    return judged([*claims, *of_rejected(best, found), *forgotten(kept, rows)])
 
 
 def compared(first: System, second: System, confidence: float = 0.95, of: int = 1) -> Claim:
@@ -116,17 +121,20 @@ def compared(first: System, second: System, confidence: float = 0.95, of: int = 
     )
 
 
-def of_agent(best: System, found: Cast) -> Iterator[Claim]:
-    """The best agent; as it was chosen on these questions, its intervals and p are Bonferroni's over all agents."""
-    count = sum(not name.endswith(REJECTED) for name in found.agents)
+def of_best(best: System, count: int, found: Cast) -> Claim:
+    """The best of so many agents; as it was chosen on these questions, intervals and p are Bonferroni's over them."""
     confidence = 1 - 0.05 / count
     share = headroom(outcomes(found.base, best, list(found.stages.values())[-1]), confidence)
-    yield replace(compared(found.base, best, confidence, count), recovered=share)
+    return replace(compared(found.base, best, confidence, count), recovered=share)
+
+
+def of_rejected(best: System | None, found: Cast) -> Iterator[Claim]:
+    """What the gates rejected, where it answers more than the best agent that they let through, or none was."""
     rejected = [one for name, one in found.agents.items() if name.endswith(REJECTED)]
-    highest = max(rejected, key=accuracy, default=best)
-    if accuracy(highest) > accuracy(best):
+    highest = max(rejected, key=accuracy, default=None)
+    if highest is not None and (best is None or accuracy(highest) > accuracy(best)):
         many = len(found.agents)
-        claim = compared(best, highest, 1 - 0.05 / many, many)
+        claim = compared(found.base if best is None else best, highest, 1 - 0.05 / many, many)
         yield replace(claim, system=f"{highest.name}, which the gates rejected,", of=1)
 
 

@@ -143,6 +143,21 @@ def test_a_rejected_merge_that_answers_more_is_told_and_never_the_best():
     assert [one.system for one in verdict(lower) if "/merged/" in one.system] == ["gba/merged/ties"]
 
 
+def test_where_the_gates_let_nothing_through_the_best_of_what_they_rejected_stands_next_to_the_base():
+    made = experiment(5, dsa_a=0.8, dsa_b=0.8)
+    other = [item for item in experiment(6, x_y_z=0.75) if item.model != "base"]
+    made += [replace(item, model="gba/merged/ties.rejected") for item in other]
+    (told,) = [one for one in verdict(made) if "/merged/" in one.system]
+    assert (told.system, told.baseline) == ("gba/merged/ties.rejected, which the gates rejected,", "base")
+
+
+def test_what_correction_takes_back_is_not_called_invisible():
+    claim = Claim("agent", "base", "a", 100, 0.1, 0.01, 0.19, 0.2, 0.04, p_holm=0.2)
+    assert claim.sentence.endswith(
+        "no difference that is shown once all of these lines are corrected for (+10.0 [+1.0, +19.0] points)"
+    )
+
+
 def test_routers_are_no_agents_and_without_experts_there_is_no_verdict():
     made = experiment(7, dsa_a=0.8, dsa_b=0.8)
     routed = [replace(i, model="dsa/router/oracle", tags={"sent_to": "a"}) for i in made if i.model == "dsa/a"]

@@ -114,3 +114,20 @@ def test_a_bad_set_is_told_before_anything_trains(lineage, bars_module, tmp_path
     key = "callbacks.evaluate.init_args.kept"
     assert made.run("gba", f"{key}.class_path=merge.methods.ties.Ties") == 2
     assert "this place takes a subclass of datamodules.base.VQADataModule" in capsys.readouterr().err
+
+
+def test_a_specialty_of_that_name_is_one_as_long_as_nothing_is_kept(lineage, bars_module, tmp_path, capsys):
+    from configs.load import load
+    from experiment.run import assemble
+
+    specialties = {"kept": bars(bars_module / "data/alpha")}
+    other = lineage.write(tmp_path / "files", "dsa", specialties=specialties)
+    callback = {"class_path": "callbacks.evaluate_experts.EvaluateExperts", "init_args": {"n": 3}}
+    context = assemble(load(other.files / "dsa.yaml", [f"runs_dir={lineage.runs}", f"callbacks.evaluate={callback}"]))
+    made = next(one for one in context.callbacks() if hasattr(one, "matrix"))
+    assert made.matrix.data("kept") is context.data("kept")
+    assert len(made.matrix.chosen("kept")) == 3
+    callback["init_args"]["kept"] = bars(tmp_path)
+    context = assemble(load(other.files / "dsa.yaml", [f"runs_dir={lineage.runs}", f"callbacks.evaluate={callback}"]))
+    with pytest.raises(ValueError, match="call the specialty otherwise"):
+        list(context.callbacks())
