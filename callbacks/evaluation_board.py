@@ -10,8 +10,10 @@ from callbacks.board_files import board, board_stands
 from callbacks.merge_board import grid
 from evaluation.ablations import ablation, consistency
 from evaluation.baselines import Line
+from evaluation.kept import Kept
+from evaluation.matrix_table import matrix_figure
 from evaluation.predictions import Prediction, by_variant
-from evaluation.scoring import Row, columns_of, matrix_figure
+from evaluation.scoring import Row, columns_of
 from evaluation.several import several
 from evaluation.tables import parts_of
 
@@ -20,7 +22,11 @@ REACH = 5.0
 
 
 def write_board(
-    folder: Path, table: Sequence[Row], predictions: Sequence[Prediction], below: Sequence[Line] = ()
+    folder: Path,
+    table: Sequence[Row],
+    predictions: Sequence[Prediction],
+    below: Sequence[Line] = (),
+    kept: Mapping[str, Kept] | None = None,
 ) -> None:
     """Write the figures and scalars of an evaluation as one event file, unless they stand there.
 
@@ -29,19 +35,26 @@ def write_board(
         table: the matrix.
         predictions: all of them, the main way first.
         below: lines below the matrix, as of `evaluation.baselines.lines_below`.
+        kept: as of `evaluation.kept.kept_column`.
 
     Raises:
         DamagedError: the board that stands there is not as it was written.
     """
-    drawn = [*(prediction.to_json() for prediction in predictions), *map(repr, below)]
+    kept = kept or {}
+    drawn = [*(prediction.to_json() for prediction in predictions), *map(repr, below), *map(repr, kept.items())]
     made_from = hashlib.sha256("\n".join(drawn).encode()).hexdigest()
     if board_stands(folder, made_from):
         return
     with board(folder, made_from) as writer:
-        writer.add_figure("evaluation/matrix", matrix_figure(table, below))
+        writer.add_figure("evaluation/matrix", matrix_figure(table, below, kept))
         for row in table:
             for specialty, cell in row.cells.items():
                 writer.add_scalar(f"test/accuracy/{specialty}/{row.model.replace('/', '.')}", cell.accuracy, 0)
+        for model, one in kept.items():
+            end = model.replace("/", ".")
+            writer.add_scalar(f"test/kept/accuracy/{end}", one.score.accuracy, 0)
+            if one.difference is not None:
+                writer.add_scalar(f"test/kept/difference/{end}", one.difference.difference, 0)
         for tag, value in further_scalars(predictions).items():
             writer.add_scalar(tag, value, 0)
         changes = differences(predictions)

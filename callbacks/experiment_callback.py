@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import lightning as L
 
+from datamodules.base import VQADataModule
 from datamodules.loading import Demand
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class ExperimentCallback(L.Callback):
 
     def demands(self) -> Mapping[str, Demand]:
         """Split -> how `finish` puts its questions to the model."""
+        return {}
+
+    def further_data(self) -> Mapping[str, VQADataModule]:
+        """What `finish` asks besides the specialties' questions: name in messages -> set."""
         return {}
 
     def finish_share(self, index: int, count: int) -> None:

@@ -151,6 +151,17 @@ class Fit(Ranged):
 
 
 @dataclass(frozen=True)
+class Replay(Ranged):
+    """Rows of another set that are mixed into every training step, so that what they taught is not forgotten."""
+
+    data: Annotated[Component, Slot("datamodules.base.VQADataModule")]
+    """The set, such as the one that the base was trained on; rows of its training split. It has options of its own:
+    none of those under `data` of the experiment."""
+    share: Annotated[float, between(0, 1, open_low=True, open_high=True)] = 0.1
+    """Of the rows of a step, in (0, 1), rounded to whole rows: at least one, and not all."""
+
+
+@dataclass(frozen=True)
 class Experiment(Ranged):
     """The runs of one YAML: one per specialty, then what the callbacks make of them."""
 
@@ -169,6 +180,8 @@ class Experiment(Ranged):
     """What a run is over. `each`: one specialty, of which it makes an expert. `mixed`: all of them, for one agent; a
     step takes as much of each. `sequential`: one agent too, for as many steps on one specialty after the other, in
     their order here; the schedule begins anew with each."""
+    replay: Replay | None = None
+    """Rows of another set in every training step, for modules that imitate rows; None trains on the specialty alone."""
     requires: list[str] = field(default_factory=list)
     """Experiment files whose experts this one starts from; run first unless finished."""
     adapters: list[Annotated[str, Checked(adapter_faults)]] = field(default_factory=list)

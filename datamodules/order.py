@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain
 
 
 class EndlessOrder:
@@ -159,6 +159,21 @@ def turn_of(step: int, steps: int, turns: int) -> tuple[int, int, int]:
     """
     turn = min(turns - 1, step * turns // max(1, steps))
     return turn, -(-turn * steps // turns), -(-(turn + 1) * steps // turns)
+
+
+class Beside:
+    """Steps that take of each of several sets as many items as its own order does, one set after the other."""
+
+    spare = 0
+
+    def __init__(self, orders: Sequence[EndlessOrder]) -> None:
+        """Keep them; an item's number counts through all sets."""
+        self.orders = orders
+
+    def step(self, step: int) -> list[int]:
+        """The items of a step."""
+        firsts = accumulate((order.n_items for order in self.orders), initial=0)
+        return [first + item for first, order in zip(firsts, self.orders, strict=False) for item in order.step(step)]
 
 
 def permutation(n_items: int, seed: int, epoch: int) -> array[int]:

@@ -27,6 +27,8 @@ from evaluation.report_files import markdown, percent
 from evaluation.routes import expert_rows
 from evaluation.scorers import main_outcome
 
+FILE = "headroom.csv"
+"""In the folder of the evaluation."""
 MACRO = "mean over specialties"
 DRAWS = 2000
 TOO_SMALL = 0.005

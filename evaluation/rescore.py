@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evaluation.baselines import read_training_answers
+from evaluation.kept import kept_column, read_kept
+from evaluation.matrix_table import matrix_csv
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import SCORERS
-from evaluation.scoring import matrix, matrix_csv
+from evaluation.scoring import matrix
 from evaluation.tables import report, telling_tags
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
@@ -36,7 +38,8 @@ def refuse_other_numbers(path: Path, predictions: Sequence[Prediction]) -> str:
     """
     found = path if path.name == "evaluation" else path / "evaluation"
     file = (path.parent if path.suffix == ".jsonl" else found) / "matrix.csv"
-    again = matrix_csv(matrix(by_variant(predictions)[""])).split("\n")
+    kept = kept_column(read_kept(path))
+    again = matrix_csv(matrix(by_variant(predictions)[""]), kept).split("\n")
     stored = file.read_text(encoding="utf-8").split("\n")
     for number, (before, after) in enumerate(zip(stored, again, strict=False), 1):
         if before != after:
@@ -66,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := [tag for tag in given.by if tag not in tags]:
             raise ValueError(f"--by {' '.join(missing)}: no prediction has such a tag; there are {sorted(tags)}")
         tags_shown = given.by or telling_tags(predictions)
-        text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment))
+        kept = read_kept(given.experiment)
+        text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment), kept)
     except (OSError, ValueError) as error:
         print(printable_lines(f"rescore: {error}"), file=sys.stderr)
         return 2

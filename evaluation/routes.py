@@ -1,4 +1,4 @@
-"""Which rows are experts', and where a router sent questions: told by a tag of its predictions."""
+"""Which rows are the experts of a specialty each, and where a router sent questions: told by a tag."""
 
 from __future__ import annotations
 

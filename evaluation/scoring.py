@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evaluation.answers import LETTERS
-from evaluation.baselines import Line
 from evaluation.clustered import clustered_wilson
 from evaluation.predictions import Prediction
 from evaluation.scorers import lenient, main_outcome
 from evaluation.statistics import wilson
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -163,93 +157,6 @@ def matrix(predictions: Iterable[Prediction]) -> tuple[Row, ...]:
 def columns_of(rows: Sequence[Row]) -> list[str]:
     """Every specialty that some row has, in order of first appearance."""
     return list(dict.fromkeys(specialty for row in rows for specialty in row.cells))
-
-
-def matrix_csv(rows: Sequence[Row]) -> str:
-    """The matrix as CSV: per specialty accuracy, low, high, n, lenient accuracy as fractions; then the macro mean."""
-    names = ("accuracy", "low", "high", "n", "accuracy_lenient")
-    columns = columns_of(rows)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["model", *(f"{specialty}/{name}" for specialty in columns for name in names), "macro/accuracy"])
-    for row in rows:
-        values = [
-            _number(getattr(row.cells[specialty], name)) if specialty in row.cells else ""
-            for specialty in columns
-            for name in names
-        ]
-        writer.writerow([row.model, *values, "" if row.macro is None else _number(row.macro)])
-    return out.getvalue()
-
-
-def matrix_text(rows: Sequence[Row], below: Sequence[Line] = ()) -> str:
-    """The matrix for a terminal: accuracy in percent with its 95 % interval, n below each specialty's name.
-
-    Args:
-        rows: the models.
-        below: what they are to be seen against, as of `evaluation.baselines.lines_below`.
-    """
-    columns = columns_of(rows)
-    sizes = {s: next(row.cells[s].n for row in rows if s in row.cells) for s in columns}
-    table = [["model", *columns, "macro"], ["", *(f"n = {sizes[specialty]}" for specialty in columns), ""]]
-    for row in rows:
-        cells = [_percent(row.cells[specialty]) if specialty in row.cells else "-" for specialty in columns]
-        table.append([row.model, *cells, "-" if row.macro is None else f"{100 * row.macro:.1f}"])
-    table += [[line.name, *(line.told.get(specialty, "-") for specialty in columns), ""] for line in below]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))])
-        for line in table
-    ]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
-
-
-def matrix_figure(rows: Sequence[Row], below: Sequence[Line] = ()) -> Figure:
-    """The matrix as a heat map, accuracy in percent with its 95 % interval; drawn without a display.
-
-    Args:
-        rows: the models.
-        below: as of `matrix_text`.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = columns_of(rows)
-    sizes = {s: next(row.cells[s].n for row in rows if s in row.cells) for s in columns}
-    height = 1.4 + 0.55 * (len(rows) + len(below))
-    figure = Figure(figsize=(2.4 + 1.7 * (len(columns) + 1), height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    values = [
-        [100 * row.cells[s].accuracy if s in row.cells else math.nan for s in columns]
-        + [math.nan if row.macro is None else 100 * row.macro]
-        for row in rows
-    ]
-    values += [[100 * line.shares.get(s, math.nan) for s in columns] + [math.nan] for line in below]
-    image = axes.imshow(values, vmin=0, vmax=100, cmap="Blues", aspect="auto")
-    axes.set_xticks(range(len(columns) + 1), [*(f"{s}\nn = {sizes[s]}" for s in columns), "macro"])
-    names = [row.model for row in rows] + [line.name for line in below]
-    axes.set_yticks(range(len(names)), names)
-    shown = [
-        [_percent(row.cells[s]).replace(" [", "\n[") if s in row.cells else "-" for s in columns]
-        + ["-" if row.macro is None else f"{100 * row.macro:.1f}"]
-        for row in rows
-    ]
-    shown += [[line.told.get(s, "-") for s in columns] + [""] for line in below]
-    for y, texts in enumerate(shown):
-        for x, text in enumerate(texts):
-            dark = values[y][x] > 60
-            axes.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
-    figure.colorbar(image, ax=axes, label="accuracy, %")
-    return figure
-
-
-def _percent(cell: Score) -> str:
-    return f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.6f}"
 
 
 def _key(item: Prediction) -> tuple[Any, ...]:

@@ -12,12 +12,14 @@ from evaluation.baselines import NOT_MEASURED, Answers, majority, together, with
 from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.headroom import headroom, headroom_table
+from evaluation.kept import answers_of, kept_column
 from evaluation.predictions import Prediction, by_variant
 from evaluation.report_files import percent, points
 from evaluation.routes import route_rows
 from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
 from evaluation.scoring import Score, by_tag, score
 from evaluation.several import several
+from evaluation.verdict import verdict, verdict_text
 
 TAGS = ("modality", "body_system", "body_part", "medical_task", "subject", "question_type", "answer_type")
 """What results are broken down by where the questions carry it in at least two values."""
@@ -137,6 +139,23 @@ def routes_table(parts: Parts) -> str:
     return _table(names, rows) if rows else ""
 
 
+def kept_table(predictions: Sequence[Prediction]) -> str:
+    """Every model on the base's own questions, next to the base; empty if they were not asked."""
+    rows, answers = [], answers_of(predictions)
+    for model, one in kept_column(predictions).items():
+        kinds = {kind: score(items) for kind, items in by_tag(list(answers[model].values()), "question_type").items()}
+        by_type = ", ".join(f"{kind} {_share(found.accuracy)} of {found.n}" for kind, found in kinds.items())
+        told = [percent(one.score.accuracy, one.score.low_clustered, one.score.high_clustered)]
+        if one.difference is None:
+            told += ["", ""]
+        else:
+            paired = one.difference
+            told += [percent(paired.difference, paired.low, paired.high, sign="+"), points(paired.detectable)]
+        rows.append([model, str(one.score.n), str(one.score.n_clusters), *told, by_type])
+    names = ["model", "n", "patients", "right, %", "difference from the base, points", "visible, points"]
+    return _table([*names, "by question type, %"], rows) if rows else ""
+
+
 def several_table(parts: Parts) -> str:
     """Votes, pass@k and maj@k of every model on every specialty; empty if each question has one completion."""
     rows = []
@@ -189,7 +208,11 @@ def telling_tags(predictions: Sequence[Prediction]) -> list[str]:
 
 
 def report(
-    predictions: Sequence[Prediction], scorers: Sequence[str], tags: Sequence[str], training: Answers | None = None
+    predictions: Sequence[Prediction],
+    scorers: Sequence[str],
+    tags: Sequence[str],
+    training: Answers | None = None,
+    kept: Sequence[Prediction] = (),
 ) -> str:
     """All tables of one file of predictions.
 
@@ -198,6 +221,7 @@ def report(
         scorers: names of `evaluation.scorers.SCORERS` that are reported beside our own two readings.
         tags: what the main answers are broken down by.
         training: how often which answer is right in the training rows, as of `evaluation.baselines`.
+        kept: answers to the base's own questions.
 
     Raises:
         ValueError: nothing to score, or answers that do not fit together.
@@ -207,8 +231,10 @@ def report(
     variants = {label: parts_of(items) for label, items in others}
     beside = Beside(without_picture(predictions), training or {})
     tables = {
+        "Verdict": verdict_text(verdict(main[1], kept)),
         "Scores": scores_table(parts, beside),
         "Headroom recovered": headroom_table(found) if (found := headroom(main[1])) else "",
+        "Kept of the base's own questions": kept_table(kept),
         "Sent by routers": routes_table(parts),
         "Several answers per question": several_table(parts),
         "Questions put in another way": ablation_table(parts, variants),

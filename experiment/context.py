@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +18,9 @@ from artifacts.base_files import read_base
 from configs.build import build
 from configs.schema import AGENT, Component
 from datamodules.base import VQADataModule
+from datamodules.hashes import data_sha256
 from datamodules.mixture import Mixture
+from datamodules.replay import Replayed
 from experiment.integration import attach_teachers
 from experiment.launchers.part import WHOLE, Part
 from experiment.lineage import Lineage
@@ -26,6 +30,8 @@ from lightning_modules.feature_cache import FeatureCache
 from lightning_modules.policy import Policy
 from lightning_modules.stage import Stage, StageContext
 
+REPLAY = "replay"
+"""What the set is called of which rows are mixed in."""
 MEMORY = ".checked"
 """Folder below `runs_dir` that keeps what was found out about the data."""
 
@@ -44,6 +50,7 @@ class ExperimentContext(Lineage):
     part: Part = WHOLE
     remembers: bool = True
     _data: dict[str, VQADataModule] = field(default_factory=dict)
+    _further: dict[str, VQADataModule] = field(default_factory=dict)
 
     def data(self, specialty: str) -> VQADataModule:
         """The specialty's data module, built once; of the run over all of them, the mixture."""
@@ -54,16 +61,49 @@ class ExperimentContext(Lineage):
         if specialty not in self._data:
             component = self.experiment.specialties[specialty]
             merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
-            data = build(merged, specialty=specialty, seed=self.experiment.seed)
-            data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
-            data.sight = sight_of(self, data.memory)
-            self._data[specialty] = data
+            self._data[specialty] = self._built(merged, specialty)
         return self._data[specialty]
+
+    def further_data(self, component: Component, called: str) -> VQADataModule:
+        """A set that is no specialty, built once; it has only its own options.
+
+        Args:
+            component: the set.
+            called: in messages; one set has one name.
+        """
+        if called not in self._further:
+            self._further[called] = self._built(component, called)
+        return self._further[called]
+
+    @property
+    def replayed(self) -> VQADataModule | None:
+        """The set of which rows are mixed into every step, where there is one."""
+        replay = self.experiment.replay
+        return None if replay is None else self.further_data(replay.data, REPLAY)
+
+    def training_data(self, specialty: str) -> VQADataModule:
+        """What a run trains on: the specialty's data module, or that with rows of another set mixed in."""
+        own, replayed = self.data(specialty), self.replayed
+        return own if replayed is None else Replayed(own, replayed, self.experiment.replay.share)
+
+    def rows_sha256(self, specialty: str) -> str:
+        """Hash of all rows that a run trains on."""
+        own, replayed = data_sha256(self.data(specialty), "train"), self.replayed
+        if replayed is None:
+            return own
+        told = [own, data_sha256(replayed, "train"), self.experiment.replay.share]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def _built(self, component: Component, called: str) -> VQADataModule:
+        data = build(component, specialty=called, seed=self.experiment.seed)
+        data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
+        data.sight = sight_of(self, data.memory)
+        return data
 
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""
         required = [one.without_data() for one in self.required]
-        return replace(self, required=required, live=LiveBase(), _data={})
+        return replace(self, required=required, live=LiveBase(), _data={}, _further={})
 
     def policy(self, *, blocks_in_files: bool = False) -> tuple[Policy, str]:
         """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`.

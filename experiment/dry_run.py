@@ -10,7 +10,9 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_experts import AUTO, MergeExperts
 from datamodules.check import quick_check
 from datamodules.prompts import NEUTRAL
+from datamodules.replay import again
 from evaluation.detectable import DISAGREEMENT, smallest_told
+from evaluation.kept import KEPT
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
@@ -76,6 +78,7 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
             )
             if name == "test" and not examined:
                 lines.append(visible_line(specialty, report["examples"], report["patients"]))
+    lines += replay_lines(context, wanted[0])
     seconds, policy = 0.0, None
     todo = [run for run in context.runs_of(wanted) if not context.is_run_complete(run)]
     if todo:
@@ -89,11 +92,21 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
             policy = policy or base_of(moved(context, experiment.runs_dir), live)[0]
             told, taken = answer_lines(context, callback, policy)
             lines.append(told)
-            for specialty in callback.specialties:
-                asked = callback.chosen(specialty)
+            for specialty in callback.matrix.specialties:
+                asked = callback.matrix.chosen(specialty)
                 lines.append(visible_line(specialty, len(asked), len({example.patient_id for example in asked})))
             seconds += taken
     return lines, seconds
+
+
+def replay_lines(context: ExperimentContext, specialty: str) -> list[str]:
+    """How many rows of a step are of another set; nothing where none are."""
+    replay = context.experiment.replay
+    if replay is None:
+        return []
+    size = context.data(specialty).config.batch_size
+    rows = again(replay.share, size)
+    return [f"  replayed: {rows} of the {size} rows of every step are of {replay.data.class_path}"]
 
 
 def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBase) -> tuple[list[str], float, Policy]:
@@ -146,12 +159,14 @@ def answer_lines(context: ExperimentContext, callback: EvaluateExperts, policy: 
         if isinstance(merging, MergeExperts):
             names = [*merging.methods(), *([AUTO] if merging.config.auto else [])]
             models |= {f"{context.experiment.name}/merged/{name}" for name in names}
-    asked = [q for variant in callback.variants for s in callback.specialties for q in callback.asked(s, variant)]
-    answers = len(models) * len(asked) * len(callback.guidelines) * config.samples
+    matrix = callback.matrix
+    asked = [q for variant in matrix.variants for s in matrix.specialties for q in matrix.asked(s, variant)]
+    kept = [] if config.kept is None else matrix.chosen(KEPT)
+    answers = len(models) * (len(asked) * len(matrix.guidelines) + len(kept)) * config.samples
     if not answers:
         return "  matrix: nothing to ask", 0.0
-    limit = max(1, callback.new_tokens + (config.answer_tokens if config.protocol == "two_turn" else 0))
-    each = answer_seconds(policy, asked, limit)
+    limit = max(1, matrix.new_tokens + (config.answer_tokens if config.protocol == "two_turn" else 0))
+    each = answer_seconds(policy, asked or kept, limit)
     workers = context.experiment.workers
     seconds = answers * each / workers
     told = f"  matrix: {len(models)} models, {answers} answers, at most {each:.3f} s each at their full length"

@@ -30,7 +30,6 @@ from callbacks.progress import PlainProgress, StepBar
 from callbacks.resume_point import ResumePoint, resumed_step
 from configs.schema import Experiment, Fit, seconds_of
 from datamodules.base import VQADataModule
-from datamodules.hashes import data_sha256
 from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.curves import tensorboard
@@ -72,7 +71,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     experiment, run = context.experiment, context.folder.run(specialty)
     L.seed_everything(experiment.seed, workers=True, verbose=False)
     context = within_memory(context, specialty, run.path)
-    data = context.data(specialty)
+    data = context.training_data(specialty)
     questions = chosen_questions(context, specialty)  # may ask the model, with the base whole
     policy, fingerprint = context.policy(blocks_in_files=experiment.trainer.get("strategy") == FSDP2)
     policy.bare()  # whoever came before, in the same process, left adapters
@@ -85,7 +84,7 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     facts |= {
         BASE: fingerprint,
         TOKENIZER: tokenizer,
-        ROWS: data_sha256(data, "train"),
+        ROWS: context.rows_sha256(specialty),
         PARENT: parent_sha256(context, specialty),
     }
     if context.integrates:

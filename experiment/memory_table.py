@@ -106,7 +106,8 @@ class MemoryOfRun:
         data, family = self.context.data(self.specialty), self.family
         demand = self.context.stage_class.demand(self.config)
         short, long, trace = 1, 2, 1
-        for example in data.splits["train"][:LOOKED_AT]:
+        replayed = [] if self.context.replayed is None else self.context.replayed.splits["train"][:LOOKED_AT]
+        for example in (*data.splits["train"][:LOOKED_AT], *replayed):
             pictures = [drawn_tokens(source, family.to_input) for source in example.images]
             ids = [len(family.prompt_ids(prompt_text(example, text), pictures)) for text in demand.instructions]
             short, long = max(short, min(ids)), max(long, *ids)

@@ -154,10 +154,12 @@ def measured(context: ExperimentContext, given: Namespace) -> str:
     chosen = chosen_rows(context, given.models)
     refuse_unfinished(context, chosen)
     cells = [
-        evaluation.cell(model, tuple(context.examined[model]), specialty, evaluation.variants[0], guideline)
+        evaluation.matrix.cell(
+            model, tuple(context.examined[model]), specialty, evaluation.matrix.variants[0], guideline
+        )
         for model, specialties in chosen.items()
         for specialty in specialties
-        for guideline in evaluation.guidelines
+        for guideline in evaluation.matrix.guidelines
     ]
     with locked(context.folder.evaluation, "the evaluation"):
         answers = answered(evaluation, cells)
@@ -251,16 +253,16 @@ def answered(evaluation: EvaluateExperts, cells: Sequence[Cell]) -> dict[tuple[s
         ValueError: a specialty has no question.
     """
     for cell in cells:
-        if not evaluation.questions(cell):
+        if not evaluation.matrix.questions(cell):
             raise ValueError(
                 f"specialty {cell.specialty!r}: its {evaluation.config.split} split is empty; --split takes the other"
             )
     if todo := list({cell.path: cell for cell in cells if not cell.path.exists()}.values()):
         evaluation.compute(todo)
-    evaluation.forget_pieces()
+    evaluation.matrix.forget_pieces()
     found: dict[tuple[str, str], list[Prediction]] = {}
     for cell in cells:
-        found.setdefault((cell.model, cell.specialty), []).extend(evaluation.stored(cell))
+        found.setdefault((cell.model, cell.specialty), []).extend(evaluation.matrix.stored(cell))
     return found
 
 

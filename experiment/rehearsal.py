@@ -95,7 +95,7 @@ def rehearse(context: ExperimentContext, specialty: str, live: LiveBase) -> Rehe
         stage, adapters = stage_on(aside, specialty, policy, fingerprint, fresh=bool(stand_ins))
         trained = sum(parameter.numel() for parameter in stage.parameters() if parameter.requires_grad)
         quiet_lightning()
-        data = aside.data(specialty)
+        data = aside.training_data(specialty)
         few = FewSteps()
         trainer = trainer_on_one_device(aside, folder, [few, *aside.callbacks()])
         trainer.fit(stage, datamodule=data)

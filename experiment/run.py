@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,15 @@ import torch
 from answering.live_base import LiveBase
 from artifacts.folders import STATUS, read_state, write_failure, write_status
 from artifacts.ranks import is_first, started_together, wait_for_first
+from callbacks.experiment_callback import ExperimentCallback
 from configs.build import config_of
 from configs.load import Loaded
 from configs.problems import ConfigError, Problem
+from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError
 from datamodules.check import quick_checks
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
-from experiment.context import ExperimentContext
+from experiment.context import REPLAY, ExperimentContext
 from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
 from experiment.joint import check_joint
@@ -74,6 +76,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
     for member in context.lineage:
         check_devices(member)
         check_module(member)
+        check_replay(member)
         check_integration(member)
         check_joint(member)
     check_one_group(context)
@@ -92,6 +95,23 @@ def check_module(context: ExperimentContext) -> None:
         context.stage_class.check(config_of(module))
     except (ValueError, ImportError) as error:
         raise ConfigError([Problem(str(context.path), "module.init_args", None, str(error))]) from error
+
+
+def check_replay(context: ExperimentContext) -> None:
+    """Refuse rows that are mixed into steps which take none.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    module = context.experiment.module
+    fits = module is not None and context.stage_class.replays and context.provides == "expert"
+    if context.experiment.replay is not None and not fits:
+        named = "an experiment without a module trains nothing" if module is None else f"{module.class_path} takes none"
+        message = (
+            f"rows are replayed in modules that imitate rows, such as lightning_modules.sft_lora.SFTLoRA, and {named}; "
+            "leave replay out, or give it to the experiment that trains the experts (NAME:replay.share=...)"
+        )
+        raise ConfigError([Problem(str(context.path), "replay", None, message)])
 
 
 def check_devices(context: ExperimentContext) -> None:
@@ -173,8 +193,9 @@ def run_experiment(context: ExperimentContext) -> None:
             _ = context.examined  # a folder that is no adapter is told now
         if training:
             check_rows(context, runs)
-        if not training or unfinished(context, runs):  # before hours of training what is required, not after
-            quick_checks({specialty: context.data(specialty) for specialty in wanted}, training=training)
+        further = asked_besides(context)
+        if not training or unfinished(context, runs) or further:  # before hours of training what is required, not after
+            check_data(context, wanted, further)
             check_questions(context, runs)
     for parent in context.required:
         run_required(parent, wanted)
@@ -209,6 +230,20 @@ def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
             context.stage_class.check_questions(config, context.data(run).splits["train"])
         except BadExampleError as error:
             raise BadExampleError(f"specialty {run!r}: {error}") from error
+
+
+def asked_besides(context: ExperimentContext) -> dict[str, VQADataModule]:
+    """The sets that callbacks ask besides the specialties, by name."""
+    own = [callback for callback in context.callbacks() if isinstance(callback, ExperimentCallback)]
+    return {name: data for callback in own for name, data in callback.further_data().items()}
+
+
+def check_data(context: ExperimentContext, wanted: Sequence[str], further: Mapping[str, VQADataModule]) -> None:
+    """Look at all sets that the experiment trains on or asks; errors as of `quick_checks`."""
+    sets = {specialty: context.data(specialty) for specialty in wanted}
+    if context.replayed is not None:
+        sets[REPLAY] = context.replayed
+    quick_checks(sets, training=context.provides != "nothing", examined=further)
 
 
 def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:

@@ -12,7 +12,6 @@ from artifacts.folders import RunFolder
 from artifacts.manifest import DamagedError
 from configs.problems import ConfigError, Problem
 from configs.schema import AGENT
-from datamodules.hashes import data_sha256
 from experiment.claim import REMEDY
 from experiment.context import ExperimentContext
 from experiment.integration import FOUNDATIONS, foundations
@@ -118,7 +117,7 @@ def check_rows(context: ExperimentContext, specialties: Sequence[str]) -> None:
         if not held:
             continue
         try:
-            now = data_sha256(context.data(specialty), "train")
+            now = context.rows_sha256(specialty)
         except OSError as error:
             if not context.is_run_complete(specialty):
                 raise
@@ -127,9 +126,10 @@ def check_rows(context: ExperimentContext, specialties: Sequence[str]) -> None:
         place, before = next(((place, before) for place, before in held if before != now), (None, now))
         if place is not None:
             root = context.data(specialty).root
+            beside = " with what is replayed" if context.experiment.replay else ""
             message = (
-                f"trained on rows with sha256 {before}, and the training split of {specialty!r} (root={str(root)!r}) "
-                f"has {now} now; bring the former rows back, or train on these: {REMEDY}"
+                f"trained on rows with sha256 {before}, and the training split of {specialty!r} (root={str(root)!r})"
+                f"{beside} has {now} now; bring the former rows back, or train on these: {REMEDY}"
             )
             problems.append(Problem(str(place), ROWS, before, message))
     if problems:

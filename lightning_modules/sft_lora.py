@@ -28,6 +28,7 @@ class SFTLoRA(Stage):
     adapter = "dsa"
     kind = "dsa"
     shards = True
+    replays = True
 
     @dataclass(frozen=True)
     class Config(Stage.Config):

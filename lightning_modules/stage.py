@@ -75,6 +75,7 @@ class Stage(L.LightningModule):
         adapter: name of the adapter that is trained, empty for base training.
         kind: what the adapter's manifest calls it.
         shards: whether it can run with the base in parts on several devices, see `lightning_modules.sharding`.
+        replays: whether rows of another set may be mixed into its steps, see `datamodules.replay`.
         questions: ids of the training questions to take, in order; None takes all. Stages that take rows ignore it.
         last_validation: `step` and metrics of the newest validation; empty before the first.
     """
@@ -83,6 +84,7 @@ class Stage(L.LightningModule):
     adapter: ClassVar[str] = ""
     kind: ClassVar[str] = ""
     shards: ClassVar[bool] = False
+    replays: ClassVar[bool] = False
 
     @dataclass(frozen=True)
     class Config(Ranged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -36,7 +37,9 @@ def quick_check(data: VQADataModule, *, training: bool = True) -> dict[str, Any]
     return dict(checked(data, training).splits)
 
 
-def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) -> None:
+def quick_checks(
+    sets: Mapping[str, VQADataModule], *, training: bool = True, examined: Mapping[str, VQADataModule] | None = None
+) -> None:
     """Check every set, and that no training split holds a question or picture of any set's test split.
 
     Pictures are compared by their pixels, whatever their files are called; those that are drawn or stand in a row, and
@@ -46,6 +49,7 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     Args:
         sets: specialty -> set.
         training: as of `quick_check`; where nothing is trained, an overlap is told on stderr.
+        examined: further sets, of which no training split counts: whoever is examined on them trains on others.
 
     Raises:
         BadExampleError: as `quick_check`, or there is an overlap; names the first ten.
@@ -53,7 +57,7 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
     for data in sets.values():
         if training:
             data.require_training()
-    found = remembered(sets, training)
+    found = remembered(sets, training, examined or {})
     if not training:
         for one in found:
             print(f"OVERLAP: {printable(one)}; what was trained on that split has seen them", file=sys.stderr)
@@ -62,14 +66,17 @@ def quick_checks(sets: Mapping[str, VQADataModule], *, training: bool = True) ->
         raise BadExampleError(f"what is examined must not be trained on; {len(found)} overlaps:\n  {shown}")
 
 
-def remembered(sets: Mapping[str, VQADataModule], training: bool) -> list[str]:
+def remembered(sets: Mapping[str, VQADataModule], training: bool, examined: Mapping[str, VQADataModule]) -> list[str]:
     """The overlaps that forbid training, looked for where nothing is remembered; arguments and errors as there."""
     memory = next((data.memory for data in sets.values()), None)
-    keys = [contents_of(data, training) for data in sets.values()] if memory else []
+    asked = [(data, training) for data in sets.values()] + [(data, False) for data in examined.values()]
+    keys = [contents_of(*one) for one in asked] if memory else []
     key, changed = key_of(one.encode() for one, _ in keys), max((at for _, at in keys), default=0.0)
     found = recall(memory, key)
     if found is None:
-        found = [str(one) for one in overlaps([checked(data, training) for data in sets.values()]) if one.forbids]
+        audits = [checked(*one) for one in asked]
+        audits[len(sets) :] = [replace(one, items={**one.items, "train": []}) for one in audits[len(sets) :]]
+        found = [str(one) for one in overlaps(audits) if one.forbids]
         if found and training:
             return found
         remember(memory, key, found, changed)

@@ -6,9 +6,10 @@ import pytest
 
 from evaluation.ablations import ablation, consistency
 from evaluation.compare import load_systems, refuse_unlike
+from evaluation.matrix_table import matrix_csv
 from evaluation.predictions import Prediction, by_variant
 from evaluation.rescore import main as rescore
-from evaluation.scoring import matrix, matrix_csv, score
+from evaluation.scoring import matrix, score
 from evaluation.several import several
 
 OPTIONS = ("enlarged", "normal")

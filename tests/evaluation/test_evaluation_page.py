@@ -12,10 +12,11 @@ from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.head import HeadCTs
 from evaluation import compare, readings, rescore, summary
 from evaluation.answers import extract
+from evaluation.matrix_table import matrix_csv
 from evaluation.official import medevalkit, medxpertqa
 from evaluation.open_answers import YES_NO, extract_yes_no
 from evaluation.predictions import Prediction
-from evaluation.scoring import matrix, matrix_csv
+from evaluation.scoring import matrix
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 LUNG = ("Tuberculosis", "Sarcoidosis", "Lung abscess", "Pneumothorax")

@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import pytest
 
+from evaluation.matrix_table import matrix_csv
 from evaluation.predictions import Prediction, read_predictions
 from evaluation.rescore import main
 from evaluation.scorers import SCORERS, main_outcome, main_scorer, scorer_named
-from evaluation.scoring import by_tag, matrix, matrix_csv, score
+from evaluation.scoring import by_tag, matrix, score
 from evaluation.summary import main as summarise
 
 OPTIONS = ("enlarged", "normal")

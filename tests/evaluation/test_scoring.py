@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.scoring import Prediction, matrix, matrix_csv, matrix_figure, matrix_text, score
+from evaluation.matrix_table import matrix_csv, matrix_figure, matrix_text
+from evaluation.scoring import Prediction, matrix, score
 from evaluation.statistics import wilson
 
 

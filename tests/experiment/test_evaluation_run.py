@@ -226,7 +226,7 @@ def test_whatever_changes_an_answer_changes_the_cells_name(lineage):
         overrides = [f"runs_dir={lineage.runs}", *(o if o.startswith("seed") else f"{EVALUATE}{o}" for o in options)]
         context = assemble(load(lineage.files / "gba.yaml", overrides))
         made = next(one for one in context.callbacks() if isinstance(one, EvaluateExperts))
-        return frozenset(cell.path for cell in made.cells())
+        return frozenset(cell.path for cell in made.matrix.cells())
 
     drawn = ("temperature=0.5",)
     different = [

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from artifacts.gpus import own_gpu, take_gpu, visible_gpus
-from callbacks import evaluate_experts
+from callbacks import evaluate_experts, matrix_workers
 from experiment import side_by_side
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -97,7 +97,7 @@ def test_each_examining_worker_takes_a_gpu_of_its_own(machine, monkeypatch, thre
             parts.append(todo)
             return SimpleNamespace(result=lambda: None)
 
-    monkeypatch.setattr(evaluate_experts, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(matrix_workers, "ProcessPoolExecutor", Pool)
     context = assemble(load(str(machine.files / "gba.yaml"), [f"runs_dir={machine.runs}", "workers=2"]))
     callback = evaluate_experts.EvaluateExperts(experiment=context)
     callback.compute(["first", "second", "third"])

@@ -178,7 +178,7 @@ def made_callback(machine, data, *options):
 
 def test_whatever_changes_an_answer_changes_the_cells_name(lineage, data, monkeypatch):
     def paths(*options):
-        return frozenset(cell.path for cell in made_callback(lineage, data, "n=3", *options).cells())
+        return frozenset(cell.path for cell in made_callback(lineage, data, "n=3", *options).matrix.cells())
 
     ways = [(), ("protocol=two_turn",), ("protocol=two_turn", "answer_tokens=9"), ("protocol=likelihood",)]
     ways.append(("protocol=two_turn", "max_new_tokens=9"))
@@ -187,7 +187,7 @@ def test_whatever_changes_an_answer_changes_the_cells_name(lineage, data, monkey
     assert paths("answer_tokens=9") == found[0]  # single has no second turn
     assert paths("protocol=likelihood", "answer_tokens=9", "max_new_tokens=9") == found[3]  # nor has likelihood a first
     monkeypatch.setattr(
-        "callbacks.evaluate_experts.TEXTS", {"single": (), "two_turn": ("other",), "likelihood": ("words",)}
+        "callbacks.matrix_cells.TEXTS", {"single": (), "two_turn": ("other",), "likelihood": ("words",)}
     )
     assert paths() == found[0]
     assert not paths("protocol=two_turn") & found[1]

@@ -12,7 +12,8 @@ import yaml
 from artifacts.adapter_files import read_adapter, read_manifest
 from artifacts.base_files import is_base_complete
 from evaluation.baselines import majority
-from evaluation.scoring import Prediction, matrix, matrix_csv
+from evaluation.matrix_table import matrix_csv
+from evaluation.scoring import Prediction, matrix
 from experiment.continuation import checkpoint_step
 from experiment.provenance import git_state
 from tests.experiment.conftest import contents

@@ -1,0 +1,89 @@
+"""Who is who in a matrix: the base, the experts of each stage on their own specialties, and the agents made for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.kept import BASE, answers_of
+from evaluation.predictions import Prediction
+from evaluation.routes import SENT_TO, expert_rows
+from evaluation.scorers import main_outcome
+from evaluation.shares import Outcomes
+from evaluation.systems import System
+
+REJECTED = ".rejected"
+"""Ends the row of a merge that the gates rejected."""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The rows of a matrix by what they are; all answered the same questions.
+
+    Attributes:
+        base: what all of them grew from.
+        stages: "NAME's experts" -> each of them on its own specialty, as one system; in the order of the matrix.
+        experts: "NAME's experts" -> their rows.
+        agents: row -> one model for all specialties: merged, rejected by the gates, or trained.
+    """
+
+    base: System
+    stages: Mapping[str, System]
+    experts: Mapping[str, Sequence[str]]
+    agents: Mapping[str, System]
+
+
+def cast(predictions: Sequence[Prediction]) -> Cast | None:
+    """Tell the rows of a matrix apart; None where it has no base, or no experts of all specialties.
+
+    Args:
+        predictions: of all models in the main way; who did not answer what the base did is left out.
+    """
+    answers = answers_of(predictions)
+    asked = answers.get(BASE, {}).keys()
+    answers = {name: items for name, items in answers.items() if items.keys() == asked}
+    found = expert_rows(answers, list(dict.fromkeys(item.specialty for item in predictions)))
+    if BASE not in answers or not found:
+        return None
+    stages, experts = {}, {}
+    for experiment, rows in found.items():
+        name = f"{experiment}'s experts"
+        own = {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
+        stages[name], experts[name] = system(name, own), list(rows.values())
+    agents = {name: system(name, items) for name, items in answers.items() if is_agent(name, items)}
+    return Cast(system(BASE, answers[BASE]), stages, experts, agents)
+
+
+def is_agent(name: str, items: Mapping[tuple, Prediction]) -> bool:
+    """Whether a row is one model made for all specialties."""
+    return ("/merged/" in name or name.endswith("/agent")) and not any(SENT_TO in i.tags for i in items.values())
+
+
+def system(name: str, items: Mapping[tuple, Prediction]) -> System:
+    """A row, or the rows of a stage's experts together, as it is compared."""
+    ordered = {key: items[key] for key in sorted(items)}
+    return System(name, 0, name, ordered, {key: main_outcome(item).right for key, item in ordered.items()})
+
+
+def by_column(one: System) -> dict[str, list[int]]:
+    """Specialty -> 1 where the answer is right."""
+    found: dict[str, list[int]] = {}
+    for key, right in one.right.items():
+        found.setdefault(key[0], []).append(int(right))
+    return found
+
+
+def accuracy(one: System) -> float:
+    """Mean over specialties."""
+    return float(np.mean([np.mean(column) for column in by_column(one).values()]))
+
+
+def outcomes(base: System, agent: System, experts: System) -> dict[str, Outcomes]:
+    """Specialty -> who was right on its questions."""
+    patients: dict[str, list[str]] = {}
+    for key, item in base.items.items():
+        patients.setdefault(key[0], []).append(item.patient_id)
+    columns = [by_column(one) for one in (base, agent, experts)]
+    return {name: Outcomes(*(column[name] for column in columns), of) for name, of in patients.items()}
