@@ -46,6 +46,7 @@ ALLOWED = {
     "answering": ("artifacts", "datamodules", "evaluation", "lightning_modules", "merge"),
     "lightning_modules/functional": (),
     "curation": ("answering", "artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules"),
+    "judging": ("answering", "artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules"),
     "benchmarks": ("artifacts", "datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
     **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model", "merge_work", "merge_inputs")},
     # What runs in the peers' environment, which has none of our other packages.

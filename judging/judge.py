@@ -1,0 +1,73 @@
+"""What a judge is: it is shown a message with pictures, and its reply is kept as it was said."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from datamodules.batch import ImageSource
+from judging.cases import Case
+from judging.messages import MODES, Mode
+
+
+@dataclass(frozen=True)
+class Request:
+    """One message to a judge.
+
+    Attributes:
+        key: hash of all that the reply may depend on: judge, message, pictures.
+        prompt: the whole user turn, see `judging.messages`.
+        pictures: shown before it, in order.
+        answers: that the message shows, in its order; heuristics look at these alone.
+    """
+
+    key: str
+    prompt: str
+    pictures: tuple[ImageSource, ...]
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back.
+
+    Attributes:
+        text: as it came.
+        truncated: it reached the limit of its length.
+    """
+
+    text: str
+    truncated: bool = False
+
+
+class JudgeError(ValueError):
+    """The judge cannot be used as it is configured, or stopped answering."""
+
+
+class Judge(ABC):
+    """Answers messages; a reply is a function of the judge's identity and the request alone, as far as it can be."""
+
+    modes: ClassVar[Sequence[Mode]] = MODES
+    """Modes that it can be asked in."""
+    sees: ClassVar[bool] = True
+    """Whether it looks at pictures."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """All that replies depend on besides the request, as JSON; holds no secret."""
+
+    def study(self, cases: Sequence[Case]) -> None:  # noqa: B027, most judges have nothing to do
+        """See all cases before the first request: only for a baseline that may know the truth."""
+
+    @abstractmethod
+    def replies(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
+        """Answer requests, in any order, each as soon as its reply is there.
+
+        A request that gets no reply is left out; the same command asks for it again.
+
+        Raises:
+            JudgeError: no further request can be answered.
+        """

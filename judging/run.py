@@ -1,0 +1,107 @@
+"""Putting a release's cases to a judge: what is answered already is not asked again, what comes is kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from configs.build import build
+from judging.cases import Case
+from judging.judge import Judge, JudgeError, Request
+from judging.messages import VERSION, instruction, message
+from judging.record import Order, Record, line_of
+from judging.release import data_sha256, read_release
+from judging.settings import Settings
+
+
+class UnfinishedError(RuntimeError):
+    """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a reply belongs: to which case, in which order, and to which answer in `score` mode."""
+
+    case: Case
+    order: Order
+    part: int
+
+
+def run(settings: Settings) -> int:
+    """Ask for every reply that is missing.
+
+    Returns:
+        How many replies the folder holds.
+
+    Raises:
+        BadExampleError: the release cannot be used.
+        JudgeError: the judge cannot.
+        RecordError: the folder holds something else.
+        UnfinishedError: replies are missing.
+    """
+    judge: Judge = build(settings.judge)
+    if settings.mode not in judge.modes:
+        raise JudgeError(f"mode {settings.mode!r}: {settings.judge.class_path} knows {', '.join(judge.modes)}")
+    release = read_release(Path(settings.data), settings.organs, settings.allowed_roots)
+    cases = release.usable(settings.on_bad_row)
+    judge.study(cases)
+    told = words_of(settings)
+    record = Record(Path(settings.out))
+    record.begin(
+        {
+            "judge": dict(judge.identity),
+            "mode": settings.mode,
+            "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
+            "cases": len(cases),
+            "left_out_rows": len(release.faults),
+            "data_sha256": data_sha256(cases),
+        }
+    )
+    asked = {request.key: (request, place) for request, place in requests(judge, cases, told, settings)}
+    with record.writer() as keep:
+        known = {line.key for line in record.lines()}
+        waiting = [request for key, (request, _) in asked.items() if key not in known]
+        for request, reply in tqdm(judge.replies(waiting), "judging", len(waiting), unit="reply", mininterval=1):
+            place = asked[request.key][1]
+            keep(line_of(place.case, request.key, place.order, place.part, reply.text, reply.truncated))
+    held = len({line.key for line in record.lines()} & set(asked))
+    if held < len(asked):
+        raise UnfinishedError(f"{held} of {len(asked)} replies are there; run the same command again to go on")
+    return held
+
+
+def words_of(settings: Settings) -> str:
+    """The instruction.
+
+    Raises:
+        OSError: its file cannot be read.
+        ValueError: it is no UTF-8, or empty.
+    """
+    if not settings.instruction:
+        return instruction(settings.mode, settings.thinking)
+    text = Path(settings.instruction).read_text(encoding="utf-8").removesuffix("\n")
+    if not text.strip():
+        raise ValueError(f"instruction: {settings.instruction!r} is empty")
+    return text
+
+
+def requests(judge: Judge, cases: Sequence[Case], told: str, settings: Settings) -> Iterator[tuple[Request, Place]]:
+    """Every message of a run with its place, case by case."""
+    who = json.dumps(judge.identity, sort_keys=True)
+    for case in cases:
+        first, second = case.answers
+        if settings.mode == "score":
+            shown = [((first,), Place(case, "given", 0)), ((second,), Place(case, "given", 1))]
+        else:
+            shown = [((first, second), Place(case, "given", 0))]
+            shown += [((second, first), Place(case, "swapped", 0))] if settings.orders == "both" else []
+        for answers, place in shown:
+            prompt = message(told, case.question, answers, settings.mode)
+            about = (who, settings.mode, case.case_id, place.order, str(place.part), case.cluster, prompt)
+            key = hashlib.sha256("\x1f".join(about).encode()).hexdigest()
+            yield Request(key, prompt, (case.picture,), answers), place
