@@ -79,5 +79,5 @@ def lengths(axes: Axes, sheet: Sheet) -> None:
     axes.set_ylim(0, 100)
     axes.set_xlabel("characters of the first answer minus those of the second", fontsize=8)
     axes.set_title("verdicts for the first answer, percent", fontsize=9)
-    if axes.lines:
+    if axes.containers:
         axes.legend(fontsize=8)
