@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "run":
             return execute(given.config, given.words)
-        from judging.sheet import load_sheet
+        from judging.sheet import load_sheets
 
-        sheets = [load_sheet(folder) for folder in folders]
+        sheets = load_sheets(folders)
         if given.command == "compare":
             from judging.compare import compare
 

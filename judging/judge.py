@@ -52,7 +52,7 @@ class Judge(ABC):
     modes: ClassVar[Sequence[Mode]] = MODES
     """Modes that it can be asked in."""
     sees: ClassVar[bool] = True
-    """Whether it looks at pictures."""
+    """Whether it looks at pictures; then each must open before the first request."""
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from answering.decoding import Decoding
 from artifacts.base_files import is_base_complete
-from datamodules.batch import BadExampleError, Example
+from datamodules.batch import BadExampleError, Example, PictureError
 from guards.ranges import Ranged, at_least
 from judging.judge import Judge, JudgeError, Reply, Request
 
@@ -90,6 +90,8 @@ class LocalJudge(Judge):
                 part = requests[start : start + c.rows_at_once]
                 try:
                     answers = ask(policy, [as_question(request) for request in part], "", decoding)
+                except PictureError as error:
+                    raise JudgeError(str(error)) from error
                 except BadExampleError as error:
                     raise JudgeError(f"{error}; is max_new_tokens ({c.max_new_tokens}) too large here?") from error
                 for request, answer in zip(part, answers, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from artifacts.durable import write_text
 from evaluation.report_files import markdown, percent
-from judging.cases import DIMENSIONS, TAGS
+from judging.cases import DIMENSIONS, RELEASED_CASES, TAGS
 from judging.measures import Measure, beside, macro, measures
 from judging.official import organ_accuracy
 from judging.sheet import Judged, Sheet, rows_of
@@ -227,6 +227,10 @@ def about(sheet: Sheet, n: int) -> list[str]:
     who = ", ".join(f"{key} {value}" for key, value in asked["judge"].items())
     lines = [f"- judge: {who}", f"- mode: {asked['mode']}; wording: {words}"]
     lines.append(f"- {asked['cases']} cases, {n} verdicts, {len({c.about.cluster for c in sheet.cases})} pictures")
+    if asked["cases"] != RELEASED_CASES:
+        lines.append(
+            f"- the release has {RELEASED_CASES} cases: no figure here is the release's"
+        )
     if sheet.mode != "pair":
         lines.append("- this mode's reading is ours: the release reads pairs alone, and its figures are of pairs")
     if asked["left_out_rows"]:

@@ -47,7 +47,7 @@ def run(settings: Settings) -> int:
     judge: Judge = build(settings.judge)
     if settings.mode not in judge.modes:
         raise JudgeError(f"mode {settings.mode!r}: {settings.judge.class_path} knows {', '.join(judge.modes)}")
-    release = read_release(Path(settings.data), settings.organs, settings.allowed_roots)
+    release = read_release(Path(settings.data), settings.organs, settings.allowed_roots, decode=judge.sees)
     cases = release.usable(settings.on_bad_row)
     judge.study(cases)
     told = words_of(settings)

@@ -62,8 +62,22 @@ class Sheet:
         return all(case.swapped is not None for case in self.cases)
 
 
-def load_sheet(folder: Path) -> Sheet:
+def load_sheets(folders: Sequence[Path]) -> list[Sheet]:
+    """Read folders of replies; each judge has its folder's name, or whole path where two have the same name.
+
+    Raises:
+        RecordError: as of `load_sheet`.
+    """
+    names = [folder.name for folder in folders]
+    return [load_sheet(folder, folder.name if names.count(folder.name) == 1 else str(folder)) for folder in folders]
+
+
+def load_sheet(folder: Path, name: str = "") -> Sheet:
     """Read a folder of replies.
+
+    Args:
+        folder: as `judging.run` leaves it.
+        name: of the judge; empty takes the folder's.
 
     Raises:
         RecordError: it is damaged, or replies are missing: what was not asked must not count as wrong.
@@ -83,7 +97,7 @@ def load_sheet(folder: Path) -> Sheet:
             "count as wrong; run the judge again to ask for the rest"
         )
     cases = tuple(judged(asked["mode"], by_case[key]) for key in sorted(by_case))
-    return Sheet(folder.name or str(folder), asked, cases)
+    return Sheet(name or folder.name or str(folder), asked, cases)
 
 
 def judged(mode: Mode, held: Mapping[tuple[str, int], Line]) -> Judged:

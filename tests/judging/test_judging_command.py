@@ -20,6 +20,8 @@ from judging.sheet import load_sheet
 
 JUDGES = """
 import json
+import os
+import signal
 from dataclasses import dataclass
 from judging.cases import DIMENSIONS
 from judging.judge import Judge, JudgeError, Reply
@@ -29,6 +31,7 @@ class Scripted(Judge):
     class Config:
         says: str = "A"
         stops_after: int = 1000
+        signals: bool = False
 
     def __init__(self, config):
         self.config = config
@@ -39,6 +42,8 @@ class Scripted(Judge):
 
     def replies(self, requests):
         for number, request in enumerate(requests):
+            if number == self.config.stops_after and self.config.signals:
+                os.kill(os.getpid(), signal.SIGTERM)
             if number == self.config.stops_after:
                 raise JudgeError("the line went dead")
             assert request.pictures and all(text in request.prompt for text in request.answers)
@@ -139,6 +144,20 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, capsys):
     assert scripted("other", "[[B]]") == 0
     assert (tmp_path / "other" / "replies.jsonl").read_bytes() == whole
     assert scripted("out", "[[B]]", "judge.init_args.stops_after=0") == 0  # nobody is asked again
+
+
+def test_a_signal_ends_a_run_and_loses_nothing(tmp_path, capsys):
+    assert scripted("out", "[[B]]", "judge.init_args.stops_after=5", "judge.init_args.signals=true") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "out" / "replies.jsonl").read_bytes().count(b"\n") == 5
+    assert scripted("out", "[[B]]") == 0
+
+
+def test_judges_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
+    assert scripted("one/out", "[[A]]") == scripted("two/out", "[[B]]") == 0
+    capsys.readouterr()
+    assert main(["compare", "one/out", "two/out"]) == 0
+    assert "two/out | one/out" in capsys.readouterr().out
 
 
 def test_another_judge_or_wording_or_data_is_refused(tmp_path, capsys):

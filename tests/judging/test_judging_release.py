@@ -115,6 +115,10 @@ def test_a_picture_that_does_not_open_is_named(root):
     _, (told,) = faults(root)
     assert "chest.jsonl, row 2" in told
     assert "cannot be read as an image" in told
+    path = root / "pair_gt_all" / "images" / "chest_2.png"
+    path.write_bytes(path.read_bytes()[:60])  # begins as a picture should
+    assert len(faults(root)[1]) == 2
+    assert len(read_release(root, ORGANS_HERE, decode=False).faults) == 1
 
 
 def test_repeated_ids(root):
