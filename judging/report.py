@@ -228,9 +228,7 @@ def about(sheet: Sheet, n: int) -> list[str]:
     lines = [f"- judge: {who}", f"- mode: {asked['mode']}; wording: {words}"]
     lines.append(f"- {asked['cases']} cases, {n} verdicts, {len({c.about.cluster for c in sheet.cases})} pictures")
     if asked["cases"] != RELEASED_CASES:
-        lines.append(
-            f"- the release has {RELEASED_CASES} cases: no figure here is the release's"
-        )
+        lines.append(f"- the release has {RELEASED_CASES} cases: no figure here is the release's")
     if sheet.mode != "pair":
         lines.append("- this mode's reading is ours: the release reads pairs alone, and its figures are of pairs")
     if asked["left_out_rows"]:
