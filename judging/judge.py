@@ -17,12 +17,14 @@ class Request:
     """One message to a judge.
 
     Attributes:
+        case_id: whom it is about, `<organ>/<question_id>`.
         key: hash of all that the reply may depend on: judge, message, pictures.
         prompt: the whole user turn, see `judging.messages`.
         pictures: shown before it, in order.
         answers: that the message shows, in its order; heuristics look at these alone.
     """
 
+    case_id: str
     key: str
     prompt: str
     pictures: tuple[ImageSource, ...]

@@ -6,9 +6,10 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from artifacts.durable import write_text
 from evaluation.report_files import markdown, percent
@@ -19,7 +20,10 @@ from judging.sheet import Judged, Sheet, rows_of
 from judging.verdicts import RULES
 
 ALL = "all six"
+NAMED = (*DIMENSIONS, ALL)
 MICRO, MACRO = "all cases", "mean of organs"
+Found = Mapping[tuple[str, str, str, str], Measure]
+"""By kind, group, dimension and measure, see `Cell`."""
 MOST_VALUES = 20
 """Values of a tag that the page has room for; every value is in the table of numbers."""
 PAGE, NUMBERS, OFFICIAL, FIGURE = "report.md", "measures.csv", "released.csv", "report.png"
@@ -57,13 +61,13 @@ def groups(cases: Sequence[Judged]) -> Iterator[tuple[str, str, list[Judged]]]:
 def cells(sheet: Sheet, confidence: float = 0.95) -> list[Cell]:
     """Every number of a judge: groups x dimensions x measures, and the means of organs."""
     found = [
-        Cell(kind, name, dimension, measure, one)
+        Cell(kind, name, dimension, measure, measured)
         for kind, name, cases in groups(sheet.cases)
-        for dimension, chosen in [*((d, (d,)) for d in DIMENSIONS), (ALL, DIMENSIONS)]
-        for measure, one in measures(rows_of(cases, chosen), confidence).items()
+        for dimension, chosen in [*((one, (one,)) for one in DIMENSIONS), (ALL, DIMENSIONS)]
+        for measure, measured in measures(rows_of(cases, chosen), confidence).items()
     ]
     organs = [cell for cell in found if cell.kind == "organ"]
-    for dimension in (*DIMENSIONS, ALL):
+    for dimension in NAMED:
         for measure in dict.fromkeys(cell.measure for cell in organs if cell.measure != "kappa"):
             parts = [cell.found for cell in organs if (cell.dimension, cell.measure) == (dimension, measure)]
             found.append(Cell(MACRO, MACRO, dimension, measure, macro(parts)))
@@ -76,7 +80,8 @@ def write_report(sheet: Sheet, out: Path) -> str:
     page = page_of(sheet, found)
     write_text(out / PAGE, page)
     write_text(out / NUMBERS, as_csv(found))
-    write_text(out / OFFICIAL, released_csv(sheet)) if sheet.mode == "pair" else None
+    if sheet.mode == "pair":
+        write_text(out / OFFICIAL, released_csv(sheet))
     from judging.figure import figure  # matplotlib, which a wrong folder need not wait for
 
     figure(sheet, found).savefig(out / FIGURE, dpi=150)
@@ -118,58 +123,47 @@ def shown(one: Measure) -> str:
 
 def page_of(sheet: Sheet, found: Sequence[Cell]) -> str:
     """The report as a page of Markdown."""
-    at = {
-        (
-            cell.group if cell.kind in (MICRO, MACRO) else (cell.kind, cell.group),
-            cell.dimension,
-            cell.measure,
-        ): cell.found
-        for cell in found
-    }
-    named = (*DIMENSIONS, ALL)
-    rows = rows_of(sheet.cases)
-    plain = {name: beside(rows_of(sheet.cases, (name,) if name != ALL else DIMENSIONS)) for name in named}
-    parts = [f"# {sheet.name}\n", *about(sheet, len(rows.truth))]
-    header = [
-        "dimension",
-        MICRO,
-        MACRO,
-        "strictly read",
-        "of those answered",
-        "κ x 100",
-        "majority letter",
-        "longer answer",
-    ]
-    lines = [
-        [
-            name,
-            shown(at[MICRO, name, "accuracy"]),
-            shown(at[MACRO, name, "accuracy"]),
-            *(shown(at[MICRO, name, measure]) for measure in ("strict_accuracy", "accuracy_answered", "kappa")),
-            *(f"{100 * plain[name][key]:.1f}" for key in ("majority", "longer_answer")),
-        ]
-        for name in named
-    ]
-    parts += ["## Accuracy, percent\n", markdown(header, lines) + "\n"]
-    parts.append(ACCURACY_TOLD)
+    at = {(cell.kind, cell.group, cell.dimension, cell.measure): cell.found for cell in found}
+    parts = [f"# {sheet.name}\n", *about(sheet)]
+    parts += ["## Accuracy, percent\n", accuracy_table(sheet, at), ACCURACY_TOLD]
     parts += ["## Both orders, percent\n", orders_table(sheet, at)]
-    parts += ["## Length, percent\n", table(at, named, LENGTH), LENGTH_TOLD]
+    parts += ["## Length, percent\n", table(at, LENGTH), LENGTH_TOLD]
     parts += ["## How replies were read\n", reading_table(sheet)]
     for kind in ("organ", *TAGS):
         names = list(dict.fromkeys(cell.group for cell in found if cell.kind == kind))
         if kind == "organ" or 1 < len(names) <= MOST_VALUES:
-            lines = [
-                [name, str(at[(kind, name), DIMENSIONS[0], "accuracy"].n)]
-                + [shown(at[(kind, name), dimension, "accuracy"]) for dimension in named]
-                for name in names
-            ]
-            parts += [
-                f"## Accuracy by {kind.replace('_', ' ')}, percent\n",
-                markdown([kind, "cases", *named], lines) + "\n",
-            ]
+            parts += [f"## Accuracy by {kind.replace('_', ' ')}, percent\n", group_table(kind, names, at)]
     absent = [tag for tag in TAGS[:2] if not any(tag in case.about.tags for case in sheet.cases)]
     parts += [f"The rows have no field {' and none '.join(absent)}, so there is no table by it.\n"] if absent else []
     return "\n".join(parts)
+
+
+def accuracy_table(sheet: Sheet, at: Found) -> str:
+    """Accuracy of every dimension, and of the rules beside it."""
+    plain = {name: beside(rows_of(sheet.cases, (name,))) for name in DIMENSIONS}
+    rules = {key: [held[key] for held in plain.values()] for key in ("majority", "longer_answer")}
+    plain[ALL] = {key: fmean(values) for key, values in rules.items()}
+    lines = [
+        [
+            name,
+            shown(at[MICRO, MICRO, name, "accuracy"]),
+            shown(at[MACRO, MACRO, name, "accuracy"]),
+            *(shown(at[MICRO, MICRO, name, measure]) for measure in ("strict_accuracy", "accuracy_answered", "kappa")),
+            *(f"{100 * plain[name][key]:.1f}" for key in rules),
+        ]
+        for name in NAMED
+    ]
+    read = ("strictly read", "of those answered", "κ x 100")
+    return markdown(["dimension", MICRO, MACRO, *read, "majority letter", "longer answer"], lines) + "\n"
+
+
+def group_table(kind: str, names: Sequence[str], at: Found) -> str:
+    """Accuracy of each group on every dimension."""
+    lines = [
+        [name, str(at[kind, name, NAMED[0], "accuracy"].n), *(shown(at[kind, name, d, "accuracy"]) for d in NAMED)]
+        for name in names
+    ]
+    return markdown([kind, "cases", *NAMED], lines) + "\n"
 
 
 ACCURACY_TOLD = (
@@ -199,13 +193,13 @@ ORDERS = {
 }
 
 
-def table(at: dict, named: Sequence[str], columns: dict[str, str]) -> str:
+def table(at: Found, columns: Mapping[str, str]) -> str:
     """Dimensions by measures, over all cases."""
-    lines = [[name, *(shown(at[MICRO, name, measure]) for measure in columns)] for name in named]
+    lines = [[name, *(shown(at[MICRO, MICRO, name, measure]) for measure in columns)] for name in NAMED]
     return markdown(["dimension", *columns.values()], lines) + "\n"
 
 
-def orders_table(sheet: Sheet, at: dict) -> str:
+def orders_table(sheet: Sheet, at: Found) -> str:
     """Position bias and consistency, or why there are none."""
     if not sheet.both_orders:
         why = "answers were graded one by one" if sheet.mode == "score" else "the swapped order was not asked (orders)"
@@ -214,10 +208,10 @@ def orders_table(sheet: Sheet, at: dict) -> str:
         "`same answer in both` and `first shown` are of verdicts that were read in both orders; without position bias "
         "the answer shown first gets 50 %. The release asks in the order given alone.\n"
     )
-    return table(at, (*DIMENSIONS, ALL), ORDERS) + "\n" + told
+    return table(at, ORDERS) + "\n" + told
 
 
-def about(sheet: Sheet, n: int) -> list[str]:
+def about(sheet: Sheet) -> list[str]:
     """What was asked, in lines."""
     asked = sheet.asked
     wording = asked["wording"]
@@ -226,7 +220,8 @@ def about(sheet: Sheet, n: int) -> list[str]:
     )
     who = ", ".join(f"{key} {value}" for key, value in asked["judge"].items())
     lines = [f"- judge: {who}", f"- mode: {asked['mode']}; wording: {words}"]
-    lines.append(f"- {asked['cases']} cases, {n} verdicts, {len({c.about.cluster for c in sheet.cases})} pictures")
+    pictures = len({case.about.cluster for case in sheet.cases})
+    lines.append(f"- {asked['cases']} cases, {len(DIMENSIONS) * asked['cases']} verdicts, {pictures} pictures")
     if asked["cases"] != RELEASED_CASES:
         lines.append(f"- the release has {RELEASED_CASES} cases: no figure here is the release's")
     if sheet.mode != "pair":

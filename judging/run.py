@@ -66,7 +66,9 @@ def run(settings: Settings) -> int:
     with record.writer() as keep:
         known = {line.key for line in record.lines()}
         waiting = [request for key, (request, _) in asked.items() if key not in known]
-        for request, reply in tqdm(judge.replies(waiting), "judging", len(waiting), unit="reply", mininterval=1):
+        for request, reply in tqdm(
+            judge.replies(waiting) if waiting else (), "judging", len(waiting), unit="reply", mininterval=1
+        ):
             place = asked[request.key][1]
             keep(line_of(place.case, request.key, place.order, place.part, reply.text, reply.truncated))
     held = len({line.key for line in record.lines()} & set(asked))
@@ -104,4 +106,4 @@ def requests(judge: Judge, cases: Sequence[Case], told: str, settings: Settings)
             prompt = message(told, case.question, answers, settings.mode)
             about = (who, settings.mode, case.case_id, place.order, str(place.part), case.cluster, prompt)
             key = hashlib.sha256("\x1f".join(about).encode()).hexdigest()
-            yield Request(key, prompt, (case.picture,), answers), place
+            yield Request(case.case_id, key, prompt, (case.picture,), answers), place

@@ -2,6 +2,7 @@
 # Run: pytest tests/judging/test_judging_command.py
 import csv
 import json
+import random
 import shlex
 import signal
 import sys
@@ -17,6 +18,7 @@ from judging.made import write_made
 from judging.official import organ_accuracy
 from judging.record import Record
 from judging.sheet import load_sheet
+from tests.judging.replies import reply
 
 JUDGES = """
 import json
@@ -158,6 +160,32 @@ def test_judges_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
     capsys.readouterr()
     assert main(["compare", "one/out", "two/out"]) == 0
     assert "two/out | one/out" in capsys.readouterr().out
+
+
+def test_replies_of_the_released_scripts_are_scored_as_there(tmp_path, capsys):
+    draw, lines = random.Random(0), []
+    assert run("truth") == 0
+    cases = load_sheet(tmp_path / "truth").cases
+    for case in cases * 2:  # some twice, some never
+        if draw.random() < 0.6:
+            about = {"question_id": case.about.question_id, "modality_type": case.about.organ}
+            lines.append({**about, "chosen_answer": reply(draw), "answer_model": "x"})
+    (tmp_path / "pair_x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judge = ("judging.replayed.Replayed", "judge.init_args.file=pair_x.jsonl")
+    assert run("both", *judge) == 1
+    assert "say orders=given" in capsys.readouterr().err
+    assert run("x", *judge, "orders=given") == main(["report", "x"]) == 0
+    assert main(["compare", "truth", "x"]) == 0
+    with open("x/released.csv", newline="") as file:
+        table = {row["modality"]: row for row in csv.DictReader(file)}
+    for organ in table:
+        truths = {c.about.question_id: c.about.truth for c in cases if c.about.organ == organ}
+        said = [(line["question_id"], line["chosen_answer"]) for line in lines if line["modality_type"] == organ]
+        assert {name: float(table[organ][f"{name}_acc"]) for name in DIMENSIONS} == organ_accuracy(truths, said)
+    for wrong in ({"modality_type": "Lung"}, {"chosen_answer": {"overall": "A"}}, {"question_id": None}):
+        (tmp_path / "pair_x.jsonl").write_text(json.dumps({**lines[0], **wrong}) + "\n")
+        assert run("y", *judge, "orders=given") == 1
+        assert "pair_x.jsonl, row 1" in capsys.readouterr().err
 
 
 def test_another_judge_or_wording_or_data_is_refused(tmp_path, capsys):
