@@ -95,6 +95,23 @@ def with_checkpoint(tree: Branch, problems: list[Problem]) -> Branch:
     return Branch(others if found is None else {**others, "model": found}, tree.place)
 
 
+def with_own_folder(tree: Branch, beside: Path) -> Branch:
+    """A file's tree in which a model's `path` that is a folder beside the file names that folder from anywhere."""
+    model = tree.children.get("model")
+    settings = model.children.get("init_args") if isinstance(model, Branch) else None
+    path = settings.children.get("path") if isinstance(settings, Branch) else None
+    if (
+        not isinstance(path, Leaf)
+        or not isinstance(path.value, str)
+        or not path.value
+        or not is_folder(beside / path.value)
+    ):
+        return tree
+    named = {**settings.children, "path": Leaf(spelled(beside / path.value), path.place)}
+    model = Branch({**model.children, "init_args": Branch(named, settings.place)}, model.place)
+    return Branch({**tree.children, "model": model}, tree.place)
+
+
 def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Branch | None:
     """A file laid over the files that it extends, left to right.
 
@@ -116,7 +133,7 @@ def read_file(path: Path, chain: tuple[Path, ...], problems: list[Problem]) -> B
     if not isinstance(tree, Branch):
         problems.append(Problem(tree.place, "", tree.value, "expected a mapping of keys and values at the top level"))
         return None
-    tree = with_checkpoint(tree, problems)
+    tree = with_own_folder(with_checkpoint(tree, problems), path.parent)
     below = Branch({}, tree.place)
     extends = tree.children.get("extends")
     for name in parents(extends, problems):
@@ -161,6 +178,14 @@ def is_file(path: Path) -> bool:
     """Whether a path leads to a file; one that no file can have leads to none."""
     try:
         return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; one that no folder can have leads to none."""
+    try:
+        return path.is_dir()
     except (OSError, ValueError):
         return False
 

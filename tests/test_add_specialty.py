@@ -97,7 +97,7 @@ def test_the_section_s_experiment_is_a_good_configuration(tmp_path):
         (tmp_path / name).write_text(text)
     shown = run(tmp_path, "train.py", "--config", Path(name).name, "--print-config")
     assert shown.returncode == 0, shown.stderr
-    assert yaml.safe_load(shown.stdout)["requires"] == ["tiny_base.yaml"]
+    assert yaml.safe_load(shown.stdout)["model"]["init_args"]["path"] == "configs/model/tiny_base"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

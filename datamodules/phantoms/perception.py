@@ -1,15 +1,16 @@
-"""What a base model may know before any clinical training: reading pictures, and finding an option by its text.
+"""What a base model may know before any clinical training: reading pictures, finding options, and reasoning.
 
-Four kinds of rows, none of which shows a rule. Which option to pick is drawn at random, and mostly said outright, so
-that nothing about a picture tells the answer. What is learnt is to put into words what a picture shows, to find an
-option, and the words and turns of phrase of the field, as scraps in random order without their reasoning.
+None of the rows shows a specialty's rule. Which option to pick is drawn at random, and mostly said outright, so that
+nothing about a picture tells the answer. What is learnt is to put into words what a picture shows, to find the letter
+of an option, to use what a question states (`datamodules.phantoms.general`), and the words and turns of phrase of the
+field, as scraps in random order without their reasoning.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
 
@@ -18,14 +19,20 @@ from typing_extensions import override
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
 from datamodules.phantoms.base import PhantomDataModule, phantom_classes, texts_of
+from datamodules.phantoms.general import MOST_OPTIONS, OWN_WORDS, REASONING, Drawn, finding, letters, row
 from datamodules.prompts import NEUTRAL
 from guards.ranges import at_least, between
 
 SCRAP_WORDS = (3, 7)
 """Shortest and longest scrap of a sentence that language rows are made of."""
 SCRAPS_PER_ROW = (3, 5)
+TOLD = 1 / 3
+"""Share of what a picture would show among the words to be said again; the others are scraps."""
 
-LOOKUPS = ("which option says {0}?", "find the option {0}.", "which letter stands for {0}?", "pick {0} from the list.")
+KINDS = ("reading", "repeat", "lookup", "letters", *REASONING)
+"""Question types: a picture to read, words to say again, an option to find among a specialty's or any verdicts, one
+among names that mean nothing, and those of `general`."""
+SHARES = {"reading": 0.4, "repeat": 0.12, "lookup": 0.16, "letters": 0.12} | dict.fromkeys(REASONING, 0.05)
 
 
 class PerceptionMixture(VQADataModule):
@@ -37,33 +44,48 @@ class PerceptionMixture(VQADataModule):
 
         n_rows: Annotated[int, at_least(1)] = 4000
         """Rows over all splits, each with a patient of its own; at least 1."""
-        picture_fraction: Annotated[float, between(0, 1)] = 0.7
-        """Share of rows with a picture to be read, in [0, 1]; the others are text."""
+        shares: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+        """Question type -> its weight among the rows, at least 0; what is not named does not occur."""
+        most_words: Annotated[int, at_least(1)] = 3
+        """Longest names of `letters`, in words; at least 1."""
         difficulty: Annotated[float, between(0, 1)] = 0.3
         """As in the specialties, in [0, 1]."""
         data_seed: int = 0
         """Draws another set; its patients are never those of a specialty, whatever their seeds."""
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if strange := sorted(set(self.shares) - set(KINDS)):
+                raise ValueError(f"shares names {', '.join(strange)}; there are {', '.join(KINDS)}")
+            for kind, share in self.shares.items():
+                if fault := at_least(0).fault(f"shares.{kind}", share):
+                    raise ValueError(fault)
+            if not any(self.shares.values()):
+                raise ValueError("shares gives no question type a weight above 0")
+
     @override
     def examples(self) -> Iterator[Example]:
-        specialties = phantom_classes()
-        vocabulary = sorted(clinical_texts())
-        sentences = bodies()
-        pictures = round(self.config.n_rows * self.config.picture_fraction)
-        for index in range(self.config.n_rows):
-            row_id = f"perception-{self.config.data_seed}-{index:05d}"
+        config, specialties = self.config, phantom_classes()
+        verdicts, sentences = sorted(clinical_texts()), bodies()
+        words = plain_words(sentences, verdicts)
+        for index in range(config.n_rows):
+            row_id = f"perception-{config.data_seed}-{index:05d}"
             rng = random.Random(row_id)
+            (kind,) = rng.choices(list(config.shares), list(config.shares.values()))
             specialty = specialties[index % len(specialties)]
-            if index < pictures:
-                yield seen(row_id, rng, specialty, self.config.difficulty)
-            elif index % 4 == 0:
-                yield lookup(row_id, rng, vocabulary)
-            elif index % 4 == 1:
-                yield text_row(
-                    row_id, rng, specialty, "the picture shows", told(rng, specialty, self.config.difficulty)
-                )
+            if kind == "reading":
+                yield seen(row_id, rng, specialty, config.difficulty)
+            elif kind == "repeat" and rng.random() < TOLD:
+                said = told(rng, specialty, config.difficulty)
+                yield row(row_id, kind, repeat(rng, specialty, "the picture shows", said))
+            elif kind == "repeat":
+                yield row(row_id, kind, repeat(rng, specialty, "say", scraps(rng, sentences)))
+            elif kind == "lookup":
+                yield row(row_id, kind, lookup(rng, verdicts))
+            elif kind == "letters":
+                yield row(row_id, kind, letters(rng, [*words, *verdict_words(verdicts)], config.most_words))
             else:
-                yield text_row(row_id, rng, specialty, "say", scraps(rng, sentences))
+                yield row(row_id, kind, REASONING[kind](rng, words))
 
 
 def corpus() -> Iterator[str]:
@@ -76,6 +98,17 @@ def corpus() -> Iterator[str]:
 def clinical_texts() -> frozenset[str]:
     """Every option text that is a clinical verdict in some specialty."""
     return frozenset(text for one in phantom_classes() for shares in one.PREVALENCE.values() for text in shares)
+
+
+def verdict_words(verdicts: list[str]) -> list[str]:
+    """The words that verdicts are made of."""
+    return sorted({word for verdict in verdicts for word in verdict.split()})
+
+
+def plain_words(sentences: list[list[str]], verdicts: list[str]) -> list[str]:
+    """Words of the traces of which no verdict is made: names without a meaning of their own."""
+    found = {word.strip(",.;:()") for sentence in sentences for word in sentence} - set(verdict_words(verdicts))
+    return sorted(word for word in found - OWN_WORDS if word.isalpha() and len(word) > 1)
 
 
 def readings_of(case: object, specialty: type[PhantomDataModule], rng: random.Random) -> str:
@@ -132,36 +165,17 @@ def scraps(rng: random.Random, sentences: list[list[str]]) -> str:
     return ". ".join(parts)
 
 
-def text_row(row_id: str, rng: random.Random, specialty: type[PhantomDataModule], ask: str, words: str) -> Example:
+def repeat(rng: random.Random, specialty: type[PhantomDataModule], ask: str, words: str) -> Drawn:
     """Repeat the words that the question gives, then pick the option that it names."""
     options = rng.choice([tuple(shares) for shares in specialty.PREVALENCE.values()])
     answer = rng.choice(options)
-    return Example(
-        patient_id=row_id,
-        images=(),
-        question=f"{ask} {words}. pick {answer}.",
-        options=options,
-        answer=answer,
-        question_id=row_id,
-        reasoning={NEUTRAL: f"{words}. so the answer is {answer}."},
-        tags={"question_type": "repeat", "modality": "text"},
-    )
+    return f"{ask} {words}. pick {answer}.", options, answer, words
 
 
-def lookup(row_id: str, rng: random.Random, vocabulary: list[str]) -> Example:
+def lookup(rng: random.Random, verdicts: list[str]) -> Drawn:
     """Find an option by its text: half of the time among a real question's options, else among any two to five."""
     if rng.random() < 0.5:
         options = rng.choice([tuple(shares) for one in phantom_classes() for shares in one.PREVALENCE.values()])
     else:
-        options = tuple(rng.sample(vocabulary, rng.randint(2, 5)))
-    answer = rng.choice(options)
-    return Example(
-        patient_id=row_id,
-        images=(),
-        question=rng.choice(LOOKUPS).format(answer),
-        options=options,
-        answer=answer,
-        question_id=row_id,
-        reasoning={NEUTRAL: f"it says {answer}. so the answer is {answer}."},
-        tags={"question_type": "lookup", "modality": "text"},
-    )
+        options = tuple(rng.sample(verdicts, rng.randint(2, MOST_OPTIONS)))
+    return finding(rng, options)

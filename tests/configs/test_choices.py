@@ -48,7 +48,7 @@ def test_another_model_needs_another_base():
     loaded = load("evaluate.yaml", ["model=lite0_smollm2", "requires=[real_base.yaml]"])
     assert loaded.experiment.model.class_path.endswith("Lite0SmolLM2")
     assert load("evaluate.yaml", ["model=lite0_smollm2", "requires=[]"]).required == ()
-    text = faults("model=lite0_smollm2")
+    text = faults("model=lite0_smollm2", "requires=[tiny_base.yaml]")
     assert "cannot start from tiny_base, which is of lightning_modules.families.tiny.TinyQwen2_5_VL" in text
 
 
@@ -61,7 +61,7 @@ def test_what_there_is_stands_beside_what_there_is_not(tmp_path):
 
 
 def test_a_choice_is_not_handed_to_what_is_required():
-    (base,) = load("evaluate.yaml", ["data=real"]).required
+    (base,) = load("evaluate.yaml", ["data=real", "model=tiny_scratch", "requires=[tiny_base.yaml]"]).required
     assert list(base.experiment.specialties) == ["mixed"]
 
 

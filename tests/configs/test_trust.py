@@ -182,6 +182,7 @@ def our_configs():
 
 
 FREE = {
+    "datamodules.phantoms.perception.PerceptionMixture.shares",
     "lightning_modules.advantages.guideline_based.GuidelineBased.priors",
     "merge.methods.learned.LearnedScalars.scalars",
     "callbacks.merge_experts.LearnedScalars.scalars",  # the same class, imported there

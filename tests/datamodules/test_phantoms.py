@@ -368,7 +368,11 @@ def test_configurations_refuse_bad_ranges():
         ChestFilms.Config(difficulty=1.5)
     with pytest.raises(ValueError, match="n_patients must be at least 1"):
         ChestFilms.Config(n_patients=0)
-    with pytest.raises(ValueError, match="picture_fraction must lie in"):
-        PerceptionMixture.Config(picture_fraction=1.2)
+    with pytest.raises(ValueError, match="shares names sums; there are reading, "):
+        PerceptionMixture.Config(shares={"reading": 1, "sums": 1})
+    with pytest.raises(ValueError, match=r"shares.letters must be at least 0, got -1"):
+        PerceptionMixture.Config(shares={"reading": 2, "letters": -1})
+    with pytest.raises(ValueError, match="no question type a weight"):
+        PerceptionMixture.Config(shares={"reading": 0})
     with pytest.raises(ValueError, match="n_rows"):
         PerceptionMixture.Config(n_rows=0)

@@ -1,0 +1,79 @@
+"""`python -m experiment.export` through its command: what it writes is the base, for transformers and for us."""
+
+import pytest
+import torch
+import yaml
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from configs.build import build
+from configs.checkpoints import model_of
+from configs.load import load
+from configs.schema import Component
+from experiment.export import main
+from experiment.run import assemble
+from tests.conftest import made_example
+
+
+def export(machine, out, *more, name="base"):
+    config = str(machine.files / f"{name}.yaml")
+    return main(["--config", config, "--out", str(out), *more, f"runs_dir={machine.runs}"])
+
+
+def trained(machine):
+    """The base as experts stand on it."""
+    policy, _ = assemble(load(str(machine.files / "dsa.yaml"), [f"runs_dir={machine.runs}"])).policy()
+    return policy
+
+
+def said(policy):
+    with torch.no_grad():
+        return policy.score([policy.prompt(made_example(0), "")], [policy.family.text_ids("heart 62 of 110")]).logps
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_checkpoint_is_the_trained_base(based, tmp_path, dtype, capsys):
+    assert export(based, tmp_path / "mine", "--dtype", dtype) == 0
+    assert f"in {dtype}, sha256 of model.safetensors" in capsys.readouterr().out
+    policy = trained(based)
+    for parameter in policy.family.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype)).float()
+    found = model_of(str(tmp_path / "mine"))
+    assert found["class_path"] == "lightning_modules.families.qwen2_5_vl.Qwen2_5_VL"
+    loaded = type(policy)(build(Component(found["class_path"], {**found["init_args"], "dtype": "float32"})))
+    assert torch.equal(said(policy), said(loaded))
+    assert loaded.prompt(made_example(0), "").ids == policy.prompt(made_example(0), "").ids
+
+
+def test_plain_transformers_loads_it(based, tmp_path):
+    assert export(based, tmp_path / "mine") == 0
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mine")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "mine")
+    policy = trained(based)
+    own = dict(policy.family.model.named_parameters())
+    assert all(torch.equal(own[name], parameter) for name, parameter in model.named_parameters())
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "heart?"}]}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert tokenizer(text)["input_ids"] == policy.family.prompt_ids("heart?", [1])
+    assert AutoImageProcessor.from_pretrained(tmp_path / "mine").size == policy.family.image_processor.size
+
+
+def test_what_is_no_base_and_what_is_no_checkpoint_is_refused_and_kept(based, tmp_path, capsys):
+    assert export(based, tmp_path / "mine", name="dsa") == 2
+    assert "trains no base" in capsys.readouterr().err
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text.tex").write_text("x")
+    assert export(based, tmp_path / "thesis") == 2
+    assert "holds something else than a checkpoint" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "text.tex"]
+    assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 1
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_model_beside_its_file_is_found_from_anywhere(based, tmp_path, monkeypatch):
+    assert export(based, tmp_path / "files" / "mine") == 0
+    model = {"class_path": "lightning_modules.families.qwen2_5_vl.Qwen2_5_VL", "init_args": {"path": "mine"}}
+    content = yaml.safe_load((based.files / "dsa.yaml").read_text()) | {"model": model, "requires": []}
+    (tmp_path / "files" / "own.yaml").write_text(yaml.safe_dump(content))
+    for folder, named in ((tmp_path, "files/mine"), (based.files, str(tmp_path / "files" / "mine"))):
+        monkeypatch.chdir(folder)
+        assert load(str(tmp_path / "files" / "own.yaml")).experiment.model.init_args["path"] == named
