@@ -19,6 +19,7 @@ OWN_WORDS = frozenset(
 )
 """Words of these questions, which no name may have."""
 LOOKUPS = ("which option says {0}?", "find the option {0}.", "which letter stands for {0}?", "pick {0} from the list.")
+CHOICES = ("pick any from the list.", "choose any option.", "which letter do you choose?", "say any of these.")
 
 Drawn = tuple[str, Sequence[str], str, str]
 """Question, options, the right one, and what is thought before "so the answer is"."""
@@ -39,7 +40,7 @@ def row(row_id: str, kind: str, drawn: Drawn) -> Example:
     )
 
 
-def names(rng: random.Random, words: Sequence[str], count: int, most_words: int = 2) -> list[str]:
+def names(rng: random.Random, words: Sequence[str], count: int, most_words: int = 1) -> list[str]:
     """Distinct names of one to `most_words` words, none of which begins another."""
     found: list[str] = []
     while len(found) < count:
@@ -56,8 +57,13 @@ def finding(rng: random.Random, options: Sequence[str]) -> Drawn:
 
 
 def letters(rng: random.Random, words: Sequence[str], most_words: int = 1) -> Drawn:
-    """Find one of two to five names that mean nothing."""
-    return finding(rng, names(rng, words, rng.randint(2, MOST_OPTIONS), most_words))
+    """Choose any of two to five names that mean nothing, and find its letter.
+
+    The question does not say which, so that the letter can only be that of what was thought.
+    """
+    options = names(rng, words, rng.randint(2, MOST_OPTIONS), most_words)
+    answer = rng.choice(options)
+    return rng.choice(CHOICES), options, answer, f"it says {answer}"
 
 
 def stated_rule(rng: random.Random, words: Sequence[str]) -> Drawn:

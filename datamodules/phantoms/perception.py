@@ -30,8 +30,8 @@ TOLD = 1 / 3
 """Share of what a picture would show among the words to be said again; the others are scraps."""
 
 KINDS = ("reading", "repeat", "lookup", "letters", *REASONING)
-"""Question types: a picture to read, words to say again, an option to find among a specialty's or any verdicts, one
-among names that mean nothing, and those of `general`."""
+"""Question types: a picture to read, words to say again, an option to find among a specialty's or any verdicts, any
+of some names that mean nothing, and those of `general`."""
 SHARES = {"reading": 0.4, "repeat": 0.12, "lookup": 0.16, "letters": 0.12} | dict.fromkeys(REASONING, 0.05)
 
 
@@ -46,7 +46,7 @@ class PerceptionMixture(VQADataModule):
         """Rows over all splits, each with a patient of its own; at least 1."""
         shares: dict[str, float] = field(default_factory=lambda: dict(SHARES))
         """Question type -> its weight among the rows, at least 0; what is not named does not occur."""
-        most_words: Annotated[int, at_least(1)] = 3
+        most_words: Annotated[int, at_least(1)] = 2
         """Longest names of `letters`, in words; at least 1."""
         difficulty: Annotated[float, between(0, 1)] = 0.3
         """As in the specialties, in [0, 1]."""
