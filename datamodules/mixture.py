@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from itertools import accumulate, chain
-from typing import Any
+from functools import partial
+from itertools import chain
 
 from typing_extensions import override
 
@@ -14,7 +13,7 @@ from datamodules.base import Once, VQADataModule
 from datamodules.batch import SPECIALTY, BadExampleError, Example
 from datamodules.loading import WHOLE, Feed, Share, TrainingBatches, TrainingSteps, collate_questions, collate_rows
 from datamodules.order import InTurn, OneAfterAnother
-from datamodules.picked import Picked
+from datamodules.picked import Item, Picked, joined
 
 
 class Mixture(VQADataModule):
@@ -47,7 +46,8 @@ class Mixture(VQADataModule):
         """Split name -> examples of all specialties, one specialty after the other."""
         found = {name: member.splits for name, member in self.members.items()}
         return {
-            split: joined({name: held[split] for name, held in found.items()}) for split in ("train", "val", "test")
+            split: mixed({name: held[split] for name, held in found.items()}, told)
+            for split in ("train", "val", "test")
         }
 
     @override
@@ -57,11 +57,11 @@ class Mixture(VQADataModule):
 
     @override
     def val_examples(self) -> Picked[Example]:
-        return joined({name: member.val_examples() for name, member in self.members.items()})
+        return mixed({name: member.val_examples() for name, member in self.members.items()}, told)
 
     @override
     def rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
-        return MixedRows({name: member.rows(guidelines) for name, member in self.members.items()})
+        return mixed({name: member.rows(guidelines) for name, member in self.members.items()}, told_row)
 
     @override
     def plainly(self, example: Example, guideline: str) -> bool:
@@ -114,43 +114,9 @@ class Mixture(VQADataModule):
         else:
             order = InTurn(sizes, each, self.seed)
             n_steps = -(-max(sizes.values()) // each) if n_steps is None else n_steps
-        items, collate = (MixedRows(parts), collate_rows) if rows else (self.splits["train"], collate_questions)
+        items, collate = (mixed(parts, told_row), collate_rows) if rows else (self.splits["train"], collate_questions)
         steps = TrainingSteps(items, collate, order, share, feed.ahead)
         return TrainingBatches(steps, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
-
-
-class Joined:
-    """The examples of several specialties by number, counted through all of them."""
-
-    def __init__(self, parts: Mapping[str, Sequence[Example]]) -> None:
-        """Keep them, by specialty."""
-        self.names, self.parts = list(parts), list(parts.values())
-        self.starts = [0, *accumulate(map(len, self.parts))]
-
-    def __call__(self, number: int) -> Example:
-        """The example of a number, told from those of the other specialties."""
-        place = bisect_right(self.starts, number) - 1
-        return told(self.names[place], self.parts[place][number - self.starts[place]])
-
-
-class MixedRows(Sequence[tuple[Example, str, str]]):
-    """Rows of several specialties, one specialty after the other, each told from the others'."""
-
-    def __init__(self, parts: Mapping[str, Sequence[tuple[Example, str, str]]]) -> None:
-        """Keep them, by specialty."""
-        self.names, self.parts = list(parts), list(parts.values())
-        self.ends = list(accumulate(map(len, self.parts)))
-
-    def __len__(self) -> int:
-        return self.ends[-1]
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        at = range(len(self))[index]
-        part = bisect_right(self.ends, at)
-        example, guideline, text = self.parts[part][at - self.ends[part]]
-        return told(self.names[part], example), guideline, text
 
 
 def told(specialty: str, example: Example) -> Example:
@@ -159,7 +125,17 @@ def told(specialty: str, example: Example) -> Example:
     return replace(example, question_id=question_id, tags={**example.tags, SPECIALTY: specialty})
 
 
-def joined(parts: Mapping[str, Sequence[Example]]) -> Picked[Example]:
-    """The examples of several specialties, one specialty after the other."""
-    give = Joined(parts)
-    return Picked(give, range(give.starts[-1]))
+def told_row(specialty: str, row: tuple[Example, str, str]) -> tuple[Example, str, str]:
+    """A row, told from those of other specialties."""
+    example, guideline, text = row
+    return told(specialty, example), guideline, text
+
+
+def mixed(parts: Mapping[str, Sequence[Item]], telling: Callable[[str, Item], Item]) -> Picked[Item]:
+    """The items of several specialties, one specialty after the other, each told from the others' when asked for."""
+    return joined([Picked(partial(at, part, partial(telling, name)), range(len(part))) for name, part in parts.items()])
+
+
+def at(items: Sequence[Item], telling: Callable[[Item], Item], number: int) -> Item:
+    """The item of a number, told."""
+    return telling(items[number])

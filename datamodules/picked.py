@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -41,3 +43,22 @@ class Picked(Sequence[Item], Generic[Item]):
 
     def __repr__(self) -> str:
         return f"Picked({len(self)} items)"
+
+
+class Joined:
+    """The items of several sequences by number, counted through all of them."""
+
+    def __init__(self, parts: Sequence[Sequence]) -> None:
+        """Keep them."""
+        self.parts, self.starts = parts, [0, *accumulate(map(len, parts))]
+
+    def __call__(self, number: int) -> Any:
+        """The item of a number, at least 0."""
+        part = bisect_right(self.starts, number) - 1
+        return self.parts[part][number - self.starts[part]]
+
+
+def joined(parts: Sequence[Sequence[Item]]) -> Picked[Item]:
+    """Several sequences as one, one after the other; nothing is copied."""
+    give = Joined(parts)
+    return Picked(give, range(give.starts[-1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from typing_extensions import override
 
@@ -12,6 +11,7 @@ from datamodules.base import Once, VQADataModule
 from datamodules.batch import BadExampleError, Example
 from datamodules.loading import WHOLE, Feed, Share, TrainingBatches, TrainingSteps, collate_rows
 from datamodules.order import Beside, EndlessOrder
+from datamodules.picked import joined
 from datamodules.prompts import NEUTRAL
 
 
@@ -68,7 +68,7 @@ class Replayed(VQADataModule):
             self.part(self.replayed, "replayed", neutral_too, repeated, seed_of_replay(self.seed)),
         ]
         (own, own_order), _ = parts
-        steps = TrainingSteps(Joined([rows for rows, _ in parts]), collate_rows, Beside([o for _, o in parts]), share)
+        steps = TrainingSteps(joined([rows for rows, _ in parts]), collate_rows, Beside([o for _, o in parts]), share)
         n_steps = -(-len(own) // own_order.size) if n_steps is None else n_steps
         return TrainingBatches(steps, n_steps, read_picture=feed.read_picture, num_workers=self.config.num_workers)
 
@@ -107,21 +107,3 @@ def again(share: float, size: int) -> int:
 def seed_of_replay(seed: int) -> int:
     """Of the order of the replayed rows, which is another than that of the specialty's own."""
     return random.Random(f"{seed}:replay").getrandbits(32)
-
-
-class Joined(Sequence):
-    """Several sequences as one; nothing is copied."""
-
-    def __init__(self, parts: Sequence[Sequence]) -> None:
-        """Keep them."""
-        self.parts = parts
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def __getitem__(self, index: int) -> Any:
-        for part in self.parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError(index)

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.clustered import cluster_index
 from evaluation.kept import BASE, answers_of
 from evaluation.predictions import Prediction
 from evaluation.routes import SENT_TO, expert_rows
 from evaluation.scorers import main_outcome
+from evaluation.scoring import refuse_different_questions
 from evaluation.shares import Outcomes
 from evaluation.systems import System
 
 REJECTED = ".rejected"
 """Ends the row of a merge that the gates rejected."""
+ORACLE = "/router/oracle"
+"""Ends the row that has the experts' own answers."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +31,47 @@ class Cast:
         stages: "NAME's experts" -> each of them on its own specialty, as one system; in the order of the matrix.
         experts: "NAME's experts" -> their rows.
         agents: row -> one model for all specialties: merged, rejected by the gates, or trained.
+        others: row -> what else answered all questions and is no expert: routers, models that the user named; not the
+            oracle router of the last stage, which is its experts.
     """
 
     base: System
     stages: Mapping[str, System]
     experts: Mapping[str, Sequence[str]]
     agents: Mapping[str, System]
+    others: Mapping[str, System]
+
+    @property
+    def last(self) -> System:
+        """The experts of the last stage, whose gain is shared."""
+        return list(self.stages.values())[-1]
+
+    def outcomes(self, agent: System) -> dict[str, Outcomes]:
+        """Specialty -> who was right on its questions, among base, agent and the last experts."""
+        patients: dict[str, list[str]] = {}
+        for key, item in self.base.items.items():
+            patients.setdefault(key[0], []).append(item.patient_id)
+        columns = [by_column(one) for one in (self.base, agent, self.last)]
+        return {
+            name: Outcomes(*(column[name] for column in columns), cluster_index(of)) for name, of in patients.items()
+        }
 
 
 def cast(predictions: Sequence[Prediction]) -> Cast | None:
     """Tell the rows of a matrix apart; None where it has no base, or no experts of all specialties.
 
     Args:
-        predictions: of all models in the main way; who did not answer what the base did is left out.
+        predictions: of all models in the main way; who was not asked about every specialty is left out.
+
+    Raises:
+        ValueError: models were asked different questions of one specialty.
     """
+    refuse_different_questions(predictions)
     answers = answers_of(predictions)
     asked = answers.get(BASE, {}).keys()
     answers = {name: items for name, items in answers.items() if items.keys() == asked}
-    found = expert_rows(answers, list(dict.fromkeys(item.specialty for item in predictions)))
+    columns = list(dict.fromkeys(item.specialty for item in predictions))
+    found = expert_rows(answers, columns)
     if BASE not in answers or not found:
         return None
     stages, experts = {}, {}
@@ -52,8 +79,16 @@ def cast(predictions: Sequence[Prediction]) -> Cast | None:
         name = f"{experiment}'s experts"
         own = {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
         stages[name], experts[name] = system(name, own), list(rows.values())
-    agents = {name: system(name, items) for name, items in answers.items() if is_agent(name, items)}
-    return Cast(system(BASE, answers[BASE]), stages, experts, agents)
+    known = {BASE, list(found)[-1] + ORACLE} | {row for rows in found.values() for row in rows.values()}
+    rest = {name: items for name, items in answers.items() if name not in known and not is_expert(name, columns)}
+    agents = {name: system(name, items) for name, items in rest.items() if is_agent(name, items)}
+    others = {name: system(name, items) for name, items in rest.items() if name not in agents}
+    return Cast(system(BASE, answers[BASE]), stages, experts, agents, others)
+
+
+def is_expert(name: str, columns: Sequence[str]) -> bool:
+    """Whether a row is called after one specialty, be it of an experiment that has not an expert for each."""
+    return name.rpartition("/")[2] in columns
 
 
 def is_agent(name: str, items: Mapping[tuple, Prediction]) -> bool:
@@ -78,12 +113,3 @@ def by_column(one: System) -> dict[str, list[int]]:
 def accuracy(one: System) -> float:
     """Mean over specialties."""
     return float(np.mean([np.mean(column) for column in by_column(one).values()]))
-
-
-def outcomes(base: System, agent: System, experts: System) -> dict[str, Outcomes]:
-    """Specialty -> who was right on its questions."""
-    patients: dict[str, list[str]] = {}
-    for key, item in base.items.items():
-        patients.setdefault(key[0], []).append(item.patient_id)
-    columns = [by_column(one) for one in (base, agent, experts)]
-    return {name: Outcomes(*(column[name] for column in columns), of) for name, of in patients.items()}

@@ -1,15 +1,10 @@
-"""How much of what experts gain over the base an agent for all specialties keeps.
-
-    recovered = (agent − base) / (experts − base)
+"""How much of what experts gain over the base every model for all specialties has: as a table, a list and a file.
 
 Each specialty's expert answers its own questions, which is what an oracle router gives. The experts are those of the
-last experiment of the file that has one for every specialty. Patients are drawn with replacement, the same for base,
-experts and agent.
+last experiment of the file that has one for every specialty. Shares are those of `evaluation.shares`, differences the
+paired ones of all comparisons; training seeds are not in them, unless several are given.
 
-Source: headroom to a domain-routed oracle: Open-MOPD, arXiv:2608.19098. Interval: percentile bootstrap, Efron 1979.
-Choice: where the headroom is 0 or less in more than one of 200 resamples nothing is divided by it; up to there such
-    resamples widen the interval at both ends. Training seeds are not in the interval; `evaluation.summary` shows their
-    spread.
+Source: headroom to a domain-routed oracle: Open-MOPD, arXiv:2608.19098.
 """
 
 from __future__ import annotations
@@ -17,41 +12,36 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from evaluation.clustered import cluster_index
+from evaluation.agents import cast
+from evaluation.pairwise import MACRO
 from evaluation.predictions import Prediction
 from evaluation.report_files import markdown, percent
-from evaluation.routes import expert_rows
-from evaluation.scorers import main_outcome
+from evaluation.shares import Outcomes, Share, mean_difference, share_of_gain, share_over_seeds
 
 FILE = "headroom.csv"
 """In the folder of the evaluation."""
-MACRO = "mean over specialties"
-DRAWS = 2000
-TOO_SMALL = 0.005
-"""Share of resamples without headroom from which on it is too small to divide by."""
-ORACLE = "/router/oracle"
-"""End of the row that has the experts' own answers."""
+UNBOUNDED = "not bounded by these questions"
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """An agent between base and experts, on one specialty or by the mean over all. Fractions.
+    """A model between base and experts, on one specialty or by the mean over all. Fractions.
 
     Attributes:
-        model: row of the agent.
+        model: its row.
         specialty: or `MACRO`.
         n: questions, each as often as it was answered.
         patients: that they are about.
         base: accuracy of the base.
         experts: of each specialty's own expert.
-        agent: of the agent.
+        agent: of the model.
         headroom: experts minus base, with its 95 % interval.
-        cost: agent minus experts, with its: what serving the other specialties too costs.
-        share: of the headroom that is recovered, with its interval; None where the headroom is too small to divide by.
+        cost: model minus experts, with its: what serving the other specialties too costs.
+        share: of the headroom that is recovered, with its.
     """
 
     model: str
@@ -63,191 +53,145 @@ class Recovered:
     agent: float
     headroom: tuple[float, float, float]
     cost: tuple[float, float, float]
-    share: tuple[float, float, float] | None
+    share: Share
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """All agents of a file.
+    """All models of a file.
 
     Attributes:
-        experts: the experiment that the experts are of.
-        rows: by model, the mean over specialties first where there are several.
+        experts: whose gain is shared, as "NAME's experts".
+        by_model: row -> the mean over specialties first where there are several, then each; the best model first.
     """
 
     experts: str
-    rows: tuple[Recovered, ...]
-
-    @property
-    def by_model(self) -> dict[str, list[Recovered]]:
-        """Agent -> its rows, the one that recovers most first."""
-        found: dict[str, list[Recovered]] = {}
-        for row in self.rows:
-            found.setdefault(row.model, []).append(row)
-        return dict(sorted(found.items(), key=lambda item: -item[1][0].agent))
-
-
-Drawn = tuple[float, np.ndarray]
-"""A figure, and what it is in each resample: (DRAWS,)."""
+    by_model: Mapping[str, Sequence[Recovered]]
 
 
 def headroom(predictions: Sequence[Prediction]) -> Headroom | None:
-    """What every agent recovers; None where there is no base, no expert of every specialty, or no agent.
+    """What every agent, router and named model recovers; None where base, an expert of every specialty or they lack.
 
     Args:
         predictions: the main way of one experiment.
-    """
-    columns = sorted({item.specialty for item in predictions})
-    answers: dict[str, dict[str, list[Prediction]]] = {}
-    for item in predictions:
-        answers.setdefault(item.model, {}).setdefault(item.specialty, []).append(item)
-    groups = expert_rows(answers, columns)
-    experts = {row for group in groups.values() for row in group.values()}
-    if "base" not in answers or not groups:
-        return None
-    name, group = list(groups.items())[-1]
-    whole = {model: held for model, held in answers.items() if set(held) == set(columns) and model not in experts}
-    agents = [model for model in whole if model not in ("base", name + ORACLE) and not is_expert(model, columns)]
-    if not agents or set(whole.get("base", ())) != set(columns):
-        return None
-    found: dict[str, list[Recovered]] = {model: [] for model in agents}
-    drawn: dict[tuple[str, str], Drawn] = {}
-    for number, specialty in enumerate(columns):
-        parts = {"base": answers["base"], "experts": answers[group[specialty]]} | {m: whole[m] for m in agents}
-        patients = resampled({row: held[specialty] for row, held in parts.items()}, number)
-        drawn |= {(row, specialty): figure for row, figure in patients.figures.items()}
-        for model in agents:
-            own = [drawn[row, specialty] for row in ("base", "experts", model)]
-            found[model].append(recovered(model, specialty, patients.n, patients.count, *own))
-    if len(columns) > 1:
-        for model, rows in found.items():
-            own = [mean([drawn[row, s] for s in columns]) for row in ("base", "experts", model)]
-            counts = (sum(row.n for row in rows), sum(row.patients for row in rows))
-            rows.insert(0, recovered(model, MACRO, *counts, *own))
-    return Headroom(name, tuple(row for rows in found.values() for row in rows))
-
-
-def is_expert(model: str, columns: Sequence[str]) -> bool:
-    """Whether a row is of one specialty's expert, of an experiment that has not one for each."""
-    return model.rpartition("/")[2] in columns
-
-
-@dataclass(frozen=True)
-class Resampled:
-    """Accuracies on one specialty, and in each resample of its patients."""
-
-    n: int
-    count: int
-    figures: Mapping[str, Drawn]
-
-
-def resampled(parts: Mapping[str, Sequence[Prediction]], seed: int) -> Resampled:
-    """Draw the patients of one specialty anew, the same ones for every model.
-
-    Args:
-        parts: model -> its answers to the same questions.
-        seed: of the draws.
 
     Raises:
-        ValueError: models answered different questions.
+        ValueError: models were asked different questions of one specialty.
     """
-    keys = sorted(item.key for item in next(iter(parts.values())))
-    held = {model: {item.key: item for item in items} for model, items in parts.items()}
-    if any(sorted(items) != keys for items in held.values()):
-        raise ValueError(f"{keys[0][0]}: {', '.join(parts)} did not answer the same questions")
-    patients = cluster_index([next(iter(held.values()))[key].patient_id for key in keys])
-    sizes = np.bincount(patients)
-    counts = np.random.default_rng(seed).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=DRAWS)
-    drawn, figures = counts @ sizes, {}
-    for model, items in held.items():
-        right = np.array([main_outcome(items[key]).right for key in keys], dtype=np.float64)
-        figures[model] = (float(right.mean()), counts @ np.bincount(patients, weights=right) / drawn)
-    return Resampled(len(keys), len(sizes), figures)
+    found = cast(predictions)
+    if found is None or not (models := {**found.agents, **found.others}):
+        return None
+    rows = {name: rows_of(name, found.outcomes(one)) for name, one in models.items()}
+    return Headroom(found.last.name, dict(sorted(rows.items(), key=lambda item: -item[1][0].agent)))
 
 
-def mean(figures: Sequence[Drawn]) -> Drawn:
-    """Over specialties, each counting once."""
-    return float(np.mean([value for value, _ in figures])), np.mean([draws for _, draws in figures], axis=0)
+def rows_of(model: str, columns: Mapping[str, Outcomes]) -> list[Recovered]:
+    """The mean over specialties, where there are several, and each specialty."""
+    parts = {MACRO: columns} if len(columns) > 1 else {}
+    parts |= {name: {name: one} for name, one in columns.items()}
+    return [recovered(model, name, part) for name, part in parts.items()]
 
 
-def recovered(
-    model: str, specialty: str, n: int, patients: int, base: Drawn, experts: Drawn, agent: Drawn
-) -> Recovered:
-    """One row."""
-    pairs = ((experts, base), (agent, base), (agent, experts))
-    room, gained, cost = ((first[0] - second[0], first[1] - second[1]) for first, second in pairs)
-    share = None
-    without = room[1] <= 0
-    if room[0] > 0 and float(without.mean()) <= TOO_SMALL:
-        ratios = np.divide(gained[1], room[1], out=np.full(DRAWS, np.nan), where=~without)
-        low, high = (ends(np.where(without, beyond, ratios)) for beyond in (-np.inf, np.inf))
-        share = (gained[0] / room[0], low[0], high[1])
-    bounds = ((room[0], *ends(room[1])), (cost[0], *ends(cost[1])), share)
-    return Recovered(model, specialty, n, patients, base[0], experts[0], agent[0], *bounds)
+def recovered(model: str, specialty: str, columns: Mapping[str, Outcomes]) -> Recovered:
+    """One row, of the mean over the given specialties."""
+    right = {who: [np.mean(getattr(one, who)) for one in columns.values()] for who in ("base", "experts", "agent")}
+    return Recovered(
+        model,
+        specialty,
+        sum(len(one.base) for one in columns.values()),
+        sum(len(set(one.patients)) for one in columns.values()),
+        **{who: float(np.mean(each)) for who, each in right.items()},
+        headroom=mean_difference(columns, Outcomes.gain),
+        cost=mean_difference(columns, Outcomes.cost),
+        share=share_of_gain(columns),
+    )
 
 
-def ends(draws: np.ndarray) -> tuple[float, float]:
-    """95 % of the draws lie between."""
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+def over_seeds(rows: Sequence[Recovered]) -> Share:
+    """The share of one model on one specialty over seeds, for these questions.
+
+    Args:
+        rows: one of each seed, at least two.
+    """
+    return share_over_seeds([row.agent - row.base for row in rows], [row.experts - row.base for row in rows])
 
 
 # -- for reading -----------------------------------------------------------------------------------------------------
 
 
-def told(row: Recovered) -> str:
-    """The share in words."""
-    return "headroom too small to divide by" if row.share is None else percent(*row.share)
+def told(share: Share, unbounded: str = UNBOUNDED) -> str:
+    """In percent, or in words."""
+    return percent(*share.interval) if share.bounded else unbounded
 
 
-def worst(rows: Sequence[Recovered]) -> Recovered | None:
-    """The specialty that is recovered least, of those whose headroom can be divided by."""
-    known = [row for row in rows if row.specialty != MACRO and row.share is not None]
-    return min(known, key=lambda row: row.share[0], default=None)
+def least(shares: Mapping[str, Share]) -> str:
+    """The specialty that is recovered least, of those whose share is bounded, with it; empty where there is none."""
+    known = {name: one.share for name, one in shares.items() if name != MACRO and one.bounded}
+    return f"{(name := min(known, key=known.get))} {100 * known[name]:.1f}" if known else ""
 
 
 def headroom_table(found: Headroom) -> str:
-    """Every agent by specialty, in Markdown."""
+    """Every model by specialty, in Markdown."""
     head = ["model", "specialty", "n", "patients", "base, %", "experts, %", "model, %", "headroom, points"]
     head += ["recovered, %", "model − expert, points"]
     lines = [
         [row.model, row.specialty, str(row.n), str(row.patients)]
         + [f"{100 * value:.1f}" for value in (row.base, row.experts, row.agent)]
-        + [percent(*row.headroom, sign="+"), told(row), percent(*row.cost, sign="+")]
+        + [percent(*row.headroom, sign="+"), told(row.share), percent(*row.cost, sign="+")]
         for rows in found.by_model.values()
         for row in rows
     ]
     return (
-        f"{markdown(head, lines)}\n\nRecovered: (model − base) / (experts − base), the experts of {found.experts} each "
-        "on their own specialty. In brackets 95 % by patient (bootstrap): other patients, not other training seeds. "
-        "Model − expert: what serving the other specialties too costs."
+        f"{markdown(head, lines)}\n\nRecovered: (model − base) / (experts − base), {found.experts} each on their own "
+        "specialty; it is not bounded where the questions do not show that these gained anything. In brackets 95 % by "
+        "patient for every line by itself: other patients, not other training seeds. The verdict's interval is wider "
+        "where it names the best of several agents. Model − expert: what serving the other specialties too costs."
     )
 
 
 def headroom_text(found: Headroom) -> str:
-    """For a terminal: one line for every agent, the best first."""
-    by_model = found.by_model
-    first = next(iter(by_model.values()))[0]
-    room = percent(*first.headroom, sign="+")
-    lines = [
-        f"recovered of what the experts of {found.experts} gain over the base ({room} points), and least of any one:"
-    ]
-    width = max(map(len, by_model))
-    for model, rows in by_model.items():
-        least = worst(rows) if len(rows) > 1 else None
-        of = f"   {least.specialty} {100 * least.share[0]:.1f}" if least is not None else ""
-        lines.append(f"  {model.ljust(width)}  {told(rows[0])}{' %' if rows[0].share else ''}{of}")
+    """For a terminal: one line for every model, the best first."""
+    room = percent(*next(iter(found.by_model.values()))[0].headroom, sign="+")
+    lines = [f"recovered of what {found.experts} gain over the base ({room} points), and least of any specialty:"]
+    width = max(map(len, found.by_model))
+    for model, (first, *others) in found.by_model.items():
+        lowest = least({row.specialty: row.share for row in others})
+        lines.append(
+            f"  {model.ljust(width)}  {told(first.share)}{' %' * first.share.bounded}{'   ' * bool(lowest)}{lowest}"
+        )
     return "\n".join(lines)
 
 
+def seeds_table(seeds: Sequence[Headroom]) -> str:
+    """Several seeds: every model's share by specialty over them, in Markdown.
+
+    Args:
+        seeds: at least two, of the same models and specialties.
+    """
+    columns = [row.specialty for row in next(iter(seeds[0].by_model.values()))]
+    lines = []
+    for model in seeds[0].by_model:
+        by_column = zip(*(one.by_model[model] for one in seeds), strict=True)
+        shares = dict(zip(columns, map(over_seeds, by_column), strict=True))
+        cells = [told(one, "not bounded by these seeds") for one in shares.values()]
+        lines.append([model, *cells, least(shares) or "-"])
+    table = markdown(["recovered, %", *columns, "least"], lines, names=1)
+    return (
+        f"{table}\n\nRecovered: (model − base) / (experts − base) of the means over seeds. In brackets "
+        "95 % over seeds, for these questions; it is not bounded where the seeds do not show that the "
+        "experts gained anything, or where all came out alike."
+    )
+
+
 def headroom_csv(found: Headroom) -> str:
-    """Every number in full, as fractions; empty where the headroom is too small."""
+    """Every number in full, as fractions; a share that is not bounded is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     wide = ("headroom", "cost", "share")
     names = [field.name for field in fields(Recovered)]
     writer.writerow([c for name in names for c in ((name, f"{name}_low", f"{name}_high") if name in wide else (name,))])
-    for row in found.rows:
-        values = asdict(row) | {"share": row.share or ("", "", "")}
-        writer.writerow([part for name in names for part in (values[name] if name in wide else (values[name],))])
+    for rows in found.by_model.values():
+        for row in rows:
+            single = [getattr(row, name) for name in names if name not in wide]
+            writer.writerow([*single, *row.headroom, *row.cost, *row.share.cells])
     return out.getvalue()

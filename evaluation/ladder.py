@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evaluation.agents import accuracy, cast, outcomes
+from evaluation.agents import accuracy, cast
 from evaluation.kept import BASE, kept_column, read_kept
 from evaluation.predictions import by_variant, read_predictions
 from evaluation.report_files import markdown
-from evaluation.shares import Headroom, Outcomes, headroom, headroom_over_seeds
+from evaluation.shares import Outcomes, Share, share_of_gain, share_over_seeds
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
 
@@ -79,12 +79,12 @@ class Rung:
         """What the base knew before."""
         return self.mean(one.base if one.knew is None else one.knew for one in self.seeds)
 
-    def share(self, method: str) -> Headroom:
+    def share(self, method: str) -> Share:
         """Of a method, over the seeds."""
         if len(self.seeds) == 1:
-            return headroom(self.seeds[0].columns[method])
+            return share_of_gain(self.seeds[0].columns[method])
         gained = [one.agents[method] - one.base for one in self.seeds]
-        return headroom_over_seeds(gained, [one.experts - one.base for one in self.seeds])
+        return share_over_seeds(gained, [one.experts - one.base for one in self.seeds])
 
 
 def reading(folder: Path) -> Reading:
@@ -92,21 +92,22 @@ def reading(folder: Path) -> Reading:
 
     Raises:
         OSError: it was not examined.
-        ValueError: it has no base, no experts of all specialties, or no agent.
+        ValueError: it has no base, no experts of all specialties, or no agent; or its models were asked different
+            questions.
     """
     found = cast(by_variant(read_predictions(folder))[""])
     if found is None or not found.agents:
         raise ValueError(f"{folder}: its matrix needs the base, an expert of every specialty and a merged agent")
-    kept, experts = kept_column(read_kept(folder)), list(found.stages.values())[-1]
+    kept = kept_column(read_kept(folder))
     names = {name: name.rpartition("/")[2] for name in found.agents}
     if len(set(names.values())) < len(names):  # two experiments of the lineage merged by one method
         names = {name: name for name in found.agents}
     return Reading(
         kept[BASE].score.accuracy if kept else None,
         accuracy(found.base),
-        accuracy(experts),
+        accuracy(found.last),
         {names[name]: accuracy(one) for name, one in found.agents.items()},
-        {names[name]: outcomes(found.base, one, experts) for name, one in found.agents.items()},
+        {names[name]: found.outcomes(one) for name, one in found.agents.items()},
         frozenset(found.base.items),
     )
 
@@ -147,16 +148,11 @@ def lines_of(rungs: Sequence[Rung], methods: Sequence[str]) -> list[list[str]]:
     return lines
 
 
-def shown(share: Headroom) -> str:
+def shown(share: Share) -> str:
     """A share for reading."""
-    if not is_told(share):
+    if not share.bounded:
         return "-"
     return f"{100 * share.share:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
-
-
-def is_told(share: Headroom) -> bool:
-    """Whether both ends are known."""
-    return all(map(math.isfinite, (share.share, share.low, share.high)))
 
 
 def table(rungs: Sequence[Rung]) -> str:
@@ -167,7 +163,7 @@ def table(rungs: Sequence[Rung]) -> str:
 
 
 def as_csv(rungs: Sequence[Rung]) -> str:
-    """Every number in full, one line per rung and method; ends that are not known are empty."""
+    """Every number in full, one line per rung and method; a share that is not bounded is empty."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["rung", "seeds", "knew", "base", "experts", "method", "agent", "share", "low", "high"])
@@ -175,10 +171,8 @@ def as_csv(rungs: Sequence[Rung]) -> str:
         means = [rung.mean(getattr(one, name) for one in rung.seeds) for name in ("base", "experts")]
         knew = "" if rung.seeds[0].knew is None else rung.knows
         for method in rung.seeds[0].agents:
-            one = rung.share(method)
-            ends = [value if math.isfinite(value) else "" for value in (one.share, one.low, one.high)]
             agent = rung.mean(seed.agents[method] for seed in rung.seeds)
-            writer.writerow([rung.name, len(rung.seeds), knew, *means, method, agent, *ends])
+            writer.writerow([rung.name, len(rung.seeds), knew, *means, method, agent, *rung.share(method).cells])
     return out.getvalue()
 
 
@@ -194,7 +188,7 @@ def figure(rungs: Sequence[Rung]) -> Figure:
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
     for method in rungs[0].seeds[0].agents:
-        told = [(100 * rung.knows, one) for rung in rungs if is_told(one := rung.share(method))]
+        told = [(100 * rung.knows, one) for rung in rungs if (one := rung.share(method)).bounded]
         shares = [100 * one.share for _, one in told]
         errors = [[100 * (one.share - one.low) for _, one in told], [100 * (one.high - one.share) for _, one in told]]
         axes.errorbar([x for x, _ in told], shares, errors, marker="o", capsize=3, label=method)

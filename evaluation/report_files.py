@@ -70,11 +70,11 @@ def points(difference: float) -> str:
     return f"{100 * difference:.1f}" if math.isfinite(difference) else "none"
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, the names in its first three columns made harmless."""
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], names: int = 3) -> str:
+    """A table in Markdown; its first columns hold names, which are made harmless."""
     shown = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for line in lines:
-        escaped = [re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell) if i < 3 else cell for i, cell in enumerate(line)]
+        escaped = [re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell) if i < names else cell for i, cell in enumerate(line)]
         shown.append("| " + " | ".join(" ".join(cell.split()) for cell in escaped) + " |")
     return "\n".join(shown)
 

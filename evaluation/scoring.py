@@ -134,6 +134,7 @@ def matrix(predictions: Iterable[Prediction]) -> tuple[Row, ...]:
     Raises:
         ValueError: no predictions, duplicates, or models that were asked different questions of one specialty.
     """
+    predictions = list(predictions)
     found: dict[str, dict[str, list[Prediction]]] = {}
     columns: dict[str, None] = {}
     for item in predictions:
@@ -141,10 +142,7 @@ def matrix(predictions: Iterable[Prediction]) -> tuple[Row, ...]:
         found.setdefault(item.model, {}).setdefault(item.specialty, []).append(item)
     if not found:
         raise ValueError("matrix: no predictions")
-    for specialty in columns:
-        _refuse_different_questions(
-            specialty, {model: cells[specialty] for model, cells in found.items() if specialty in cells}
-        )
+    refuse_different_questions(predictions)
     rows = []
     for model, cells in found.items():
         scores = {specialty: score(cells[specialty]) for specialty in columns if specialty in cells}
@@ -172,17 +170,22 @@ def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
         )
 
 
-def _refuse_different_questions(specialty: str, by_model: Mapping[str, Sequence[Prediction]]) -> None:
-    """Every model of a column must have answered the same questions with the same options and the same right letter."""
-    asked = {
-        model: Counter((item.question_id, item.options, item.gold) for item in items)
-        for model, items in by_model.items()
-    }
-    first = next(iter(asked))
-    for model, questions in asked.items():
-        if questions != asked[first]:
-            raise ValueError(
-                f"specialty {specialty!r}: models {first!r} and {model!r} were asked different questions "
-                f"({(asked[first] - questions).total()} only the former, {(questions - asked[first]).total()} only the "
-                "latter, order of options included); evaluate both on the same split with the same seed"
-            )
+def refuse_different_questions(predictions: Iterable[Prediction]) -> None:
+    """Make sure that the models of a column answered the same questions, with the same options and right answer.
+
+    Raises:
+        ValueError: two of them did not; names them.
+    """
+    columns: dict[str, dict[str, Counter]] = {}
+    for item in predictions:
+        models = columns.setdefault(item.specialty, {})
+        models.setdefault(item.model, Counter())[item.question_id, item.options, item.gold] += 1
+    for specialty, asked in columns.items():
+        first = next(iter(asked))
+        for model, questions in asked.items():
+            if questions != asked[first]:
+                raise ValueError(
+                    f"specialty {specialty!r}: models {first!r} and {model!r} were asked different questions "
+                    f"({(asked[first] - questions).total()} only the former, {(questions - asked[first]).total()} only "
+                    "the latter, order of options included); evaluate both on the same split with the same seed"
+                )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from evaluation.baselines import SETTING, Line, lines_below, read_training_answers
 from evaluation.costs import costs_of, costs_table
-from evaluation.headroom import Headroom, headroom, headroom_table, worst
+from evaluation.headroom import Headroom, headroom, headroom_table, seeds_table
 from evaluation.paired import paired_difference
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.report_files import percent, points
@@ -146,19 +146,6 @@ def seeds_markdown(group: Sequence[Loaded]) -> str:
     return "\n".join(lines)
 
 
-def recovered_markdown(seeds: Sequence[Headroom]) -> str:
-    """Several seeds: mean ± standard deviation of the share of the headroom in percent, and of the least of any."""
-    columns = list(dict.fromkeys(row.specialty for row in seeds[0].rows))
-    lines = ["| recovered, % | " + " | ".join(columns) + " | worst specialty |", "|---" * (len(columns) + 2) + "|"]
-    for model in seeds[0].by_model:
-        rows = [found.by_model[model] for found in seeds]
-        shares = [[r.share[0] for of in rows for r in of if r.specialty == name and r.share] for name in columns]
-        least = [one.share[0] for of in rows if (one := worst(of)) is not None]
-        told = [_spread(of) if len(of) == len(rows) else "headroom too small" for of in (*shares, least)]
-        lines.append(f"| {model} | " + " | ".join(told) + " |")
-    return "\n".join(lines)
-
-
 def _spread(accuracies: Sequence[float]) -> str:
     if not accuracies:
         return "-"
@@ -223,7 +210,7 @@ def summary(folders: Sequence[Path]) -> str:
             told.append(f"Mean ± standard deviation over {len(group)} seeds: {paths}. {unchecked}".strip())
             told.append(f"Accuracies by the scorer {group[0].scorer}\n\n{seeds_markdown(group)}")
             if all(one.headroom is not None for one in group):
-                told.append(recovered_markdown([one.headroom for one in group]))
+                told.append(seeds_table([one.headroom for one in group]))
     for one in experiments:
         told.append(
             f"{one.facts.path}: accuracies by the scorer {one.scorer}\n\n{matrix_markdown(one.table, one.below)}"

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from evaluation.agents import REJECTED, Cast, accuracy, cast, outcomes
+from evaluation.agents import REJECTED, Cast, accuracy, cast
 from evaluation.bounded import bounded_mean
 from evaluation.detectable import smallest_difference
 from evaluation.kept import BASE, answers_of
@@ -18,7 +18,7 @@ from evaluation.pairwise import compare_pair, judged
 from evaluation.predictions import Prediction
 from evaluation.report_files import Verdict, percent, points
 from evaluation.scorers import main_outcome
-from evaluation.shares import Headroom, headroom
+from evaluation.shares import Share, share_of_gain
 from evaluation.sign_flip import sign_flip_p
 from evaluation.systems import System
 
@@ -57,7 +57,7 @@ class Claim:
     detectable: float
     p: float
     of: int = 1
-    recovered: Headroom | None = None
+    recovered: Share | None = None
     p_holm: float = math.nan
     verdict: Verdict = NOT_SHOWN
 
@@ -83,7 +83,7 @@ class Claim:
     def kept_share(self) -> str:
         """The share of the experts' gain, in words."""
         share = self.recovered
-        if math.isinf(share.low) or math.isinf(share.high):
+        if not share.bounded:
             return "; what share of the experts' gain that is, these questions do not bound"
         return f"; {100 * share.share:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}] of the experts' gain"
 
@@ -98,6 +98,9 @@ def verdict(predictions: Sequence[Prediction], kept: Sequence[Prediction] = ()) 
     Args:
         predictions: of all models in the main way.
         kept: answers to the base's own questions.
+
+    Raises:
+        ValueError: models were asked different questions of one specialty.
     """
     found = cast(predictions)
     if found is None:
@@ -124,7 +127,7 @@ def compared(first: System, second: System, confidence: float = 0.95, of: int = 
 def of_best(best: System, count: int, found: Cast) -> Claim:
     """The best of so many agents; as it was chosen on these questions, intervals and p are Bonferroni's over them."""
     confidence = 1 - 0.05 / count
-    share = headroom(outcomes(found.base, best, list(found.stages.values())[-1]), confidence)
+    share = share_of_gain(found.outcomes(best), confidence)
     return replace(compared(found.base, best, confidence, count), recovered=share)
 
 

@@ -1,19 +1,20 @@
-# Reference: fractions by hand, resamples drawn one patient at a time, simulated experiments whose truth is known.
+# Reference: fractions by hand, the comparison of two models, and the verdict on the same answers.
 # Run: pytest tests/evaluation/test_headroom.py
 import csv
 import io
 import json
 import random
 
-import numpy as np
 import pytest
 
-from evaluation import headroom as headrooms
+from evaluation.agents import cast
 from evaluation.costs import costs_of, costs_table
-from evaluation.headroom import MACRO, headroom, headroom_csv, headroom_table, headroom_text, worst
+from evaluation.headroom import UNBOUNDED, headroom, headroom_csv, headroom_table, headroom_text, seeds_table, told
+from evaluation.pairwise import MACRO, compare_pair
 from evaluation.predictions import Prediction
-from evaluation.summary import recovered_markdown
+from evaluation.shares import share_over_seeds
 from evaluation.tables import report
+from evaluation.verdict import verdict
 
 ANSWER = {True: "<think>x</think><answer>A</answer>", False: "<think>x</think><answer>B</answer>"}
 
@@ -28,6 +29,10 @@ def answers(model, specialty, rights, each=1):
 
 def share(right, n=100):
     return [i < right for i in range(n)]
+
+
+def rows(found):
+    return [row for of in found.by_model.values() for row in of]
 
 
 def made(scores, n=100):
@@ -51,8 +56,8 @@ SCORES = {
 
 def test_what_is_recovered_by_hand():
     found = headroom(made(SCORES))
-    assert found.experts == "gba"  # the last experiment with an expert of each
-    got = {(row.model, row.specialty): (row.headroom[0], row.cost[0], row.share and row.share[0]) for row in found.rows}
+    assert found.experts == "gba's experts"  # the last experiment with an expert of each
+    got = {(row.model, row.specialty): (row.headroom[0], row.cost[0], row.share.share) for row in rows(found)}
     expected = {
         ("gba/merged/mean", "a"): (0.4, -0.3, 0.25),
         ("gba/merged/mean", "b"): (0.4, -0.3, 0.25),
@@ -68,39 +73,53 @@ def test_what_is_recovered_by_hand():
     for key, values in expected.items():
         assert got[key] == pytest.approx(values), key
     assert list(found.by_model) == ["gba/router/learned", "integrate/agent", "gba/merged/mean"]
-    assert worst(found.by_model["integrate/agent"]).specialty == "b"
     lines = headroom_text(found).splitlines()
-    assert lines[0].startswith("recovered of what the experts of gba gain over the base (+40.0 [")
+    assert lines[0].startswith("recovered of what gba's experts gain over the base (+40.0 [")
     assert lines[2].split()[0] == "integrate/agent"
     assert lines[2].endswith("b 75.0")
-    rows = list(csv.DictReader(io.StringIO(headroom_csv(found))))
-    assert [float(row["share"]) for row in rows] == pytest.approx([row.share[0] for row in found.rows])
+    stored = list(csv.DictReader(io.StringIO(headroom_csv(found))))
+    for line, row in zip(stored, rows(found), strict=True):
+        for name, numbers in (("headroom", row.headroom), ("cost", row.cost), ("share", row.share.interval)):
+            assert [float(line[f"{name}{end}"]) for end in ("", "_low", "_high")] == list(numbers)
+        assert (line["model"], line["specialty"], int(line["n"])) == (row.model, row.specialty, row.n)
     assert headroom_table(found) in report(made(SCORES), (), ())
 
 
-def test_the_interval_is_that_of_patients_drawn_one_by_one(monkeypatch):
-    rng = random.Random(3)
-    rights = {m: [rng.random() < p for _ in range(60)] for m, p in {"base": 0.2, "x/a": 0.9, "agent": 0.6}.items()}
-    found = headroom([p for m, of in rights.items() for p in answers(m, "a", of, each=3)])
-    (row,) = found.rows
-    assert (row.n, row.patients) == (60, 20)
-    draws = []
-    for _ in range(4000):
-        taken = [3 * rng.randrange(20) for _ in range(20)]
-        items = [first + k for first in taken for k in range(3)]
-        base, expert, agent = (sum(rights[m][i] for i in items) / 60 for m in ("base", "x/a", "agent"))
-        draws.append((agent - base) / (expert - base))
-    assert row.share[1:] == pytest.approx(np.quantile(draws, (0.025, 0.975)), abs=0.03)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_report_has_one_interval_for_one_thing(seed):
+    rng = random.Random(seed)
+    chances = {"base": 0.2, "x/a": 0.8, "x/b": 0.7, "x/merged/m": 0.5}
+    items = [i for m, p in chances.items() for s in "ab" for i in answers(m, s, [rng.random() < p] * 2, each=2)]
+    for number in range(1, 40):
+        for model, p in chances.items():
+            for specialty in "ab":
+                items += [
+                    Prediction(
+                        model, specialty, f"r{number}.{k}", f"r{number}", "neutral", ("yes", "no"), "A", ANSWER[of]
+                    )
+                    for k, of in enumerate((rng.random() < p, rng.random() < p))
+                ]
+    found = headroom(items)
+    by_column = {row.specialty: row for row in rows(found)}
+    who = cast(items)
+    for name, first, second in (("headroom", who.base, who.last), ("cost", who.last, who.agents["x/merged/m"])):
+        for compared in compare_pair(first, second):
+            if compared.specialty in by_column:
+                expected = (compared.difference, compared.low, compared.high)
+                assert getattr(by_column[compared.specialty], name) == pytest.approx(expected)
+    (claim,) = [one for one in verdict(items) if one.system == "x/merged/m"]  # the only agent: nothing was chosen
+    assert claim.recovered == by_column[MACRO].share
+    assert claim.recovered.bounded
 
 
-@pytest.mark.parametrize(("gain", "divided"), [(0, False), (3, False), (-20, False), (30, True)])
-def test_a_headroom_that_may_be_none_is_not_divided_by(gain, divided):
+@pytest.mark.parametrize(("gain", "bounded"), [(0, False), (3, False), (-20, False), (30, True)])
+def test_words_stand_where_the_questions_do_not_bound_the_share(gain, bounded):
     found = headroom(made({"base": {"a": 40}, "x/a": {"a": 40 + gain}, "x/merged/m": {"a": 45}}))
-    (row,) = found.rows
-    assert (row.share is not None) == divided
-    assert ("headroom too small to divide by" in headroom_text(found)) != divided
-    assert ("headroom too small to divide by" in headroom_table(found)) != divided
-    assert headroom_csv(found).splitlines()[1].endswith(",,") != divided
+    (row,) = rows(found)
+    assert row.share.bounded == bounded
+    assert (UNBOUNDED in headroom_text(found)) != bounded
+    assert (UNBOUNDED in headroom_table(found)) != bounded
+    assert headroom_csv(found).splitlines()[1].endswith(",,,") != bounded
     assert row.headroom[0] == pytest.approx(gain / 100)
 
 
@@ -111,38 +130,26 @@ def test_nothing_is_told_where_a_part_is_missing(without):
     assert headroom(made({name: of for name, of in scores.items() if name != without})) is None
 
 
-def test_models_that_answered_other_questions_are_refused():
-    items = made({"base": {"a": 20}, "x/a": {"a": 80}, "x/merged/m": {"a": 50}})
-    with pytest.raises(ValueError, match="did not answer the same questions"):
-        headroom(items[:-1])
+@pytest.mark.parametrize("told_of", [headroom, verdict, lambda items: report(items, (), ())])
+def test_models_that_answered_other_questions_are_refused(told_of):
+    items = made({"base": {"a": 20}, "x/a": {"a": 80}, "x/merged/m": {"a": 50}, "x/merged/other": {"a": 50}})
+    with pytest.raises(ValueError, match="'x/merged/other' were asked different questions"):
+        told_of(items[:-1])
 
 
-def test_the_interval_covers_the_truth(monkeypatch):
-    # 150 patients with two questions each, whose answers hang together; the truth is (0.6 - 0.3) / (0.8 - 0.3)
-    monkeypatch.setattr(headrooms, "DRAWS", 400)
-    generator, covered, times = np.random.default_rng(5), 0, 80
-    for _ in range(times):
-        skill = generator.random(150).repeat(2)
-        own = {m: (0.5 * skill + 0.5 * generator.random(300)) for m in ("base", "x/a", "x/merged/m")}
-        cuts = {m: quantile_of(p) for m, p in {"base": 0.3, "x/a": 0.8, "x/merged/m": 0.6}.items()}
-        (row,) = headroom([p for m, u in own.items() for p in answers(m, "a", u < cuts[m], each=2)]).rows
-        covered += row.share[1] <= 0.6 <= row.share[2]
-    assert covered / times > 0.95 - 3 * (0.95 * 0.05 / times) ** 0.5
-
-
-def quantile_of(p):
-    """Below it lies a share p of the means of two uniform numbers."""
-    return (p / 2) ** 0.5 if p <= 0.5 else 1 - ((1 - p) / 2) ** 0.5
-
-
-def test_over_seeds_stand_means_and_spreads_of_the_shares():
-    first, second = headroom(made(SCORES)), headroom(made(SCORES | {"integrate/agent": {"a": 40, "b": 70}}))
-    lines = recovered_markdown([first, second]).splitlines()
-    assert lines[0] == f"| recovered, % | {MACRO} | a | b | worst specialty |"
-    assert "| integrate/agent | 75.0 ± 17.7 | 75.0 ± 35.4 | 75.0 ± 0.0 | 62.5 ± 17.7 |" in lines  # 75 of b, 50 of a
-    low = headroom(made(SCORES | {"gba/a": {"a": 21, "b": 0}, "gba/router/oracle": {"a": 21, "b": 80}}))
-    told = recovered_markdown([first, low]).splitlines()
-    assert next(line for line in told if "integrate" in line).split(" | ")[2] == "headroom too small"
+def test_over_seeds_stand_the_shares_of_the_means_with_their_interval():
+    scores = [SCORES | {"integrate/agent": {"a": right, "b": 70}} for right in (60, 40, 53)]
+    seeds = [headroom(made(of)) for of in scores]
+    lines = seeds_table(seeds).splitlines()
+    assert lines[0] == f"| recovered, % | {MACRO} | a | b | least |"
+    shares = {
+        MACRO: share_over_seeds([0.35, 0.25, 0.315], [0.4] * 3),
+        "a": share_over_seeds([0.4, 0.2, 0.33], [0.4] * 3),
+    }
+    cells = next(line for line in lines if "integrate" in line).split(" | ")
+    assert cells[1:3] == [told(shares[MACRO]), told(shares["a"])]
+    assert cells[3] == "not bounded by these seeds"  # 75 % in all of them
+    assert cells[4] == f"a {100 * 0.31 / 0.4:.1f} |"
 
 
 def test_costs_are_those_of_all_that_is_required(tmp_path):

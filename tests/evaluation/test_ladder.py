@@ -1,4 +1,4 @@
-# Reference: shares by hand from made answers, and the intervals of `evaluation.headroom`.
+# Reference: shares by hand from made answers, and the intervals of `evaluation.shares`.
 # Run: pytest tests/evaluation/test_ladder.py
 import csv
 import io
@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from evaluation.kept import KEPT
 from evaluation.ladder import as_csv, figure, main, rungs_of, table
-from evaluation.shares import headroom, headroom_over_seeds
+from evaluation.shares import share_of_gain, share_over_seeds
 from tests.evaluation.test_verdict import answers, drawn
 
 
@@ -74,7 +74,7 @@ def test_the_interval_over_seeds_is_what_a_test_of_each_share_allows(seed):
     rng = np.random.default_rng(seed)
     gain = rng.normal(0.4, 0.05, 5)
     gained = 0.5 * gain + rng.normal(0, 0.04, 5)
-    found = headroom_over_seeds(gained, gain)
+    found = share_over_seeds(gained, gain)
     for share in np.linspace(-1, 2, 301):
         left = gained - share * gain
         held = abs(left.mean()) <= stdtrit(4, 0.975) * left.std(ddof=1) / math.sqrt(5)
@@ -88,12 +88,14 @@ def test_where_no_gain_is_shown_there_is_a_dash_and_no_point(tmp_path):
     assert all(line.endswith("| - | - |") for line in table(rungs).splitlines()[2:5])
     assert all(row["low"] == "" for row in csv.DictReader(io.StringIO(as_csv(rungs))))
     assert all(len(one.lines[0].get_ydata()) == 0 for one in figure(rungs).axes[0].containers)
-    assert headroom_over_seeds([0.1, 0.1], [0.2, 0.2]).high == math.inf  # all alike: seeds say nothing of others
+    alike = share_over_seeds([0.1, 0.3 - 0.2, 0.1], [0.2] * 3)  # seeds say nothing of others, but for rounding
+    assert (alike.share, alike.low, alike.high) == (pytest.approx(0.5), -math.inf, math.inf)
+    assert not share_over_seeds([0.1, 0.11], [-0.2, -0.21]).bounded  # a loss is no gain to share
 
 
 def test_one_seed_has_the_interval_by_patient(tmp_path):
     (rung, *_) = rungs_of(ladder(tmp_path, seeds=(0,)))
-    assert rung.share("ties") == headroom(rung.seeds[0].columns["ties"])
+    assert rung.share("ties") == share_of_gain(rung.seeds[0].columns["ties"])
 
 
 def test_without_the_base_s_own_questions_the_specialties_stand_for_them(tmp_path):

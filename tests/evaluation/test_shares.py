@@ -1,5 +1,5 @@
 # Reference: arithmetic by hand, the paired intervals of the parts, and made answers whose share is known.
-# Run: pytest tests/evaluation/test_headroom.py
+# Run: pytest tests/evaluation/test_shares.py
 import math
 import random
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.bounded import bounded_mean
-from evaluation.shares import Headroom, Outcomes, allowed, headroom
+from evaluation.shares import Outcomes, Share, allowed, share_of_gain
 from evaluation.statistics import mean_interval
 
 
@@ -26,11 +26,11 @@ def made(rng, patients, base, agent, experts, both=2):
 def test_by_hand():
     # of 10 questions the base has 2, the agent 5, the experts 8: (5 - 2) / (8 - 2) = 0.5
     one = Outcomes([1] * 2 + [0] * 8, [1] * 5 + [0] * 5, [1] * 8 + [0] * 2, range(10))
-    assert headroom({"a": one}).share == 0.5
+    assert share_of_gain({"a": one}).share == 0.5
     # of a second specialty 0, 4, 4 of 4; means 0.1, 0.75, 0.9: 0.65 / 0.8
     two = Outcomes([0] * 4, [1] * 4, [1] * 4, range(4))
-    assert headroom({"a": one, "b": two}).share == pytest.approx(((0.3 + 1) / 2) / ((0.6 + 1) / 2))
-    found = headroom({"a": one, "b": two})
+    assert share_of_gain({"a": one, "b": two}).share == pytest.approx(((0.3 + 1) / 2) / ((0.6 + 1) / 2))
+    found = share_of_gain({"a": one, "b": two})
     assert found.low < found.share < found.high
 
 
@@ -39,7 +39,7 @@ def test_it_holds_no_share_and_the_whole_exactly_where_the_differences_hold_0(se
     rng = random.Random(seed)
     chances = sorted(rng.uniform(0.1, 0.9) for _ in range(3))
     columns = {name: made(rng, rng.randint(15, 60), *chances) for name in "abc"[: rng.randint(1, 3)]}
-    found = headroom(columns)
+    found = share_of_gain(columns)
 
     def interval(first, second):
         parts = []
@@ -59,20 +59,44 @@ def test_it_holds_no_share_and_the_whole_exactly_where_the_differences_hold_0(se
 
 def test_where_the_experts_gained_nothing_there_is_no_share():
     same = Outcomes([1, 0, 1], [1, 1, 1], [1, 0, 1], range(3))
-    found = headroom({"a": same})
+    found = share_of_gain({"a": same})
     assert math.isnan(found.share)
     assert (found.low, found.high) == (-math.inf, math.inf)
     few = Outcomes([0, 0, 1], [0, 1, 1], [0, 1, 1], range(3))  # one question more: no gain that is shown
-    assert headroom({"a": few}) == Headroom(1.0, -math.inf, math.inf)
-    with pytest.raises(ValueError, match="there is no specialty"):
-        headroom({})
+    assert share_of_gain({"a": few}) == Share(1.0, -math.inf, math.inf)
+    with pytest.raises(ValueError, match="got 0 estimates"):
+        share_of_gain({})
+
+
+def test_where_the_experts_lost_there_is_no_share_to_tell():
+    rng = random.Random(4)
+    found = share_of_gain({"a": made(rng, 200, 0.6, 0.7, 0.2)})  # the loss itself is beyond doubt
+    assert math.isnan(found.share)
+    assert not found.bounded
+    assert found.cells == ("", "", "")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interval_is_every_share_that_is_tried_one_by_one(seed):
+    rng = random.Random(seed)
+    columns = {name: made(rng, 40, 0.2, 0.5, 0.8) for name in "ab"}
+    found = share_of_gain(columns)
+    for share in np.linspace(-0.5, 2, 101):
+        parts = []
+        for one in columns.values():
+            base, agent, experts = map(np.array, (one.base, one.agent, one.experts))
+            left = (agent - base - share * (experts - base)) / max(1, share, 1 - share)
+            parts.append((float(left.mean()), bounded_mean(left, one.patients).interval(0.95)))
+        _, low, high = mean_interval(*zip(*parts, strict=True))
+        if min(abs(share - found.low), abs(share - found.high)) > 1e-6:
+            assert (low <= 0 <= high) == (found.low <= share <= found.high)
 
 
 def test_an_agent_worse_than_the_base_has_a_negative_share_and_one_better_than_the_experts_more_than_1():
     rng = random.Random(1)
     below, above = made(rng, 200, 0.4, 0.1, 0.8), made(rng, 200, 0.2, 0.8, 0.5)
-    assert headroom({"a": below}).high < 0
-    assert headroom({"a": above}).low > 1
+    assert share_of_gain({"a": below}).high < 0
+    assert share_of_gain({"a": above}).low > 1
 
 
 def test_it_covers_the_true_share():

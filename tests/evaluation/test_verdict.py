@@ -14,7 +14,7 @@ from evaluation.paired import paired_difference
 from evaluation.pairwise import compare_pair
 from evaluation.predictions import Prediction
 from evaluation.scoring import matrix
-from evaluation.shares import Headroom
+from evaluation.shares import Share
 from evaluation.verdict import Claim, verdict, verdict_json, verdict_text
 
 
@@ -179,12 +179,12 @@ def test_what_is_stored_is_json_that_any_reader_takes():
 
 def test_a_share_is_told_only_where_it_is_bounded():
     claim = Claim(
-        "agent", "base", "a", 100, 0.1, 0.05, 0.15, 0.04, 0.001, recovered=Headroom(0.5, 0.21, 0.84), verdict="better"
+        "agent", "base", "a", 100, 0.1, 0.05, 0.15, 0.04, 0.001, recovered=Share(0.5, 0.21, 0.84), verdict="better"
     )
     assert claim.sentence == (
         "agent against base, a: better, +10.0 [+5.0, +15.0] points; 50 % [21, 84] of the experts' gain"
     )
-    unbounded = replace(claim, recovered=Headroom(0.5, 0.2, math.inf))
+    unbounded = replace(claim, recovered=Share(0.5, 0.2, math.inf))
     assert unbounded.sentence.endswith("; what share of the experts' gain that is, these questions do not bound")
 
 
