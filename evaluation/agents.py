@@ -80,9 +80,12 @@ def cast(predictions: Sequence[Prediction]) -> Cast | None:
         own = {key: item for column, row in rows.items() for key, item in answers[row].items() if key[0] == column}
         stages[name], experts[name] = system(name, own), list(rows.values())
     known = {BASE, list(found)[-1] + ORACLE} | {row for rows in found.values() for row in rows.values()}
-    rest = {name: items for name, items in answers.items() if name not in known and not is_expert(name, columns)}
-    agents = {name: system(name, items) for name, items in rest.items() if is_agent(name, items)}
-    others = {name: system(name, items) for name, items in rest.items() if name not in agents}
+    agents, others = {}, {}
+    for name, items in answers.items():
+        if name not in known and is_agent(name, items):
+            agents[name] = system(name, items)
+        elif name not in known and not is_expert(name, columns):
+            others[name] = system(name, items)
     return Cast(system(BASE, answers[BASE]), stages, experts, agents, others)
 
 

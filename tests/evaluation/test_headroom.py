@@ -85,6 +85,20 @@ def test_what_is_recovered_by_hand():
     assert headroom_table(found) in report(made(SCORES), (), ())
 
 
+def test_one_place_tells_who_is_who():
+    agents = ["x/merged/m", "x/merged/m.rejected", "x/merged/a", "y/agent"]  # a method may be called like a specialty
+    others = ["x/router/learned", "z/router/oracle", "elder"]
+    experts = ["z/a", "z/b", "x/a", "x/b", "y/a"]  # y has none of b
+    names = ["base", *experts, *agents, "x/router/oracle", *others]
+    found = cast(made({name: {"a": 10, "b": 20} for name in names}, n=30))
+    assert (found.base.name, list(found.stages), found.last.name) == (
+        "base",
+        ["z's experts", "x's experts"],
+        "x's experts",
+    )
+    assert (list(found.agents), list(found.others)) == (agents, others)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_report_has_one_interval_for_one_thing(seed):
     rng = random.Random(seed)
