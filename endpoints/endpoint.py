@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from typing_extensions import override
 
@@ -31,6 +31,10 @@ UNUSABLE = (301, 302, 303, 307, 308, 401, 402, 403, 404, 405)
 """Statuses that the next request would get too."""
 NO_SCHEMA = (400, 415, 422)
 """Statuses of servers that do not know `response_format`, and of requests that are refused for something else."""
+OWN = ("model", "messages", "max_tokens", "max_completion_tokens", "response_format", "stream", "n")
+"""Fields of a request that the client fills in."""
+DRAWN = ("temperature", "top_p", "seed")
+"""Those that say how an answer is drawn; a body may leave them out."""
 DECIDES = ("base_url", "model", "system", "max_side", "body")
 """Settings that replies depend on; all others say how, how fast and how much at most."""
 
@@ -79,8 +83,10 @@ class Endpoint(Answerer[Chat]):
         system: str = ""
         """System message of chats that bring none; empty leaves it out."""
         body: dict[str, Any] = field(default_factory=dict)
-        """Further fields of a request, such as {reasoning_effort: low}; `null` leaves out one that is sent otherwise:
-        {max_tokens: null, max_completion_tokens: 4096, temperature: null, seed: null} for servers that refuse them."""
+        """Further fields of a request, such as {reasoning_effort: low}. {temperature: null, top_p: null, seed: null}
+        leaves these out for servers that refuse them, which then decide themselves."""
+        limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+        """How the server calls the limit of an answer; some reasoning models take the second name alone."""
         max_side: Annotated[int, at_least(28)] = 1536
         """Pictures with a longer side are scaled down to it, in pixels; at least 28."""
         image_tokens: Annotated[int, at_least(0)] = 2000
@@ -119,8 +125,9 @@ class Endpoint(Answerer[Chat]):
                 raise ValueError("model must be given")
             if self.key_variable and not self.key_variable.isidentifier():
                 raise ValueError("key_variable must be the name of an environment variable, not the key itself")
-            if own := [name for name in ("model", "messages", "response_format", "stream", "n") if name in self.body]:
-                raise ValueError(f"body must not hold {own[0]!r}, which is not for it to decide")
+            told = [name for name, value in self.body.items() if name in OWN or (name in DRAWN and value is not None)]
+            if told:
+                raise ValueError(f"body must not hold {told[0]!r}: whoever asks decides that; null leaves out {DRAWN}")
             if self.max_cost and not (self.price_prompt or self.price_completion):
                 raise ValueError("max_cost needs price_prompt or price_completion, else nothing costs anything")
 
@@ -176,8 +183,7 @@ class Endpoint(Answerer[Chat]):
         chat = self.whole(request)
         asked = 64 + chat.text_bytes + len(chat.images) * self.config.image_tokens
         asked += len(json.dumps(chat.schema).encode()) + 64 if chat.schema is not None else 0
-        limits = [self.config.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return asked, max([chat.max_new_tokens, *(limit for limit in limits if isinstance(limit, int))])
+        return asked, chat.max_new_tokens
 
     @override
     def answer(self, requests: Sequence[Chat], take: Callable[[Heard[Chat] | None], bool]) -> None:
@@ -267,7 +273,7 @@ class Endpoint(Answerer[Chat]):
             "messages": messages,
             "temperature": chat.temperature,
             "top_p": chat.top_p,
-            "max_tokens": chat.max_new_tokens,
+            self.config.limit_field: chat.max_new_tokens,
             "seed": chat.seed,
             **told,
             **self.config.body,

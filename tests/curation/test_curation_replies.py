@@ -3,7 +3,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.local import LocalModel
@@ -17,6 +17,7 @@ from tests.endpoints.fake_endpoint import completion
 KEY = "ab" + "0" * 62
 
 
+@settings(deadline=None)  # files are written to the end
 @given(body=st.binary(max_size=300))
 def test_any_bytes_come_back(tmp_path_factory, body):
     replies = Replies(tmp_path_factory.mktemp("replies"))
