@@ -26,6 +26,8 @@ class Answer:
         turns: completions of the earlier turns, in order.
         option_losses: mean negative log-likelihood of each option, nats per token; none where one is not finite.
         option_tokens: tokens of each option.
+        prompt_tokens: of what was asked, as an endpoint counts them; 0 where the model runs here.
+        fault: why an endpoint gave no usable words; empty where it did, or the model runs here.
     """
 
     completion: str
@@ -35,6 +37,8 @@ class Answer:
     turns: tuple[str, ...] = ()
     option_losses: tuple[float, ...] = ()
     option_tokens: tuple[int, ...] = ()
+    prompt_tokens: int = 0
+    fault: str = ""
 
     def prediction(
         self,
@@ -74,4 +78,6 @@ class Answer:
             turns=self.turns,
             option_losses=self.option_losses,
             option_tokens=self.option_tokens,
+            prompt_tokens=self.prompt_tokens,
+            fault=self.fault,
         )

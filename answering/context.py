@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from datamodules.base import VQADataModule
+from endpoints.endpoint import Endpoint
+from endpoints.replies import Replies
 from lightning_modules.policy import Policy
 
 
@@ -34,6 +36,10 @@ class AskingContext(Protocol):
 
     def data(self, specialty: str) -> VQADataModule:
         """The specialty's questions."""
+
+    @property
+    def endpoint(self) -> tuple[Endpoint, Replies] | None:
+        """Whom to ask in place of a model here, and where its replies are kept; None where the model runs here."""
 
     def policy(self) -> tuple[Policy, str]:
         """The process's one policy on the base, and the base's fingerprint; see `answering.live_base.LiveBase`."""

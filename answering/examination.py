@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
+from answering.answer import Answer
 from answering.asking import answers
+from answering.behind_endpoint import BehindEndpoint
 from answering.context import AskingContext
 from answering.countdown import Countdown
 from answering.decoding import Decoding
@@ -77,6 +81,55 @@ def read_cell(cell: Cell, questions: Sequence[Example], samples: int) -> list[Pr
     return [replace(item, tags=tags[item.question_id], **names) for item in found]
 
 
+class Examinee(Protocol):
+    """Who is asked the questions of a cell."""
+
+    def answers(self, cell: Cell, questions: Sequence[Example], instruction: str) -> list[Answer]:
+        """The answers to some of a cell's questions; the samples of a question are contiguous.
+
+        Args:
+            cell: which.
+            questions: as its variant puts them.
+            instruction: of its guideline.
+        """
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A policy as it stands, and the prompts that were written for it."""
+
+    policy: Policy
+    prompts: HeldPrompts
+    decoding: Decoding
+
+    def answers(self, cell: Cell, questions: Sequence[Example], instruction: str) -> list[Answer]:
+        """As of `Examinee`."""
+        group = (cell.specialty, cell.variant, cell.guideline)
+        prompts = [self.prompts.of(self.policy, example, instruction, *group) for example in questions]
+        return answers(self.policy, questions, prompts, cell.guideline, self.decoding)
+
+
+class OnBase:
+    """The experiment's own base, with a cell's adapters folded in."""
+
+    def __init__(self, context: AskingContext, decoding: Decoding) -> None:
+        """Keep how; nothing is loaded yet."""
+        self.model, self.prompts, self.decoding = LiveModel(context), HeldPrompts(decoding.protocol), decoding
+
+    def check(self, adapters: Iterable[Path]) -> None:
+        """As of `LiveModel.check`."""
+        self.model.check(adapters)
+
+    def keep_to(self, index: int, count: int) -> None:
+        """There is no budget to share."""
+
+    @contextmanager
+    def acting(self, adapters: Sequence[Path]) -> Iterator[Examinee]:
+        """Who answers with these adapters."""
+        with self.model.acting(adapters) as policy:
+            yield Acting(policy, self.prompts, self.decoding)
+
+
 class Examination:
     """Works through missing cells with one model in memory; what is done is on disk."""
 
@@ -90,15 +143,15 @@ class Examination:
         """Keep what to ask; nothing is loaded yet.
 
         Args:
-            context: knows the base.
+            context: knows the base, or the endpoint.
             questions: of a cell, in order, as its variant puts them.
             instructions: guideline -> what its prompts end with.
             decoding: how answers are drawn.
         """
         self.name = context.experiment.name
         self.questions, self.instructions, self.decoding = questions, instructions, decoding
-        self.model = LiveModel(context)
-        self.prompts = HeldPrompts(decoding.protocol)
+        endpoint = context.endpoint
+        self.model = OnBase(context, decoding) if endpoint is None else BehindEndpoint(*endpoint, decoding)
 
     def run(self, todo: Sequence[Cell]) -> None:
         """Fill the cells.
@@ -110,8 +163,8 @@ class Examination:
         total = sum(len(self.questions(cell)) for cell in todo) * self.decoding.samples
         progress = Countdown(self.name, total, "answers")
         for done, cell in enumerate(todo, 1):
-            with self.model.acting(cell.adapters) as policy:
-                text = "".join(self.pieces(policy, cell, progress))
+            with self.model.acting(cell.adapters) as who:
+                text = "".join(self.pieces(who, cell, progress))
             put_text(cell.path, text)
             shutil.rmtree(pieces_folder(cell), ignore_errors=True)
             predictions = read_cell(cell, self.questions(cell), self.decoding.samples)
@@ -134,23 +187,24 @@ class Examination:
             AdapterError: as `run`.
         """
         self.model.check(path for cell in todo for path in cell.adapters)
+        self.model.keep_to(index, count)
         for cell in todo:
             first = int(cell.path.stem[:8], 16)  # the hash that names it, so that small cells are not all share 0's
             own = [piece for i, piece in enumerate(self.cut(cell), first) if i % count == index]
             missing = [(file, part) for file, part in own if not file.exists()]
             if not missing:
                 continue
-            with self.model.acting(cell.adapters) as policy:
+            with self.model.acting(cell.adapters) as who:
                 for file, part in missing:
-                    self.put(file, policy, cell, part)
+                    self.put(file, who, cell, part)
             print(f"answered {len(missing)} pieces of {cell.name}, share {index + 1} of {count}", flush=True)
 
-    def pieces(self, policy: Policy, cell: Cell, progress: Countdown) -> Iterator[str]:
+    def pieces(self, who: Examinee, cell: Cell, progress: Countdown) -> Iterator[str]:
         """The lines of a cell, in pieces; those on disk are taken."""
         for file, part in self.cut(cell):
             found = file.exists()
             if not found:
-                self.put(file, policy, cell, part)
+                self.put(file, who, cell, part)
             progress.advance(len(part) * self.decoding.samples, found=found)
             yield get_text(file)
 
@@ -165,18 +219,15 @@ class Examination:
             part = questions[start : start + size]
             yield pieces_folder(cell) / f"{start:06}-{start + len(part):06}.jsonl", part
 
-    def put(self, file: Path, policy: Policy, cell: Cell, questions: Sequence[Example]) -> None:
+    def put(self, file: Path, who: Examinee, cell: Cell, questions: Sequence[Example]) -> None:
         """Answer the questions of a piece, and write it."""
-        predictions = self.answers(policy, cell, questions)
+        predictions = self.answers(who, cell, questions)
         put_text(file, "".join(prediction.to_json() + "\n" for prediction in predictions))
 
-    def answers(self, policy: Policy, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
-        """Answers of the policy as it stands; the samples of a question are contiguous."""
+    def answers(self, who: Examinee, cell: Cell, questions: Sequence[Example]) -> list[Prediction]:
+        """Answers of whoever is asked, as it stands; the samples of a question are contiguous."""
         rows = [(example, number) for example in questions for number in range(self.decoding.samples)]
-        instruction = self.instructions[cell.guideline]
-        group = (cell.specialty, cell.variant, cell.guideline)
-        prompts = [self.prompts.of(policy, example, instruction, *group) for example in questions]
-        given = answers(policy, questions, prompts, cell.guideline, self.decoding)
+        given = who.answers(cell, questions, self.instructions[cell.guideline])
         names = {"model": cell.model, "specialty": cell.specialty, "guideline": cell.guideline}
         return [
             answer.prediction(example, sample=number, protocol=cell.protocol, **names)

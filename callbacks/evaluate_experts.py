@@ -36,6 +36,7 @@ from evaluation.kept import FILE as KEPT_ANSWERS
 from evaluation.kept import KEPT, kept_column
 from evaluation.matrix_table import matrix_csv, matrix_text
 from evaluation.predictions import Prediction, by_variant
+from evaluation.prices import FILE as PRICES
 from evaluation.routes import expert_rows
 from evaluation.scorers import MAIN
 from evaluation.scoring import matrix, score
@@ -161,11 +162,14 @@ class EvaluateExperts(ExperimentCallback):
             recovered = headroom(main)
             training = self.training_answers()
             below = lines_below(predictions, training)
-            told = report(predictions, self.config.scorers, telling_tags(predictions), training, of_the_base)
+            prices = self.prices()
+            beside = (training, of_the_base, prices)
+            told = report(predictions, self.config.scorers, telling_tags(predictions), *beside)
             texts = {
                 "predictions.jsonl": lines_of(predictions),
                 "scores.json": json.dumps(self.scores(main), indent=2) + "\n",
                 TRAINING_ANSWERS: json.dumps(training, indent=2) + "\n",
+                **({PRICES: json.dumps(prices, indent=2) + "\n"} if self.experiment.endpoint else {}),
                 "report.md": told + "\n",
                 **({KEPT_ANSWERS: lines_of(of_the_base)} if of_the_base else {}),
                 **({VERDICT: verdict_json(claims)} if claims else {}),
@@ -204,6 +208,14 @@ class EvaluateExperts(ExperimentCallback):
         """How often which answer is right in the training rows of each specialty; sets for examination have none."""
         rows = {name: self.experiment.data(name).splits.get("train", ()) for name in self.matrix.specialties}
         return {name: answer_counts(held) for name, held in sorted(rows.items()) if held}
+
+    def prices(self) -> dict[str, dict[str, float]]:
+        """What the tokens of a model behind an endpoint cost, where the settings say."""
+        if self.experiment.endpoint is None:
+            return {}
+        config = self.experiment.endpoint[0].config
+        price = config.price
+        return {config.model: asdict(price)} if price.of(1, 1) else {}
 
     def predictions(self) -> tuple[list[Prediction], list[Prediction]]:
         """Every cell's predictions, computed or found: to the specialties' questions, and to the base's own."""
@@ -260,7 +272,7 @@ def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
     if found is not None and {name: entry["sha256"] for name, entry in found["files"].items()} == hashes:
         return
     (folder / MANIFEST).unlink(missing_ok=True)
-    for name in {KEPT_ANSWERS, VERDICT, HEADROOM} - set(texts):  # of settings that were changed since
+    for name in {KEPT_ANSWERS, VERDICT, HEADROOM, PRICES} - set(texts):  # of settings that were changed since
         (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
         write_text(folder / name, text)

@@ -140,10 +140,15 @@ class MatrixCells:
         """What differs from the default protocol, for `Prediction.protocol`."""
         c = self.config
         given = {"temperature": f"{c.temperature:g}"} if c.temperature else {}
+        given |= {"temperature": "the server's"} if self.leaves_temperature_out() else {}
         given |= {"max_new_tokens": str(c.max_new_tokens)} if self.new_tokens not in (0, DEFAULT_TOKENS) else {}
         given |= {"protocol": c.protocol} if self.texts else {}
         given |= {"answer_tokens": str(c.answer_tokens)} if c.protocol == "two_turn" else {}
         return given | variant.protocol
+
+    def leaves_temperature_out(self) -> bool:
+        """Whether a model behind an endpoint is not told how to draw its answers."""
+        return bool(self.experiment.endpoint) and "temperature" in self.experiment.endpoint[0].config.body
 
     @property
     def new_tokens(self) -> int:

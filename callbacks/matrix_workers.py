@@ -30,7 +30,7 @@ def answer_cells(matrix: MatrixCells, todo: Sequence[Cell]) -> None:
     """
     experiment = matrix.experiment.experiment
     workers, start = min(experiment.workers, len(todo)), get_context("spawn")
-    if workers <= 1:
+    if workers <= 1 or matrix.experiment.endpoint:  # an endpoint is asked side by side by one client, on one budget
         matrix.examination().run(todo)
         return
     places = start.Queue()

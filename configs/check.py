@@ -208,11 +208,11 @@ class Checker:
         cls = named(class_path, self.trust)
         if not isinstance(cls, type):
             raise RefusedError(f"{shown(class_path)} is a {type(cls).__name__}, not a class")
-        wanted = slot.interface
-        if wanted is not object:
-            dotted = wanted if isinstance(wanted, str) else f"{wanted.__module__}.{wanted.__qualname__}"
-            if not issubclass(cls, named(dotted, (dotted.partition(".")[0],))):
-                raise RefusedError(f"this place takes a subclass of {dotted}, and {shown(class_path)} is none")
+        wanted = slot.interface if isinstance(slot.interface, tuple) else (slot.interface,)
+        dotted = [one if isinstance(one, str) else f"{one.__module__}.{one.__qualname__}" for one in wanted]
+        takes_all = object in wanted
+        if not takes_all and not any(issubclass(cls, named(one, (one.partition(".")[0],))) for one in dotted):
+            raise RefusedError(f"this place takes a subclass of {' or '.join(dotted)}, and {shown(class_path)} is none")
         return cls
 
     def arguments(self, cls: type, given: Mapping[str, Any], key: str) -> dict[str, Any]:

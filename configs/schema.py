@@ -22,12 +22,16 @@ MAX_SEED = 2**32 - 1
 """Largest seed that NumPy, and so `seed_everything`, takes."""
 
 
+MODELS = ("lightning_modules.families.base.VisionLanguageFamily", "endpoints.endpoint.Endpoint")
+"""What a model may be: loaded here, or asked over the network."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """Beside a field, or the items of one: what the class that a YAML names there must be a subclass of."""
 
-    interface: type | str
-    """A class, or its dotted path where its room must not be imported."""
+    interface: type | str | tuple[str, ...]
+    """A class, or its dotted path where its room must not be imported; of several, a subclass of one."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,8 @@ class Experiment(Ranged):
     name: Annotated[str, FolderName()]
     """Folder under `runs_dir`; letters, digits, '.', '_' and '-'. A file that does not give it is called by its file
     name; it is never inherited through `extends`, so that two files never share a folder by accident."""
-    model: Annotated[Component, Slot("lightning_modules.families.base.VisionLanguageFamily")]
-    """The vision-language family."""
+    model: Annotated[Component, Slot(MODELS)]
+    """The vision-language family; or, where nothing is trained, a model behind an endpoint."""
     specialties: dict[str, Annotated[Component, Slot("datamodules.base.VQADataModule")]]
     """Specialty name -> DataModule; at least one. `null` removes an inherited one."""
     module: Annotated[Component, Slot("lightning_modules.stage.Stage")] | None = None

@@ -15,12 +15,19 @@ from configs.tree import COMMAND_LINE
 if TYPE_CHECKING:
     from configs.load import Loaded
 
+HOW_IT_IS_ASKED = (
+    *("key_variable", "served_as", "image_tokens", "concurrency", "timeout_s", "retries", "backoff_s", "max_wait_s"),
+    *("max_reply_bytes", "max_requests", "max_tokens", "max_cost", "price_prompt", "price_completion"),
+    *("give_up_after", "limit_field"),
+)
+"""Settings of `endpoints.endpoint.Endpoint` that decide no reply: a budget that is spent can be raised."""
 FREE_TO_CHANGE = (
     *("only", "trust", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache"),
     "launcher",
     *("adapters", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     *("fit.checkpoint_every_steps", "fit.checkpoint_every_minutes", "fit.memory"),
+    *(f"model.init_args.{name}" for name in HOW_IT_IS_ASKED),
 )
 """Settings that may differ when a run is resumed: they say where and how fast, or what is made of finished experts,
 which is kept by content and made anew where it differs. None of them changes an expert, but for the rounding of

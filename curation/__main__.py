@@ -79,9 +79,9 @@ def execute(settings: Settings, options: Namespace, share: tuple[int, int] | Non
         options: of the command line.
         share: (index from 0, count) of the questions to ask about; None for the whole.
     """
-    from curation.asking import UnfinishedError
     from curation.run import NothingKeptError
-    from curation.teachers import TeacherError
+    from endpoints.answerer import UnusableError
+    from endpoints.asking import UnfinishedError
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     stop_alike()
@@ -99,7 +99,7 @@ def execute(settings: Settings, options: Namespace, share: tuple[int, int] | Non
         return 1
     except ConfigError:
         raise
-    except (TeacherError, ValueError, OSError, RuntimeError) as error:
+    except (UnusableError, ValueError, OSError, RuntimeError) as error:
         print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return 1
     return 0

@@ -28,7 +28,7 @@ def launch(settings: Settings, config: str, overrides: Sequence[str], *, dry_run
 
     Raises:
         ConfigError: as `prepare`.
-        TeacherError: a teacher cannot be used.
+        UnusableError: a teacher cannot be used.
         RuntimeError: the jobs could not be started, or one that is waited for failed.
     """
     prepare(settings)  # whatever is wrong is told here, and not by every job

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from answering.decoding import Decoding
 from artifacts.base_files import is_base_complete
-from curation.teachers import Heard, Request, Teacher, TeacherError
+from curation.teachers import Request, Teacher
 from datamodules.prompts import prompt_text
+from endpoints.answerer import Heard, UnusableError
 from guards.ranges import Ranged, at_least
 
 
@@ -47,17 +48,17 @@ class LocalModel(Teacher):
         """The live model: an `answering.live_model.LiveModel`.
 
         Raises:
-            TeacherError: the base is not trained yet, or an adapter is missing.
+            UnusableError: the base is not trained yet, or an adapter is missing.
         """
         from experiment.live_model import live_model  # torch, which a wrong command need not wait for
 
         model = live_model(self.config.config, self.config.overrides)
         base = model.context.base_folder
         if base is not None and not is_base_complete(base):
-            raise TeacherError(f"{base}: no trained base; run `python train.py --config {self.config.config}` first")
+            raise UnusableError(f"{base}: no trained base; run `python train.py --config {self.config.config}` first")
         for folder in self.config.adapters:
             if not (Path(folder) / "manifest.json").is_file():
-                raise TeacherError(f"adapters: {folder!r} holds no finished adapter (no manifest.json)")
+                raise UnusableError(f"adapters: {folder!r} holds no finished adapter (no manifest.json)")
         return model
 
     @cached_property

@@ -13,12 +13,12 @@ from typing import Any
 
 from artifacts.durable import flush, folder_in_one_step
 from curation.datasheet import datasheet
-from curation.endpoint import png
 from curation.ledger import Ledger, Rejected, imbalance
 from curation.pool import Row
 from curation.settings import Settings, absolute_roots, resolved
 from datamodules.batch import LETTERS, Example, image_key, load_image
 from datamodules.mmedexpert import MMedExpert
+from endpoints.chat import png
 
 FORMAT = "curation/1"
 COUNTS, REJECTED, AUDIT, SHEET, DATA = "counts.json", "rejected.jsonl", "audit.csv", "datasheet.md", "data"

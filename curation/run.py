@@ -13,11 +13,11 @@ from configs.problems import ConfigError, Problem
 from configs.show import changed_settings
 from curation.ledger import Ledger
 from curation.output import COUNTS, FORMAT, write_result
-from curation.replies import Replies
 from curation.settings import Settings, resolved
 from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
+from endpoints.replies import Replies
 from lightning_modules.rewards.guidelines import load_guidelines
 
 
@@ -35,7 +35,7 @@ def prepare(settings: Settings) -> Curation:
 
     Raises:
         ConfigError: `out` holds something else, or a result of other settings; or rules or guidelines are wrong.
-        TeacherError: a teacher cannot be used.
+        UnusableError: a teacher cannot be used.
     """
     claim(settings)
     try:

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from curation.asking import ask
 from curation.ledger import GATES, Ledger
 from curation.output import Kept
 from curation.pool import Candidates, Row, read_examinations, read_pools, unusable
 from curation.repeats import Reason, examined, linked_patients, repeated
-from curation.replies import Replies
 from curation.settings import Settings
 from curation.specialties import UNASSIGNED, Rule, classification, classified, cohens_kappa
-from curation.teachers import Reply, Request, Teacher
+from curation.teachers import Request, Teacher
 from curation.traces import trace_fault
 from datamodules.prompts import VERSION
+from endpoints.asking import ask
+from endpoints.reading import Reply
+from endpoints.replies import Replies
 from evaluation.answers import extract, thinking_of
 from lightning_modules.rewards.guidelines import Guideline
 

@@ -40,6 +40,9 @@ class Prediction:
         prompt_sha256: hash of what was asked besides the options, before any variant of it: the prompt's version, stem,
             instruction, pictures; empty where it is unknown.
         score_version: `evaluation.answers.VERSION` of the scores that stand beside it; empty before 6.
+        prompt_tokens: of what was asked, of all turns, as an endpoint counts them; 0 where the model ran here.
+        fault: why an endpoint gave no usable words, such as "refused" or "filtered": the answer is empty then, and
+            counts as wrong.
     """
 
     model: str
@@ -61,6 +64,8 @@ class Prediction:
     option_tokens: tuple[int, ...] = ()
     prompt_sha256: str = ""
     score_version: str = ""
+    prompt_tokens: int = 0
+    fault: str = ""
 
     def __post_init__(self) -> None:
         where = f"prediction for question {self.question_id!r}"
@@ -145,7 +150,8 @@ def by_variant(predictions: Iterable[Prediction]) -> dict[str, list[Prediction]]
 
 VARIED = ("image", "shuffle", "wording")
 """Keys of a protocol that say how a question was put: the attributes of `evaluation.variants.Variant`."""
-SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "option_tokens", "prompt_sha256", "score_version")
+SPARSE = ("answer", "sample", "protocol", "turns", "option_losses", "option_tokens", "prompt_sha256", "score_version",
+          "prompt_tokens", "fault")  # fmt: skip
 KINDS: dict[str, tuple[type, type | None]] = {
     **{item.name: (str, None) for item in fields(Prediction)},
     "options": (list, str),
@@ -155,6 +161,7 @@ KINDS: dict[str, tuple[type, type | None]] = {
     "option_losses": (list, float),
     "option_tokens": (list, int),
     "n_tokens": (int, None),
+    "prompt_tokens": (int, None),
     "sample": (int, None),
     "truncated": (bool, None),
 }

@@ -19,6 +19,7 @@ from evaluation.baselines import read_training_answers
 from evaluation.kept import kept_column, read_kept
 from evaluation.matrix_table import matrix_csv
 from evaluation.predictions import Prediction, by_variant, read_predictions
+from evaluation.prices import read_prices
 from evaluation.scorers import SCORERS
 from evaluation.scoring import matrix
 from evaluation.tables import report, telling_tags
@@ -69,8 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := [tag for tag in given.by if tag not in tags]:
             raise ValueError(f"--by {' '.join(missing)}: no prediction has such a tag; there are {sorted(tags)}")
         tags_shown = given.by or telling_tags(predictions)
-        kept = read_kept(given.experiment)
-        text = report(predictions, given.scorer, tags_shown, read_training_answers(given.experiment), kept)
+        beside = (read_training_answers(given.experiment), read_kept(given.experiment), read_prices(given.experiment))
+        text = report(predictions, given.scorer, tags_shown, *beside)
     except (OSError, ValueError) as error:
         print(printable_lines(f"rescore: {error}"), file=sys.stderr)
         return 2

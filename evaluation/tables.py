@@ -14,6 +14,8 @@ from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.headroom import headroom, headroom_table
 from evaluation.kept import answers_of, kept_column
 from evaluation.predictions import Prediction, by_variant
+from evaluation.prices import CAPTION as CAPTION_OF_COSTS
+from evaluation.prices import NAMES, Prices, cost_rows
 from evaluation.report_files import percent, points
 from evaluation.routes import route_rows
 from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
@@ -202,6 +204,12 @@ def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> s
     return _table([*names, "letters, answered/right"], rows) if rows else ""
 
 
+def prices_table(predictions: Sequence[Prediction], prices: Prices) -> str:
+    """What every model behind an endpoint was asked for, and cost; empty where all ran here."""
+    rows = cost_rows(predictions, prices)
+    return _table(NAMES, rows) + f"\n\n{CAPTION_OF_COSTS}" if rows else ""
+
+
 def telling_tags(predictions: Sequence[Prediction]) -> list[str]:
     """Those of the usual tags that tell questions of this file apart."""
     return [tag for tag in TAGS if len({item.tags[tag] for item in predictions if tag in item.tags}) > 1]
@@ -213,6 +221,7 @@ def report(
     tags: Sequence[str],
     training: Answers | None = None,
     kept: Sequence[Prediction] = (),
+    prices: Prices | None = None,
 ) -> str:
     """All tables of one file of predictions.
 
@@ -222,6 +231,7 @@ def report(
         tags: what the main answers are broken down by.
         training: how often which answer is right in the training rows, as of `evaluation.baselines`.
         kept: answers to the base's own questions.
+        prices: of models behind endpoints, as of `evaluation.prices`.
 
     Raises:
         ValueError: nothing to score, or answers that do not fit together.
@@ -242,6 +252,7 @@ def report(
         "Wordings": consistency_table(parts, variants, "wording"),
         **{f"Scored by {name}": scorer_table(parts, name, predictions, training or {}) for name in scorers},
         **{f"By {tag}": breakdown_table(parts, tag, beside) for tag in tags},
+        "Cost": prices_table([*predictions, *kept], prices or {}),
     }
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in tables.items() if table)
 

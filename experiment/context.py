@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from datamodules.base import VQADataModule
 from datamodules.hashes import data_sha256
 from datamodules.mixture import Mixture
 from datamodules.replay import Replayed
+from endpoints.endpoint import Endpoint
+from endpoints.replies import Replies
 from experiment.integration import attach_teachers
 from experiment.launchers.part import WHOLE, Part
 from experiment.lineage import Lineage
@@ -34,6 +37,8 @@ REPLAY = "replay"
 """What the set is called of which rows are mixed in."""
 MEMORY = ".checked"
 """Folder below `runs_dir` that keeps what was found out about the data."""
+REPLIES = ".replies"
+"""Folder below `runs_dir` that keeps every reply of every endpoint: no experiment asks for what another one knows."""
 
 
 @dataclass
@@ -97,7 +102,7 @@ class ExperimentContext(Lineage):
     def _built(self, component: Component, called: str) -> VQADataModule:
         data = build(component, specialty=called, seed=self.experiment.seed)
         data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
-        data.sight = sight_of(self, data.memory)
+        data.sight = None if self.is_behind_endpoint else sight_of(self, data.memory)
         return data
 
     def without_data(self) -> ExperimentContext:
@@ -105,12 +110,28 @@ class ExperimentContext(Lineage):
         required = [one.without_data() for one in self.required]
         return replace(self, required=required, live=LiveBase(), _data={}, _further={})
 
+    @cached_property
+    def endpoint(self) -> tuple[Endpoint, Replies] | None:
+        """Whom to ask in place of a model here, and where its replies are kept; None where the model runs here.
+
+        Raises:
+            UnusableError: there is no key where the settings say.
+        """
+        if not self.is_behind_endpoint:
+            return None
+        return build(self.experiment.model), Replies(Path(self.experiment.runs_dir) / REPLIES)
+
     def policy(self, *, blocks_in_files: bool = False) -> tuple[Policy, str]:
         """The process's one policy on the lineage's base, and the base's fingerprint; see `LiveBase`.
 
         Args:
             blocks_in_files: leave the blocks' weights where they lie, for a strategy that reads parts of them.
+
+        Raises:
+            ValueError: the model is behind an endpoint.
         """
+        if self.is_behind_endpoint:
+            raise ValueError(f"{self.experiment.name}: a model behind an endpoint has no weights to work with here")
         key = f"{self.base_key} {'in files' if blocks_in_files else ''}"
         return self.live.of(key, lambda: self.load(self.base_folder, blocks_in_files=blocks_in_files))
 

@@ -13,6 +13,7 @@ from datamodules.prompts import NEUTRAL
 from datamodules.replay import again
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.kept import KEPT
+from experiment.behind_endpoint import cost_line
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
@@ -89,12 +90,8 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
         if isinstance(callback, ExperimentCallback) and (plan := callback.plan()):
             lines.append(f"  {plan}")
         if isinstance(callback, EvaluateExperts):
-            policy = policy or base_of(moved(context, experiment.runs_dir), live)[0]
-            told, taken = answer_lines(context, callback, policy)
-            lines.append(told)
-            for specialty in callback.matrix.specialties:
-                asked = callback.matrix.chosen(specialty)
-                lines.append(visible_line(specialty, len(asked), len({example.patient_id for example in asked})))
+            told, taken = matrix_lines(context, callback, policy, live)
+            lines += told
             seconds += taken
     return lines, seconds
 
@@ -107,6 +104,22 @@ def replay_lines(context: ExperimentContext, specialty: str) -> list[str]:
     size = context.data(specialty).config.batch_size
     rows = again(replay.share, size)
     return [f"  replayed: {rows} of the {size} rows of every step are of {replay.data.class_path}"]
+
+
+def matrix_lines(
+    context: ExperimentContext, callback: EvaluateExperts, policy: Policy | None, live: LiveBase
+) -> tuple[list[str], float]:
+    """What the matrix will take and could show, the former in seconds too; `policy`: the base, where it is loaded."""
+    if context.is_behind_endpoint:
+        told, taken = cost_line(context, callback), 0.0
+    else:
+        policy = policy or base_of(moved(context, context.experiment.runs_dir), live)[0]
+        told, taken = answer_lines(context, callback, policy)
+    lines = [told]
+    for specialty in callback.matrix.specialties:
+        asked = callback.matrix.chosen(specialty)
+        lines.append(visible_line(specialty, len(asked), len({example.patient_id for example in asked})))
+    return lines, taken
 
 
 def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBase) -> tuple[list[str], float, Policy]:

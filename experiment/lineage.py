@@ -14,8 +14,9 @@ from artifacts.adapter_files import result_of
 from artifacts.base_files import is_base_complete, read_base
 from artifacts.folders import ExperimentFolder
 from artifacts.manifest import MANIFEST, file_sha256, read_manifest
-from configs.build import import_class
+from configs.build import config_of, import_class
 from configs.schema import AGENT, Experiment
+from endpoints.endpoint import Endpoint
 from experiment.adapters import named_chains
 from lightning_modules.stage import Stage
 
@@ -98,6 +99,11 @@ class Lineage:
         return [*found.values(), self]
 
     @property
+    def is_behind_endpoint(self) -> bool:
+        """Whether the model is asked over the network, and has no weights here."""
+        return issubclass(import_class(self.experiment.model.class_path), Endpoint)
+
+    @property
     def base_folder(self) -> Path | None:
         """Weights of the base that the lineage trained, or None where the model is used as it is published."""
         bases = [c for c in self.lineage if c is not self and c.provides == "base"]
@@ -107,8 +113,12 @@ class Lineage:
     def base_key(self) -> str:
         """Identifies the base by content: its files' hashes wherever they lie, the model's settings, the precision.
 
-        A trained base counts by its manifest, which is compared with its files when they are read.
+        A trained base counts by its manifest, which is compared with its files when they are read; a model behind an
+        endpoint by where it is and how it is called.
         """
+        if self.is_behind_endpoint:
+            told = ["endpoint", config_of(self.experiment.model).identity]
+            return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         base = self.base_folder
         files = read_manifest(base / MANIFEST)["files"] if base else {}
         hashes = sorted((name, entry["sha256"]) for name, entry in files.items())
@@ -169,6 +179,8 @@ class Lineage:
         Raises:
             AdapterError: one of `adapters` is none, or its parent is not found.
         """
+        if self.is_behind_endpoint:
+            return {config_of(self.experiment.model).model: []}
         rows: dict[str, list[Path]] = {"base": []}
         for context in self.lineage:
             if context.provides == "expert":

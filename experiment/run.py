@@ -19,6 +19,7 @@ from configs.problems import ConfigError, Problem
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError
 from datamodules.check import quick_checks
+from experiment.behind_endpoint import check_endpoint
 from experiment.claim import claim_folder, clear_overwritten, refuse_changed
 from experiment.context import REPLAY, ExperimentContext
 from experiment.fit import has_several_devices, train
@@ -79,6 +80,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_replay(member)
         check_integration(member)
         check_joint(member)
+        check_endpoint(member)
     check_one_group(context)
 
 

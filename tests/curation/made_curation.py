@@ -7,7 +7,7 @@ from curation.__main__ import main
 from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.skin import SkinLesions
 from lightning_modules.rewards.guidelines import load_guidelines
-from tests.curation.fake_endpoint import Says, completion
+from tests.endpoints.fake_endpoint import Says, completion
 
 POPULATION = {"n_patients": 10, "val_fraction": 0.0, "test_fraction": 0.2}
 GUIDELINES = load_guidelines(["differential", "intuitive", "analytical", "bayesian"])

@@ -2,10 +2,11 @@
 import pytest
 
 from curation.endpoint import Endpoint
-from curation.teachers import Request, TeacherError
+from curation.teachers import Request
 from datamodules.batch import Example, image_key, load_image
+from endpoints.answerer import UnusableError
 from tests.conftest import noise_image
-from tests.curation.fake_endpoint import Says, completion, serving
+from tests.endpoints.fake_endpoint import Says, completion, serving
 
 GOOD = "<think>The heart is wide.</think><answer>A</answer>"
 
@@ -140,7 +141,7 @@ def test_what_no_request_can_cure_ends_at_once_and_tells_no_key(status, monkeypa
     echo = Says(b"bad key sk-made-secret", status=status, headers={"Location": "http://127.0.0.1:9/elsewhere"})
     with serving(lambda asked, n: echo) as fake:
         one = teacher(fake, key_variable="MADE_KEY", concurrency=1)
-        with pytest.raises(TeacherError, match=f"HTTP {status}: 'bad key \\*\\*\\*'") as caught:
+        with pytest.raises(UnusableError, match=f"HTTP {status}: 'bad key \\*\\*\\*'") as caught:
             ask(one, [request(i) for i in range(5)])
     assert "sk-made" not in str(caught.value)
     assert len(fake.asked) == 1
@@ -152,7 +153,7 @@ def test_replies_under_way_are_kept_when_another_request_ends_everything():
         return Says(status=401) if number == 2 else Says(completion(GOOD), stall=0.3)
 
     heard = []
-    with serving(behave) as fake, pytest.raises(TeacherError, match="HTTP 401"):
+    with serving(behave) as fake, pytest.raises(UnusableError, match="HTTP 401"):
         teacher(fake).answer([request(i) for i in range(5)], lambda one: heard.append(one) or True)
     assert [one.body is not None for one in heard if one] == [True]
 
@@ -167,14 +168,14 @@ def test_a_defect_of_ours_is_told_and_no_request_is_forgotten(monkeypatch):
     def broken(*_):
         raise IndexError("made")
 
-    monkeypatch.setattr("curation.endpoint.data_url", broken)
+    monkeypatch.setattr("endpoints.chat.data_url", broken)
     with serving(lambda asked, n: Says()) as fake, pytest.raises(IndexError, match="made"):
         ask(teacher(fake), [request(1, (noise_image(3, 40, 60),))])
 
 
 def test_a_missing_key_is_told_before_anything_is_asked(monkeypatch):
     monkeypatch.delenv("MADE_KEY", raising=False)
-    with serving(lambda asked, n: Says()) as fake, pytest.raises(TeacherError, match="MADE_KEY"):
+    with serving(lambda asked, n: Says()) as fake, pytest.raises(UnusableError, match="MADE_KEY"):
         teacher(fake, key_variable="MADE_KEY")
 
 
@@ -199,7 +200,7 @@ def test_the_budget_of_requests_holds():
         heard = ask(teacher(fake, max_requests=3), [request(i) for i in range(10)])
     assert len(fake.asked) == 3
     assert sum(item.body is not None for item in heard) == 3
-    assert {item.trouble for item in heard} == {"", "the budget is spent: max_requests or max_tokens"}
+    assert {item.trouble for item in heard} == {"", "the budget is spent: max_requests, max_tokens or max_cost"}
 
 
 def test_the_budget_of_tokens_counts_what_the_endpoint_says():

@@ -10,9 +10,10 @@ import yaml
 import train
 from curation.__main__ import main
 from curation.local import LocalModel
-from curation.teachers import Request, TeacherError
+from curation.teachers import Request
 from datamodules.check.__main__ import main as check
 from datamodules.mmedexpert import MMedExpert
+from endpoints.answerer import UnusableError
 from tests.experiment.conftest import SOURCE, experiments, write_bars
 
 RULES = "tag_points: 1\nspecialties: {oncology_surgery: {describes: Bars, phrases: [bar]}}\n"
@@ -82,9 +83,9 @@ def test_keys_tell_models_prompts_pictures_and_draws_apart(machine):
 
 def test_a_base_that_is_not_trained_is_told_before_anything_is_asked(machine, tmp_path):
     one = model(machine, overrides=(f"runs_dir={tmp_path}",))
-    with pytest.raises(TeacherError, match="no trained base"):
+    with pytest.raises(UnusableError, match="no trained base"):
         _ = one.identity
-    with pytest.raises(TeacherError, match="no finished adapter"):
+    with pytest.raises(UnusableError, match="no finished adapter"):
         _ = model(machine, adapters=(str(tmp_path),)).identity
 
 

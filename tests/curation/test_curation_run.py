@@ -17,7 +17,6 @@ from datamodules.check.__main__ import main as check
 from datamodules.mmedexpert import MMedExpert
 from datamodules.prompts import question_text
 from tests.conftest import noise_image
-from tests.curation.fake_endpoint import Says, completion, serving
 from tests.curation.made_curation import (
     GUIDELINES,
     POOLS,
@@ -30,6 +29,7 @@ from tests.curation.made_curation import (
     run,
     write,
 )
+from tests.endpoints.fake_endpoint import Says, completion, serving
 
 
 def test_an_honest_teacher_gives_a_whole_set_that_loads_and_passes_the_check(tmp_path, known, capsys):

@@ -11,9 +11,9 @@ import random
 import pytest
 
 from curation.__main__ import UNFINISHED, main
-from curation.budget import Budget
-from tests.curation.fake_endpoint import Says, completion, serving
+from endpoints.budget import Budget
 from tests.curation.made_curation import asked_about, contents, counts_of, honest, rows_of, run, write
+from tests.endpoints.fake_endpoint import Says, completion, serving
 from tests.experiment.made_cluster import installed
 
 SLURM = ("launcher=slurm", "launcher.init_args.cpus=1")

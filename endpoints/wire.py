@@ -48,7 +48,7 @@ class Wire:
             try:
                 status, headers, body = self.exchange(connection, payload)
             except (OSError, ValueError, http.client.HTTPException) as error:
-                if late.is_set():
+                if late.is_set() or isinstance(error, TimeoutError):  # the socket's own limit may strike first
                     raise TimeoutError(f"no whole reply within timeout_s={self.timeout_s:g}") from error
                 raise OSError(f"{type(error).__name__}: {error}".replace(self.key or "\0", "***")) from error
             finally:

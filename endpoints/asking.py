@@ -1,27 +1,29 @@
-"""Put requests to a teacher: what is known is not asked again, what comes is kept first and read then."""
+"""Put requests to a model: what is known is not asked again, what comes is kept first and read then."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import Generic
 
 from tqdm import tqdm
 
 from artifacts.interrupts import deferred
-from curation.replies import Replies
-from curation.teachers import DOUBTED, Heard, Reply, Request, Teacher, TeacherError
+from endpoints.answerer import Answerer, Asked, Heard, UnusableError
+from endpoints.reading import DOUBTED, Reply
+from endpoints.replies import Replies
 
 
 class UnfinishedError(RuntimeError):
     """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
 
 
-def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: str) -> Iterator[Reply]:
+def ask(answerer: Answerer[Asked], requests: Sequence[Asked], replies: Replies, what: str) -> Iterator[Reply]:
     """The reply to each request.
 
     Args:
-        teacher: who is asked.
+        answerer: who is asked.
         requests: equal ones are asked once.
         replies: what is known already; takes what comes.
         what: names this part of the work in the progress bar.
@@ -30,20 +32,21 @@ def ask(teacher: Teacher, requests: Sequence[Request], replies: Replies, what: s
         One reply per request, unusable ones with their fault; read one by one, since all may be too many to hold.
 
     Raises:
-        UnfinishedError: the teacher stopped answering, or the budget is spent.
-        TeacherError: it cannot be used at all, or answers as another model.
+        UnfinishedError: nobody answers any more, or the budget is spent.
+        UnusableError: it cannot be used at all, or answers as another model.
         KeyboardInterrupt: after a signal, once the replies that were under way are kept.
     """
-    keys = [teacher.key(request) for request in requests]
-    missing = {key: request for key, request in dict(zip(keys, requests, strict=True)).items() if not replies.get(key)}
+    keys = [answerer.key(request) for request in requests]
+    distinct = dict(zip(keys, requests, strict=True))
+    missing = {key: request for key, request in distinct.items() if not replies.get(key)}
     if missing:
-        fetch(teacher, missing, replies, what)
-    return (teacher.read(*replies.held(key)) for key in keys)
+        known = [key for key in distinct if key not in missing]
+        fetch(answerer, missing, Intake(answerer, missing, replies, known), what)
+    return (answerer.read(*replies.held(key)) for key in keys)
 
 
-def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, what: str) -> None:
-    """Ask for what is missing, one request before the many; arguments and errors as of `ask`."""
-    intake = Intake(teacher, missing, replies)
+def fetch(answerer: Answerer[Asked], missing: dict[str, Asked], intake: Intake[Asked], what: str) -> None:
+    """Ask for what is missing, one request before the many; `intake` keeps it. The rest as of `ask`."""
     with deferred() as stop_wanted, bar(what, len(missing)) as progress:
 
         def take(heard: Heard | None) -> bool:
@@ -54,10 +57,10 @@ def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, what:
         waiting = list(missing.values())
         # One at a time until one is answered: a wrong model or parameter costs a request, not as many as run at once.
         while waiting and not (intake.kept or intake.troubles or intake.gives_up or stop_wanted()):
-            teacher.answer([waiting.pop(0)], take)
-            check_model(teacher, intake.doubted)
+            answerer.answer([waiting.pop(0)], take)
+            check_model(answerer, intake.doubted)
         if waiting and intake.kept and not stop_wanted():
-            teacher.answer(waiting, take)
+            answerer.answer(waiting, take)
     intake.settle()
     if left := len(missing) - intake.kept:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in intake.troubles.most_common(5))
@@ -67,10 +70,10 @@ def fetch(teacher: Teacher, missing: dict[str, Request], replies: Replies, what:
         )
 
 
-class Intake:
+class Intake(Generic[Asked]):
     """Keeps what comes.
 
-    Replies that look like an outage (`DOUBTED`) are believed only when the teacher answers well again, or the work
+    Replies that look like an outage (`DOUBTED`) are believed only when the model answers well again, or the work
     ends without giving up: a proxy's error pages, or a parameter that the endpoint does not know, leave no trace.
 
     Attributes:
@@ -79,9 +82,18 @@ class Intake:
         doubted: replies that are not believed yet, with their keys.
     """
 
-    def __init__(self, teacher: Teacher, missing: dict[str, Request], replies: Replies) -> None:
-        """Nothing has come yet."""
-        self.teacher, self.replies = teacher, replies
+    def __init__(
+        self, answerer: Answerer[Asked], missing: dict[str, Asked], replies: Replies, known: Sequence[str] = ()
+    ) -> None:
+        """Nothing has come yet.
+
+        Args:
+            answerer: who is asked.
+            missing: key -> request.
+            replies: takes what comes.
+            known: keys of the same work whose replies are kept already.
+        """
+        self.answerer, self.replies, self.known = answerer, replies, known
         self.asked = {id(request): key for key, request in missing.items()}
         self.kept, self.in_a_row = 0, 0
         self.troubles: Counter[str] = Counter()
@@ -90,7 +102,7 @@ class Intake:
     @property
     def gives_up(self) -> bool:
         """Whether too many requests in a row had no usable reply."""
-        return self.in_a_row >= self.teacher.give_up_after
+        return self.in_a_row >= self.answerer.give_up_after
 
     def take(self, heard: Heard) -> bool:
         """Keep a reply, or note why not; whether it was one to believe."""
@@ -99,41 +111,51 @@ class Intake:
         if heard.trouble:
             self.troubles[heard.trouble] += 1
             return False
-        if self.teacher.read(heard.status, heard.body or b"").fault in DOUBTED:
+        if self.answerer.read(heard.status, heard.body or b"").fault in DOUBTED:
             self.doubted.append((key, heard))
             return False
         self.keep(key, heard)
-        while self.doubted:
-            self.keep(*self.doubted.pop())
+        self.answerer.is_proven = True
+        self.believe()
         self.in_a_row = 0
         return True
 
     def keep(self, key: str, heard: Heard) -> None:
         """Write a reply down."""
-        teacher = self.teacher
-        seen = {"row": heard.request.row, "teacher": dict(teacher.identity), "prompt": teacher.prompt(heard.request)}
-        self.replies.put(key, heard.status, heard.body or b"", {**seen, "draw": heard.request.draw})
+        self.replies.put(key, heard.status, heard.body or b"", dict(self.answerer.note(heard.request)))
         self.kept += 1
 
     def settle(self) -> None:
         """Believe what is doubted, or count it among the troubles."""
-        believed = not self.gives_up and bool(self.kept or not self.troubles)
+        proven = not self.answerer.needs_proof or self.answers_others()
+        if self.doubted and not self.gives_up and (self.kept or not self.troubles) and proven:
+            self.believe()
+        self.troubles.update(self.answerer.trouble_with(heard) for _, heard in self.doubted)
+
+    def answers_others(self) -> bool:
+        """Whether the model is known to answer: it did so in this program, or to something of the same work before."""
+        known = (self.answerer.read(*self.replies.held(key)).fault for key in self.known)
+        return self.answerer.is_proven or any(fault not in DOUBTED for fault in known)
+
+    def believe(self) -> None:
+        """Keep what was doubted, but for what is never kept."""
         for key, heard in self.doubted:
-            if believed:
-                self.keep(key, heard)
+            if self.answerer.read(heard.status, heard.body or b"").fault in self.answerer.never_kept:
+                self.troubles[self.answerer.trouble_with(heard)] += 1
             else:
-                self.troubles[self.teacher.trouble_with(heard)] += 1
+                self.keep(key, heard)
+        self.doubted.clear()
 
 
-def check_model(teacher: Teacher, doubted: list[tuple[str, Heard]]) -> None:
+def check_model(answerer: Answerer[Asked], doubted: Sequence[tuple[str, Heard[Asked]]]) -> None:
     """End the work where the only answers are another model's.
 
     Raises:
-        TeacherError: names both models.
+        UnusableError: names both models.
     """
     for _, heard in doubted:
-        if teacher.read(heard.status, heard.body or b"").fault == "wrong_model":
-            raise TeacherError(teacher.trouble_with(heard))
+        if answerer.read(heard.status, heard.body or b"").fault == "wrong_model":
+            raise UnusableError(answerer.trouble_with(heard))
 
 
 def bar(what: str, total: int) -> tqdm:
