@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import pytest
 import yaml
@@ -291,23 +292,26 @@ def test_a_dry_run_tells_what_it_would_cost_at_most_and_asks_nobody(tmp_path, kn
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_goes_on_without_asking_again(tmp_path, known, number):
-    tell, enough = honest(known), threading.Event()
+    tell, enough, release = honest(known), threading.Event(), threading.Event()
 
-    def slow(asked, n):
-        if n >= 5:
+    def halting(asked, n):
+        if n > 5:
             enough.set()
-        return Says(tell(asked, n).body, stall=0.3)
+            release.wait(60)
+        return tell(asked, n)
 
     def stoppable():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
         sys.exit(machine.run())
 
-    with serving(slow) as fake:
-        machine = Machine(tmp_path / "parts", fake.url, concurrency=2)
+    with serving(halting) as fake:
+        machine = Machine(tmp_path / "parts", fake.url, concurrency=2, timeout_s=60.0)
         process = multiprocessing.get_context("fork").Process(target=stoppable)
         process.start()
         assert enough.wait(60)
         os.kill(process.pid, number)
+        time.sleep(0.5)  # the signal is heard before what is under way comes
+        release.set()
         process.join(60)
         assert process.exitcode == (130 if number == signal.SIGINT else -number)
         kept = len(list((machine.runs / ".replies").rglob("*.json")))
