@@ -96,7 +96,10 @@ def with_checkpoint(tree: Branch, problems: list[Problem]) -> Branch:
 
 
 def with_own_folder(tree: Branch, beside: Path) -> Branch:
-    """A file's tree in which a model's `path` that is a folder beside the file names that folder from anywhere."""
+    """A file's tree in which a model's `path` that is a folder beside the file names that folder from anywhere.
+
+    With a `revision` the path is a hub's: a folder has none.
+    """
     model = tree.children.get("model")
     settings = model.children.get("init_args") if isinstance(model, Branch) else None
     path = settings.children.get("path") if isinstance(settings, Branch) else None
@@ -104,6 +107,7 @@ def with_own_folder(tree: Branch, beside: Path) -> Branch:
         not isinstance(path, Leaf)
         or not isinstance(path.value, str)
         or not path.value
+        or "revision" in settings.children
         or not is_folder(beside / path.value)
     ):
         return tree

@@ -132,7 +132,7 @@ def compared(folder: Path, family: PublishedFamily) -> float:
         said = [Policy(one) for one in (family, loaded)]
         first, second = (policy.score([policy.prompt(PROBE, "")], [ids]).logps for policy in said)
     difference = float((first - second).abs().max())
-    if difference > 1e-5:
+    if not difference <= 1e-5:  # NaN included
         raise RuntimeError(
             f"{folder}: loaded again it differs from what was written: log-probabilities by {difference:.1e}"
         )
@@ -142,7 +142,7 @@ def compared(folder: Path, family: PublishedFamily) -> float:
 def card(context: ExperimentContext, manifest: dict, folder: Path, given: Namespace) -> str:
     """What it is, how it was made, and what its weights hash to."""
     extra = manifest.get("extra") or {}
-    made = ["python", "train.py", "--config", context.path.name]
+    config = ["--config", context.path.name, *given.overrides]
     return "\n".join(
         [
             f"# {context.experiment.name}",
@@ -152,9 +152,8 @@ def card(context: ExperimentContext, manifest: dict, folder: Path, given: Namesp
             f"Stored in {given.dtype}; trained for {extra.get('steps', context.steps)} steps by",
             "",
             "```",
-            shlex.join(made),
-            shlex.join(["python", "-m", "experiment.export", "--config", context.path.name, "--out", str(given.out)])
-            + f" --dtype {given.dtype}",
+            shlex.join(["python", "train.py", *config]),
+            shlex.join(["python", "-m", "experiment.export", *config, "--out", str(given.out), "--dtype", given.dtype]),
             "```",
             "",
             f"sha256 of `{WEIGHTS}`: `{file_sha256(folder / WEIGHTS)}`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from callbacks.merge_experts import MergeExperts
 from configs.build import config_of, import_class
@@ -57,12 +58,24 @@ def joint_faults(context: Lineage) -> Iterator[tuple[str, object, str]]:
         message = f"{context.steps} steps are too few for {len(context.specialties)} specialties one after the other"
         yield "trainer.max_steps", experiment.trainer.get("max_steps"), message
     config, sets = config_of(experiment.module), len(context.specialties)
+    if experiment.train == "sequential":
+        yield from cut_short(experiment, config)
     of_rl = hasattr(config, "questions_per_step")
     given = context.resolved["specialties"][context.specialties[0]]["init_args"]["batch_size"]
     if experiment.train == "mixed" and (size := config.questions_per_step if of_rl else given) % sets:
         key = "module.init_args.questions_per_step" if of_rl else "data.batch_size"
         yield key, size, f"a step takes as much of each of {sets} specialties; give a multiple of {sets}"
     yield from joint_parts(experiment)
+
+
+def cut_short(experiment: Experiment, config: Any) -> Iterator[tuple[str, object, str]]:
+    """The same of what would end a sequential run before the last specialties had their turn."""
+    if experiment.fit.patience:
+        yield "fit.patience", experiment.fit.patience, "it may end the run before each specialty had its turn; set 0"
+    for key in ("minibatches", "updates_per_rollout"):
+        if (value := getattr(config, key, 1)) != 1:
+            message = "one specialty after the other, a step is one update, as trainer.max_steps counts updates; set 1"
+            yield f"module.init_args.{key}", value, message
 
 
 def joint_parts(experiment: Experiment) -> Iterator[tuple[str, object, str]]:

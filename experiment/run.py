@@ -109,6 +109,8 @@ def check_replay(context: ExperimentContext) -> None:
     fits = module is not None and context.stage_class.replays and context.provides == "expert"
     if context.experiment.replay is not None and not fits:
         named = "an experiment without a module trains nothing" if module is None else f"{module.class_path} takes none"
+        if module is not None and context.stage_class.replays:
+            named = f"only into experts' steps, not with train: {context.experiment.train}"
         message = (
             f"rows are replayed in modules that imitate rows, such as lightning_modules.sft_lora.SFTLoRA, and {named}; "
             "leave replay out, or give it to the experiment that trains the experts (NAME:replay.share=...)"
@@ -219,7 +221,7 @@ def run_experiment(context: ExperimentContext) -> None:
 
 
 def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
-    """Refuse training questions that the module cannot use under its settings.
+    """Refuse questions that the module cannot use under its settings: those to train on, and those that cards show.
 
     Raises:
         BadExampleError: names the specialty and the first question.
@@ -229,7 +231,8 @@ def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
     config = config_of(context.experiment.module)
     for run in runs:
         try:
-            context.stage_class.check_questions(config, context.data(run).splits["train"])
+            for split in ("train", "val"):
+                context.stage_class.check_questions(config, context.data(run).splits[split])
         except BadExampleError as error:
             raise BadExampleError(f"specialty {run!r}: {error}") from error
 
@@ -244,7 +247,7 @@ def check_data(context: ExperimentContext, wanted: Sequence[str], further: Mappi
     """Look at all sets that the experiment trains on or asks; errors as of `quick_checks`."""
     sets = {specialty: context.data(specialty) for specialty in wanted}
     if context.replayed is not None:
-        sets[REPLAY] = context.replayed
+        sets[f"{REPLAY}/"] = context.replayed  # no specialty is called so
     quick_checks(sets, training=context.provides != "nothing", examined=further)
 
 

@@ -101,4 +101,4 @@ class Asker:
 
     def under(self, name: str, example: Example) -> Guideline:
         """The guideline of a place of the layout: for one question its own, where the layout leaves that to it."""
-        return self.guidelines[example.tags[self.oracle_tag] if name == ORACLE else name]
+        return self.guidelines[example.tags[self.oracle_tag] if self.oracle_tag and name == ORACLE else name]

@@ -71,7 +71,8 @@ def remembered(sets: Mapping[str, VQADataModule], training: bool, examined: Mapp
     memory = next((data.memory for data in sets.values()), None)
     asked = [(data, training) for data in sets.values()] + [(data, False) for data in examined.values()]
     keys = [contents_of(*one) for one in asked] if memory else []
-    key, changed = key_of(one.encode() for one, _ in keys), max((at for _, at in keys), default=0.0)
+    parts = [str(len(sets)), *(one for one, _ in keys)]  # which of them may be trained on counts too
+    key, changed = key_of(part.encode() for part in parts), max((at for _, at in keys), default=0.0)
     found = recall(memory, key)
     if found is None:
         audits = [checked(*one) for one in asked]

@@ -57,6 +57,15 @@ def test_a_folder_is_the_family_of_its_model_type(tmp_path, experiment):
     assert "model.init_args.path" in flattened(loaded.resolved)
 
 
+def test_a_folder_beside_the_file_is_not_taken_for_a_hub_s_revision(offline, tmp_path):
+    folder_of(tmp_path / "files/lab/vl", model_type="qwen2_vl")
+    path = tmp_path / "files/experiment.yaml"
+    named = {"model: lab/vl": "lab/vl", f"model: {{class_path: {QWEN}, init_args: {{path: lab/vl}}}}": None}
+    for model, expected in named.items():
+        path.write_text(f"{FILE}{model}\n")
+        assert load(path).resolved["model"]["init_args"]["path"] == (expected or str(tmp_path / "files/lab/vl"))
+
+
 def test_a_file_may_name_a_checkpoint_and_another_that_extends_it_may_set_more(tmp_path):
     folder = folder_of(tmp_path / "mine", "qwen3_vl")
     (tmp_path / "below.yaml").write_text(f"model: {folder}\n{FILE}")

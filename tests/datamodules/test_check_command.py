@@ -6,6 +6,7 @@ Every test calls the command's own `main`; what it prints and writes is what a u
 import io
 import json
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -218,6 +219,22 @@ def test_the_quick_part_refuses_an_examined_question(tmp_path):
     rows[-1]["answer"] = rows[1]["answer"]
     with pytest.raises(BadExampleError, match=r"1 overlaps:\n  expert/train holds the text of 1 .* made-2 and made-62"):
         quick_checks({"expert": expert_set(tmp_path, rows)})
+
+
+def test_what_was_found_with_a_set_as_examined_is_not_taken_for_what_is_found_with_it_as_trained(tmp_path, capsys):
+    stem = {"question": made.STEMS[0], "options": ["liver", "spleen", "kidney", "lung"], "answer": "A", "images": []}
+    sets = {
+        "a": [made.mmedexpert_row(2, split="train"), made.mmedexpert_row(60, split="test") | stem],
+        "b": [made.mmedexpert_row(4, split="train") | stem, made.mmedexpert_row(62, split="test")],
+    }
+    sets = {name: expert_set(tmp_path / name, rows) for name, rows in sets.items()}
+    for data in sets.values():
+        data.memory = tmp_path / "memory"
+    time.sleep(1.1)  # what follows from files that were just written is not remembered
+    quick_checks({"a": sets["a"]}, examined={"b": sets["b"]}, training=False)
+    assert "OVERLAP" not in capsys.readouterr().err
+    quick_checks(sets, training=False)
+    assert "OVERLAP: expert/train holds the text of 1" in capsys.readouterr().err
 
 
 def test_the_quick_part_refuses_an_examined_picture_under_another_name(tmp_path, capsys):

@@ -11,6 +11,7 @@ from configs.load import load
 from configs.schema import Component
 from experiment.export import main
 from experiment.run import assemble
+from lightning_modules.families.base import VisionLanguageFamily
 from tests.conftest import made_example
 
 
@@ -42,6 +43,26 @@ def test_the_checkpoint_is_the_trained_base(based, tmp_path, dtype, capsys):
     loaded = type(policy)(build(Component(found["class_path"], {**found["init_args"], "dtype": "float32"})))
     assert torch.equal(said(policy), said(loaded))
     assert loaded.prompt(made_example(0), "").ids == policy.prompt(made_example(0), "").ids
+
+
+def test_the_card_tells_the_settings_that_differ_from_the_file(based, tmp_path):
+    assert export(based, tmp_path / "mine", "description=x") == 0
+    told = (tmp_path / "mine/README.md").read_text()
+    assert "train.py --config base.yaml description=x" in told
+    assert "experiment.export --config base.yaml description=x" in told
+
+
+def test_a_base_whose_numbers_cannot_be_compared_is_not_exported(based, tmp_path, capsys, monkeypatch):
+    def broken(self, weights, **options):
+        load_weights(self, weights, **options)
+        with torch.no_grad():
+            next(self.parameters()).fill_(float("nan"))
+
+    load_weights = VisionLanguageFamily.load_weights
+    monkeypatch.setattr(VisionLanguageFamily, "load_weights", broken)
+    assert export(based, tmp_path / "mine") == 1
+    assert "differs from what was written" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
 
 
 def test_plain_transformers_loads_it(based, tmp_path):

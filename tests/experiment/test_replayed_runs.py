@@ -60,6 +60,8 @@ def test_replay_is_for_modules_that_imitate_rows(replay, bars_module, capsys):
     error = capsys.readouterr().err
     assert "replay" in error
     assert "lightning_modules.rl_gba.GBA takes none" in error
+    assert replay.run("dsa", "train=mixed") == 2
+    assert "only into experts' steps, not with train: mixed" in capsys.readouterr().err
     assert replay.run("dsa", "replay.share=1.0") == 2
     assert "share must lie in (0, 1)" in capsys.readouterr().err
 
@@ -69,6 +71,11 @@ def test_a_specialty_s_test_questions_are_never_replayed(replay, bars_module, ca
     leak = bars(bars_module / "data/alpha", names=["neutral"], val_fraction=0.0, test_fraction=0.0)
     other = replay.write(replay.files.parent / "leak", "dsa", replay={"data": leak, "share": 0.5})
     assert other.run("dsa", "only=[alpha]") == 1
+    assert "what is examined must not be trained on" in capsys.readouterr().err
+    alpha = bars(bars_module / "data/alpha")
+    content = {"replay": {"data": leak, "share": 0.5}, "specialties": {"replay": alpha}}
+    other = replay.write(replay.files.parent / "called_alike", "dsa", **content)
+    assert other.run("dsa", "name=alike") == 1
     assert "what is examined must not be trained on" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 import textwrap
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from configs.load import load
 from configs.schema import Component
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError, Batch
+from experiment.run import check_questions
 from lightning_modules import advantages, engines, losses, rewards, transfer
 from lightning_modules.advantages.advantage import Advantage
 from lightning_modules.engines.engine import Engine
@@ -108,6 +110,17 @@ def test_all_guided_rollouts_are_under_the_guideline_that_the_question_names(tin
     }
 
 
+def test_a_guideline_that_is_called_oracle_is_one_as_any_other(tiny_policy, mixed_examples, tmp_path):
+    text = (FOLDER / "bayesian.yaml").read_text()
+    (tmp_path / "oracle.yaml").write_text(text.replace("name: bayesian", "name: oracle"))
+    settings = {"guidelines": (str(tmp_path / "oracle.yaml"),), "rollouts_per_guideline": 2, "neutral_share": 0.3}
+    found = fit(tiny_policy, mixed_examples[:1], **settings, kl=None, transfer=None)
+    rollouts, instruction = found.rollouts[0], yaml.safe_load(text)["instruction"].strip()
+    assert rollouts.guideline(rollouts.layout.size - 1) == "oracle"
+    own = tiny_policy.prompt(mixed_examples[0], instruction)
+    assert rollouts.prompt(rollouts.layout.size - 1).ids == own.ids
+
+
 def test_questions_that_do_not_name_their_guideline_are_refused_before_training(mixed_examples):
     config = replace(GBA.Config(), oracle_tag="kind")
     asked = [replace(e, tags={"kind": "analytical"}) for e in mixed_examples]
@@ -116,6 +129,12 @@ def test_questions_that_do_not_name_their_guideline_are_refused_before_training(
         with pytest.raises(BadExampleError, match=f"oracle_tag=kind must name the guideline.*{told}"):
             GBA.check_questions(config, [*asked, replace(asked[0], tags=tags)])
     GBA.check_questions(GBA.Config(), [replace(asked[0], tags={})])
+    # cards show questions of the validation split, which are answered as the others are
+    data = SimpleNamespace(splits={"train": asked, "val": [replace(asked[0], tags={})]})
+    module = Component("lightning_modules.rl_gba.GBA", {"oracle_tag": "kind"})
+    context = SimpleNamespace(experiment=SimpleNamespace(module=module), stage_class=GBA, data=lambda run: data)
+    with pytest.raises(BadExampleError, match=r"specialty 'alpha': .* got None"):
+        check_questions(context, ["alpha"])
     for settings in ({"guidelines": ("bayesian",)}, {"guidelines": ("neutral", "bayesian"), "neutral_share": 0.0}):
         with pytest.raises(ValueError, match="oracle_tag chooses among guidelines"):
             replace(config, **settings)
