@@ -57,7 +57,7 @@ class MadeFamily(Qwen2_5_VL):
         recorder.count_tokens(self.model.model.language_model)
 
     @override
-    def _build(self, weights: Path | None, outline: bool) -> None:
+    def _build(self, weights: Path | None, outline: bool, blocks_in_files: bool) -> None:
         self.tokenizer = made_model.tokenizer(self.config.size, Path(self.config.folder))
         self.template = TEMPLATE
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=work.MAX_PIXELS)

@@ -26,7 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 README = Path(os.environ.get("README", ROOT / "README.md"))
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = (
-    *("answering", "artifacts", "callbacks", "configs", "datamodules", "evaluation", "experiment", "guards"),
+    *(
+        "answering",
+        "artifacts",
+        "callbacks",
+        "configs",
+        "datamodules",
+        "endpoints",
+        "evaluation",
+        "experiment",
+        "guards",
+    ),
     *("lightning_modules",),
     *("merge", "train.py"),
 )

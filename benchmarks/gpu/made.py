@@ -42,7 +42,7 @@ class SizedFamily(Qwen2_5_VL):
         """The made chat frame has no system turn."""
 
     @override
-    def _build(self, weights: Path | None, outline: bool) -> None:
+    def _build(self, weights: Path | None, outline: bool, blocks_in_files: bool) -> None:
         self.tokenizer = made_tokenizer()
         self.template = TEMPLATE
         self.image_processor = Qwen2VLImageProcessorPil(min_pixels=work.MIN_PIXELS, max_pixels=2**24)

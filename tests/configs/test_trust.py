@@ -182,6 +182,7 @@ def our_configs():
 
 
 FREE = {
+    "endpoints.endpoint.Endpoint.body",  # plain fields of a request
     "datamodules.phantoms.perception.PerceptionMixture.shares",
     "lightning_modules.advantages.guideline_based.GuidelineBased.priors",
     "merge.methods.learned.LearnedScalars.scalars",

@@ -73,7 +73,7 @@ def test_the_page_lists_every_setting_with_its_default():
         assert shown == plain, field.name
 
 
-COMMANDS = [line for line in PAGE.splitlines() if line.startswith("python train.py")]
+COMMANDS = [line for line in PAGE.replace("\\\n", " ").splitlines() if line.startswith("python train.py")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

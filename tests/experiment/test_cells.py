@@ -137,7 +137,7 @@ def test_another_stem_picture_or_prompt_does_not_compare(lineage, tmp_path, monk
         for number, path in enumerate(sorted(other.glob("*.png"))):
             Image.new("RGB", (56, 56), (number, 0, 0)).save(path)
     else:
-        for module in ("callbacks.evaluate_experts", "datamodules.hashes"):
+        for module in ("callbacks.matrix_cells", "datamodules.hashes"):
             monkeypatch.setattr(f"{module}.VERSION", "another")
     second = examine(made, "second", "neutral", f"specialties.beta.init_args.root={other}")
     with pytest.raises(ValueError, match="was put with another stem, instruction or picture"):

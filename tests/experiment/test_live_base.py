@@ -52,7 +52,9 @@ def test_the_base_of_a_base_training_is_let_go_when_its_run_ends(machine, tmp_pa
     families, alive = built
     held = []
     original = ExperimentContext.policy
-    monkeypatch.setattr(ExperimentContext, "policy", lambda self: held.append(self.live) or original(self))
+    monkeypatch.setattr(
+        ExperimentContext, "policy", lambda self, **how: held.append(self.live) or original(self, **how)
+    )
     assert machine.at(tmp_path / "runs").run("base", "trainer.max_steps=2") == 0
     assert (len(held), alive) == (1, [0])  # the experiment's live base is alive still, what it held is not
     assert families[0]() is None

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from datamodules.batch import SPECIALTY, Batch
-from datamodules.mixture import tagged
+from datamodules.mixture import told
 from lightning_modules import teacher_gate
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.distillation import Integrate
@@ -26,10 +26,10 @@ from tests.slow_reference import stock_log_distribution
 INTEGRATE = Register(Integrate.Config, COMMON)
 TEACHERS = {"heart": ("heart_dsa",), "brain": ("brain_dsa", "brain_rl")}
 EXAMPLES = [
-    *tagged("heart", [made_example(0)]),
-    *tagged("brain", [made_example(1, sizes=((112, 112), (80, 160)), words=3)]),
-    *tagged("heart", [made_example(2, sizes=(), words=7)]),
-    *tagged("brain", [made_example(3, sizes=((160, 80),), words=1)]),
+    told("heart", made_example(0)),
+    told("brain", made_example(1, sizes=((112, 112), (80, 160)), words=3)),
+    told("heart", made_example(2, sizes=(), words=7)),
+    told("brain", made_example(3, sizes=((160, 80),), words=1)),
 ]
 RIGHT, NOT_RIGHT = Completion((1,), (0.0,), PLAIN, False), Completion((1,), (0.0,), WRONG, False)
 
