@@ -214,3 +214,14 @@ def test_a_reasoning_that_was_cut_off_is_kept_open():
     body = json.dumps({"choices": [{"message": CUT, "finish_reason": "length"}], "usage": {"completion_tokens": 3}})
     reply = read_reply(200, body.encode())
     assert (reply.text, reply.fault, reply.completion_tokens) == ("<think>The heart is", "truncated", 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        *((f"fake-1{version}", "") for version in ("", "-2026-01-01", "-20260101", "-0613", "-002")),
+        *((f"fake-1{more}", "wrong_model") for more in ("-mini", "-5", "-32k", "-mini-2026-01-01", "-002b", "-", "0")),
+    ],
+)
+def test_a_smaller_model_of_the_family_is_another_one(model, fault):
+    assert read_reply(200, completion("words", model=model), ["fake-1"]).fault == fault
