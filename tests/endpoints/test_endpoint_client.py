@@ -225,3 +225,13 @@ def test_a_reasoning_that_was_cut_off_is_kept_open():
 )
 def test_a_smaller_model_of_the_family_is_another_one(model, fault):
     assert read_reply(200, completion("words", model=model), ["fake-1"]).fault == fault
+
+
+def test_a_placeholder_for_a_key_is_not_taken_out_of_answers(tmp_path, monkeypatch):
+    words = "None of these; key none-of-your-business"
+    for key, kept in (("none", words), ("none-of-your-business", "None of these; key ***")):
+        monkeypatch.setenv("MADE_KEY", key)
+        with serving(lambda asked, n: Says(completion(words))) as fake:
+            (reply,) = ask(client(fake, key_variable="MADE_KEY"), [chat()], Replies(tmp_path / key), "made")
+        assert fake.asked[0].headers["Authorization"] == f"Bearer {key}"
+        assert reply.text == kept
