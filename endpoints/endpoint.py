@@ -20,7 +20,7 @@ from datamodules.batch import BadExampleError
 from endpoints.answerer import Answerer, Heard, UnusableError
 from endpoints.budget import Budget, Pause, Price
 from endpoints.chat import Chat, in_words
-from endpoints.reading import REFUSED, RETRIED, beginning
+from endpoints.reading import REFUSED, RETRIED, Reply, beginning
 from endpoints.side_by_side import side_by_side
 from endpoints.wire import Wire, wait_asked
 from guards.ranges import Ranged, at_least, between
@@ -233,7 +233,7 @@ class Endpoint(Answerer[Chat]):
                 raise UnusableError(self.unusable(status, body))
             reply = self.read(status, body)
             told = (reply.prompt_tokens, reply.completion_tokens)
-            spent = told if any(told) else (0, 0) if status >= REFUSED else most
+            spent = apart(told, reply, most) if any(told) else (0, 0) if status >= REFUSED else most
         except (OSError, http.client.HTTPException) as error:
             return Tried(0, b"", 0.0, f"{type(error).__name__}: {str(error)[:200]}")
         finally:
@@ -288,3 +288,11 @@ class Endpoint(Answerer[Chat]):
         return (
             f"{place} answers HTTP {status}: {beginning(body)!r}; {hint.get(status, 'are base_url and model right?')}"
         )
+
+
+def apart(told: tuple[int, int], reply: Reply, most: tuple[int, int]) -> tuple[int, int]:
+    """Tokens of prompt and answer; of a sum alone the answer's share, which costs more, is what it may be at most."""
+    if told[1] or not reply.text:
+        return told
+    answer = min(told[0], most[1])
+    return told[0] - answer, answer

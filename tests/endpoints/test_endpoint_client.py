@@ -235,3 +235,19 @@ def test_a_placeholder_for_a_key_is_not_taken_out_of_answers(tmp_path, monkeypat
             (reply,) = ask(client(fake, key_variable="MADE_KEY"), [chat()], Replies(tmp_path / key), "made")
         assert fake.asked[0].headers["Authorization"] == f"Bearer {key}"
         assert reply.text == kept
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"total_tokens": 1000}, (936 * 1 + 64 * 10) / 1e6),  # an answer has 64 tokens at most
+        ({"total_tokens": 30}, 30 * 10 / 1e6),
+        ({"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}, (20 * 1 + 10 * 10) / 1e6),
+    ],
+)
+def test_where_only_the_sum_is_told_as_much_as_can_be_is_the_answer(usage, cost):
+    with serving(lambda asked, n: Says(completion("words", usage=usage))) as fake:
+        one = client(fake, max_cost=1.0, price_prompt=1.0, price_completion=10.0)
+        one.answer([chat()], lambda heard: True)
+    assert 1.0 - one.budget.money == pytest.approx(cost)
+    assert 200_000_000 - one.budget.tokens == usage["total_tokens"]
