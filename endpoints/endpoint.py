@@ -79,7 +79,7 @@ class Endpoint(Answerer[Chat]):
         key_variable: str = ""
         """Environment variable that holds the key; empty sends none. The key itself is never written anywhere."""
         served_as: tuple[str, ...] = ()
-        """Further names under which replies may call the model; its own name with a date or version number behind counts."""
+        """Further names under which replies may call the model; its own name with a date or version behind counts."""
         system: str = ""
         """System message of chats that bring none; empty leaves it out."""
         body: dict[str, Any] = field(default_factory=dict)
