@@ -89,8 +89,9 @@ class Endpoint(Answerer[Chat]):
         """How the server calls the limit of an answer; some reasoning models take the second name alone."""
         max_side: Annotated[int, at_least(28)] = 1536
         """Pictures with a longer side are scaled down to it, in pixels; at least 28."""
-        image_tokens: Annotated[int, at_least(0)] = 2000
-        """Upper bound of what one picture costs, for the budget and --dry-run; at least 0."""
+        image_tokens: Annotated[int, at_least(0)] = 3100
+        """Upper bound of what one picture costs, for budget and --dry-run; at least 0. Qwen2.5-VL takes (side / 28)²:
+        3,025 for a square of 1,536 pixels; another model may take more."""
         concurrency: Annotated[int, between(1, 64)] = 4
         """Requests under way at once, 1 to 64."""
         timeout_s: Annotated[float, between(0, 86400, open_low=True)] = 180.0

@@ -108,6 +108,13 @@ def test_who_asks_for_patience_is_left_alone_by_all():
     assert len(times) == 9
 
 
+def test_the_bound_of_a_request_holds_for_a_square_picture_of_the_largest_side():
+    one = Endpoint(Endpoint.Config("http://a/v1", "m"))
+    pictured, plain = chat(images=(noise_image(1, 30, 40),)), chat()
+    # Qwen2.5-VL makes a token of 28 x 28 pixels, sides rounded to whole ones, and puts two marks around them
+    assert one.most_tokens(pictured) - one.most_tokens(plain) >= round(one.config.max_side / 28) ** 2 + 2
+
+
 def test_what_an_endpoint_refuses_costs_no_tokens():
     with serving(lambda asked, n: Says(status=429) if n % 3 else Says(completion("words"))) as fake:
         one = client(fake, concurrency=1)
