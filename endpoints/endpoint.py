@@ -20,7 +20,7 @@ from datamodules.batch import BadExampleError
 from endpoints.answerer import Answerer, Heard, UnusableError
 from endpoints.budget import Budget, Pause, Price
 from endpoints.chat import Chat, in_words
-from endpoints.reading import REFUSED, RETRIED, beginning
+from endpoints.reading import REFUSED, RETRIED, Reply, beginning
 from endpoints.side_by_side import side_by_side
 from endpoints.wire import Wire, wait_asked
 from guards.ranges import Ranged, at_least, between
@@ -79,7 +79,7 @@ class Endpoint(Answerer[Chat]):
         key_variable: str = ""
         """Environment variable that holds the key; empty sends none. The key itself is never written anywhere."""
         served_as: tuple[str, ...] = ()
-        """Further names under which replies may call the model; the model's own name with a date behind it counts."""
+        """Further names under which replies may call the model; its own name with a date or version behind counts."""
         system: str = ""
         """System message of chats that bring none; empty leaves it out."""
         body: dict[str, Any] = field(default_factory=dict)
@@ -89,8 +89,9 @@ class Endpoint(Answerer[Chat]):
         """How the server calls the limit of an answer; some reasoning models take the second name alone."""
         max_side: Annotated[int, at_least(28)] = 1536
         """Pictures with a longer side are scaled down to it, in pixels; at least 28."""
-        image_tokens: Annotated[int, at_least(0)] = 2000
-        """Upper bound of what one picture costs, for the budget and --dry-run; at least 0."""
+        image_tokens: Annotated[int, at_least(0)] = 3100
+        """Upper bound of what one picture costs, for budget and --dry-run; at least 0. Qwen2.5-VL takes (side / 28)²:
+        3,025 for a square of 1,536 pixels; another model may take more."""
         concurrency: Annotated[int, between(1, 64)] = 4
         """Requests under way at once, 1 to 64."""
         timeout_s: Annotated[float, between(0, 86400, open_low=True)] = 180.0
@@ -233,7 +234,7 @@ class Endpoint(Answerer[Chat]):
                 raise UnusableError(self.unusable(status, body))
             reply = self.read(status, body)
             told = (reply.prompt_tokens, reply.completion_tokens)
-            spent = told if any(told) else (0, 0) if status >= REFUSED else most
+            spent = apart(told, reply, most) if any(told) else (0, 0) if status >= REFUSED else most
         except (OSError, http.client.HTTPException) as error:
             return Tried(0, b"", 0.0, f"{type(error).__name__}: {str(error)[:200]}")
         finally:
@@ -288,3 +289,11 @@ class Endpoint(Answerer[Chat]):
         return (
             f"{place} answers HTTP {status}: {beginning(body)!r}; {hint.get(status, 'are base_url and model right?')}"
         )
+
+
+def apart(told: tuple[int, int], reply: Reply, most: tuple[int, int]) -> tuple[int, int]:
+    """Tokens of prompt and answer; of a sum alone the answer's share, which costs more, is what it may be at most."""
+    if told[1] or not reply.text:
+        return told
+    answer = min(told[0], most[1])
+    return told[0] - answer, answer

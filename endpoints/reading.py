@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,8 @@ RETRIED = ("malformed", "wrong_model")
 """Faults of the moment rather than of the request: asked again before they are believed."""
 DOUBTED = (*RETRIED, "refused")
 """Faults that say nothing about a request when every request meets them."""
+DATED = re.compile(r"-\d{3,8}(-\d\d){0,2}", re.ASCII)
+"""What makes a version of a name: -2026-01-01, -20260101, -0613, -002; not -mini, which is another model."""
 REFUSED = 400
 """HTTP statuses from here on say that there is no answer."""
 
@@ -60,7 +63,7 @@ def read_reply(status: int, body: bytes, names: Sequence[str] = ()) -> Reply:
     Args:
         status: HTTP's.
         body: as it came.
-        names: models that may answer, also with a date behind the name ("-2026-01-01"); empty believes any.
+        names: models that may answer, also with a version behind the name (`DATED`); empty believes any.
     """
     digest = hashlib.sha256(body).hexdigest()
     if status >= REFUSED:
@@ -75,9 +78,19 @@ def read_reply(status: int, body: bytes, names: Sequence[str] = ()) -> Reply:
     model = content.get("model")
     model = model if isinstance(model, str) else ""
     whole, fault = words_of(text, reasoning, finish)
-    if names and model and not any(model == name or model.startswith(f"{name}-") for name in names):
+    if names and model and not any(is_called(model, name) for name in names):
         whole, fault = "", "wrong_model"
     return Reply(whole, fault, model, *tokens_of(content.get("usage")), digest)
+
+
+def is_called(model: str, name: str) -> bool:
+    """Whether a model's name is a given one, or a version of it.
+
+    Examples:
+        >>> is_called("expert-4-2026-01-01", "expert-4"), is_called("expert-4-mini", "expert-4")
+        (True, False)
+    """
+    return model == name or (model.startswith(name) and DATED.fullmatch(model, len(name)) is not None)
 
 
 def words_of(text: Any, reasoning: str, finish: Any) -> tuple[str, Fault]:

@@ -32,6 +32,10 @@ class Replies:
             return None
         return (status, body) if whole else None
 
+    def asked(self, key: str) -> dict[str, Any]:
+        """Who was asked what, of a reply that `get` finds."""
+        return json.loads(self.path(key).read_text(encoding="utf-8"))["asked"]
+
     def held(self, key: str) -> tuple[int, bytes]:
         """A reply that is known to be kept.
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
+SHORTEST_SECRET = 12
+"""Characters from which on a key is one that somebody gave out; shorter ones are for servers that check none."""
+
 
 @dataclass(frozen=True)
 class Wire:
@@ -20,7 +23,8 @@ class Wire:
 
     Attributes:
         url: http or https.
-        key: goes into the Authorization header; empty sends none. What comes back is freed of it.
+        key: goes into the Authorization header; empty sends none. What comes back is freed of it, but for a placeholder
+            (shorter than `SHORTEST_SECRET`) such as "none", which answers hold too.
         timeout_s: for everything together.
         max_bytes: of a reply.
     """
@@ -50,12 +54,17 @@ class Wire:
             except (OSError, ValueError, http.client.HTTPException) as error:
                 if late.is_set() or isinstance(error, TimeoutError):  # the socket's own limit may strike first
                     raise TimeoutError(f"no whole reply within timeout_s={self.timeout_s:g}") from error
-                raise OSError(f"{type(error).__name__}: {error}".replace(self.key or "\0", "***")) from error
+                raise OSError(f"{type(error).__name__}: {error}".replace(self.secret or "\0", "***")) from error
             finally:
                 timer.cancel()
         if late.is_set():
             raise TimeoutError(f"no whole reply within timeout_s={self.timeout_s:g}")
-        return status, headers, body.replace(self.key.encode(), b"***") if self.key else body
+        return status, headers, body.replace(self.secret.encode(), b"***") if self.secret else body
+
+    @property
+    def secret(self) -> str:
+        """The key, if it is none of the placeholders; else empty."""
+        return self.key if len(self.key) >= SHORTEST_SECRET else ""
 
     def connection(self) -> http.client.HTTPConnection:
         """A connection that is not open yet."""

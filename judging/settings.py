@@ -24,7 +24,7 @@ class Settings(Ranged):
     out: str
     """Folder of the replies; one judge, mode and wording each. The same command goes on where it stopped."""
     judge: JudgeSlot
-    """A class of `judging.heuristics`, `judging.local.LocalJudge`, or one of your own."""
+    """A class of `judging.heuristics`, `judging.local.LocalJudge`, `judging.endpoint.EndpointJudge`, or your own."""
     mode: Mode = "pair"
     """`pair` is the release's protocol; `score` grades each answer alone; `batch` asks for an order."""
     orders: Literal["both", "given"] = "both"

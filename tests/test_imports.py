@@ -56,7 +56,16 @@ ALLOWED = {
         "experiment",
         "lightning_modules",
     ),
-    "judging": ("answering", "artifacts", "configs", "datamodules", "evaluation", "experiment", "lightning_modules"),
+    "judging": (
+        "answering",
+        "artifacts",
+        "configs",
+        "datamodules",
+        "endpoints",
+        "evaluation",
+        "experiment",
+        "lightning_modules",
+    ),
     "benchmarks": ("artifacts", "datamodules.batch", "datamodules.prompts", "experiment", "lightning_modules", "merge"),
     **{f"benchmarks/{name}.py": () for name in ("work", "clock", "made_model", "merge_work", "merge_inputs")},
     # What runs in the peers' environment, which has none of our other packages.

@@ -108,6 +108,13 @@ def test_who_asks_for_patience_is_left_alone_by_all():
     assert len(times) == 9
 
 
+def test_the_bound_of_a_request_holds_for_a_square_picture_of_the_largest_side():
+    one = Endpoint(Endpoint.Config("http://a/v1", "m"))
+    pictured, plain = chat(images=(noise_image(1, 30, 40),)), chat()
+    # Qwen2.5-VL makes a token of 28 x 28 pixels, sides rounded to whole ones, and puts two marks around them
+    assert one.most_tokens(pictured) - one.most_tokens(plain) >= round(one.config.max_side / 28) ** 2 + 2
+
+
 def test_what_an_endpoint_refuses_costs_no_tokens():
     with serving(lambda asked, n: Says(status=429) if n % 3 else Says(completion("words"))) as fake:
         one = client(fake, concurrency=1)
@@ -214,3 +221,40 @@ def test_a_reasoning_that_was_cut_off_is_kept_open():
     body = json.dumps({"choices": [{"message": CUT, "finish_reason": "length"}], "usage": {"completion_tokens": 3}})
     reply = read_reply(200, body.encode())
     assert (reply.text, reply.fault, reply.completion_tokens) == ("<think>The heart is", "truncated", 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        *((f"fake-1{version}", "") for version in ("", "-2026-01-01", "-20260101", "-0613", "-002")),
+        *((f"fake-1{more}", "wrong_model") for more in ("-mini", "-5", "-32k", "-mini-2026-01-01", "-002b", "-", "0")),
+    ],
+)
+def test_a_smaller_model_of_the_family_is_another_one(model, fault):
+    assert read_reply(200, completion("words", model=model), ["fake-1"]).fault == fault
+
+
+def test_a_placeholder_for_a_key_is_not_taken_out_of_answers(tmp_path, monkeypatch):
+    words = "None of these; key none-of-your-business"
+    for key, kept in (("none", words), ("none-of-your-business", "None of these; key ***")):
+        monkeypatch.setenv("MADE_KEY", key)
+        with serving(lambda asked, n: Says(completion(words))) as fake:
+            (reply,) = ask(client(fake, key_variable="MADE_KEY"), [chat()], Replies(tmp_path / key), "made")
+        assert fake.asked[0].headers["Authorization"] == f"Bearer {key}"
+        assert reply.text == kept
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"total_tokens": 1000}, (936 * 1 + 64 * 10) / 1e6),  # an answer has 64 tokens at most
+        ({"total_tokens": 30}, 30 * 10 / 1e6),
+        ({"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}, (20 * 1 + 10 * 10) / 1e6),
+    ],
+)
+def test_where_only_the_sum_is_told_as_much_as_can_be_is_the_answer(usage, cost):
+    with serving(lambda asked, n: Says(completion("words", usage=usage))) as fake:
+        one = client(fake, max_cost=1.0, price_prompt=1.0, price_completion=10.0)
+        one.answer([chat()], lambda heard: True)
+    assert 1.0 - one.budget.money == pytest.approx(cost)
+    assert 200_000_000 - one.budget.tokens == usage["total_tokens"]
