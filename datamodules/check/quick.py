@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -71,8 +71,7 @@ def remembered(sets: Mapping[str, VQADataModule], training: bool, examined: Mapp
     memory = next((data.memory for data in sets.values()), None)
     asked = [(data, training) for data in sets.values()] + [(data, False) for data in examined.values()]
     keys = [contents_of(*one) for one in asked] if memory else []
-    parts = [str(len(sets)), *(one for one, _ in keys)]  # which of them may be trained on counts too
-    key, changed = key_of(part.encode() for part in parts), max((at for _, at in keys), default=0.0)
+    key, changed = key_of_sets(len(sets), [one for one, _ in keys]), max((at for _, at in keys), default=0.0)
     found = recall(memory, key)
     if found is None:
         audits = [checked(*one) for one in asked]
@@ -82,8 +81,13 @@ def remembered(sets: Mapping[str, VQADataModule], training: bool, examined: Mapp
             return found
         remember(memory, key, found, changed)
         for one, written in keys if not found else ():  # each for itself, as workers come for them
-            remember(memory, key_of([one.encode()]), found, written)
+            remember(memory, key_of_sets(1, [one]), found, written)
     return found
+
+
+def key_of_sets(count: int, contents: Sequence[str]) -> str:
+    """A key of `memory` for sets of which the first `count` may be trained on, and the others are only examined."""
+    return key_of(part.encode() for part in (str(count), *contents))
 
 
 def contents_of(data: VQADataModule, training: bool) -> tuple[str, float]:
