@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from artifacts.base_files import WEIGHTS, read_base
+from artifacts.base_files import READ, WEIGHTS, read_base
 from artifacts.durable import folder_in_one_step
 from artifacts.interrupts import as_program, stop_alike
 from artifacts.manifest import file_sha256
@@ -90,8 +90,8 @@ def exported(context: ExperimentContext, given: Namespace) -> str:
     if context.provides != "base":
         raise ValueError(f"{context.path}: trains no base; name the experiment that does, such as tiny_base.yaml")
     out: Path = given.out
-    if out.exists() and not (out / "config.json").is_file():
-        raise ValueError(f"--out {out}: holds something else than a checkpoint; name a new folder")
+    if out.exists() and (strange := strangers(out)):
+        raise ValueError(f"--out {out}: holds something else than a checkpoint ({strange[0]}); name a new folder")
     base = context.folder.run(context.specialties[0]).base
     manifest = read_base(base)
     family = build(context.experiment.model, weights=base)
@@ -106,6 +106,13 @@ def exported(context: ExperimentContext, given: Namespace) -> str:
         f"{out}: {size / 1e6:.1f} MB in {given.dtype}, sha256 of {WEIGHTS} {file_sha256(out / WEIGHTS)}; loaded again, "
         f"its log-probabilities differ by at most {difference:.1e}"
     )
+
+
+def strangers(out: Path) -> list[str]:
+    """What stands in a folder and is no file of a checkpoint, which alone may be replaced."""
+    if not out.is_dir() or not (out / "config.json").is_file() or not (out / WEIGHTS).is_file():
+        return [f"no config.json and {WEIGHTS}"]
+    return sorted(path.name for path in out.iterdir() if not path.is_file() or path.suffix not in (*READ, ".md"))
 
 
 def write(folder: Path, family: PublishedFamily) -> None:

@@ -86,6 +86,11 @@ def test_what_is_no_base_and_what_is_no_checkpoint_is_refused_and_kept(based, tm
     assert export(based, tmp_path / "thesis") == 2
     assert "holds something else than a checkpoint" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "text.tex"]
+    assert export(based, tmp_path / "again") == export(based, tmp_path / "again") == 0
+    (tmp_path / "again" / "notes.tex").write_text("x")
+    assert export(based, tmp_path / "again") == 2
+    assert "(notes.tex)" in capsys.readouterr().err
+    assert (tmp_path / "again" / "notes.tex").exists()
     assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 1
     assert not (tmp_path / "mine").exists()
 
