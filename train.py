@@ -7,6 +7,7 @@ import os
 import sys
 
 from artifacts.interrupts import as_program
+from configs.complete import SCRIPTS, PrintScript
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
@@ -45,6 +46,12 @@ def main(arguments: list[str]) -> int:
         metavar="train|merge|I/N",
         help="one job's part of the work, as a launcher deals it out: training; what is made in one place; a share of "
         "the questions",
+    )
+    parser.add_argument(
+        "--completion",
+        choices=list(SCRIPTS),
+        action=PrintScript,
+        help='what completes names and keys on the command line; eval "$(python train.py --completion bash)"',
     )
     options = parser.parse_intermixed_args(arguments)
     try:
