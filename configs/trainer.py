@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from configs.check import Checker
@@ -28,19 +28,30 @@ class TakenPrecision:
 
 @dataclass(frozen=True)
 class TrainerArguments(Ranged):
-    """What goes to the Trainer as it is written; where nothing is, Lightning's own default holds."""
+    """What goes to the Trainer as it is written. Where nothing is written, the default that is told here holds."""
 
-    max_steps: Annotated[int, at_least(1)] = 1
+    max_steps: Annotated[int, at_least(1)] = field(default=1, metadata={"told": "required to train"})
+    """Optimiser steps of a run, which `budget` multiplies."""
     accelerator: str = "auto"
+    """What computes: `cpu`, `gpu` and so on; `auto` takes a GPU where there is one."""
     strategy: str = "auto"
-    devices: list[int] | int | str = "auto"
+    """How several devices work together, such as `ddp`, or `fsdp2`, which keeps the frozen base in parts."""
+    devices: list[int] | int | str = 1
+    """Devices of a run, as a number or by their places."""
     num_nodes: Annotated[int, at_least(1)] = 1
-    precision: Annotated[int | str | None, TakenPrecision()] = None
-    log_every_n_steps: Annotated[int, at_least(0)] | None = None
-    deterministic: bool | Literal["warn"] | None = None
+    """Machines of a run."""
+    precision: Annotated[int | str | None, TakenPrecision()] = "32-true"
+    """`32-true` or `bf16-mixed`; `bf16-mixed` computes in bf16 and keeps all weights in fp32."""
+    log_every_n_steps: Annotated[int, at_least(0)] | None = 50
+    """Batches between two points of a curve."""
+    deterministic: bool | Literal["warn"] | None = True
+    """Take kernels that give the same bits each time."""
     benchmark: bool | None = None
+    """Let cuDNN try which of its kernels is the fastest."""
     profiler: str | None = None
+    """One of Lightning's profilers, such as `simple`."""
     detect_anomaly: bool = False
+    """Let autograd look for the operation that made a number that is not finite; slow."""
 
 
 TAKEN = tuple(field.name for field in fields(TrainerArguments))

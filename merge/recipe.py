@@ -72,6 +72,7 @@ class Recipe(Ranged):
     method: Annotated[Any, Slot(MergeMethod)]
     """A `MergeMethod`; in YAML its class_path and init_args, or a preset's name."""
     out: Path
+    """Folder of the merged adapter, its report and its recipe."""
     base_fingerprint: str | None = None
     """None: whatever base the sources agree on."""
     rank: Annotated[int | str, Checked(rank_faults)] = "sum"
