@@ -20,7 +20,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 PIP := $(RUN) -m pip --disable-pip-version-check install --no-compile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all check bench board clean
+.PHONY: help env demo test test-all check bench board docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -48,6 +48,11 @@ bench: $(STAMP) .venv-bench/.installed  ## RL and SFT steps of the small model b
 board: $(STAMP)  ## TensorBoard over runs/, on this machine only
 	$(VENV)/bin/tensorboard --logdir runs --host 127.0.0.1 --port $(PORT) --samples_per_plugin images=200,text=200
 
+docs: $(STAMP) .venv-docs/.installed  ## the documentation as a site in site/, with the reference made from the code
+	$(RUN) -m configs.reference --out .docs/reference
+	.venv-docs/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html; llms.txt beside it lists every page as Markdown"
+
 clean:  ## remove caches; runs/, assets/ and the environment stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find . -path './.venv' -prune -o -type d -name __pycache__ -exec rm -rf {} +
@@ -56,6 +61,11 @@ clean:  ## remove caches; runs/, assets/ and the environment stay
 .venv-bench/.installed: requirements-bench.txt
 	[ -x .venv-bench/bin/python ] || "$(PYTHON)" -m venv .venv-bench
 	.venv-bench/bin/python -m pip --disable-pip-version-check install -r requirements-bench.txt
+	@touch $@
+
+.venv-docs/.installed: requirements-docs.txt
+	[ -x .venv-docs/bin/python ] || "$(PYTHON)" -m venv .venv-docs
+	.venv-docs/bin/python -m pip --disable-pip-version-check install -r requirements-docs.txt
 	@touch $@
 
 # The CPU build comes first and alone (--no-deps), so that nothing else is taken from its index. When that index cannot

@@ -1,12 +1,10 @@
-"""Reference: what the README tells a reader to write, carried out to the letter in a copy of the repository.
+"""Reference: what the pages tell a reader to write, carried out to the letter in a copy of the repository.
 
-Run: pytest tests/test_add_specialty.py (slow: "Add a specialty" is trained). The variable README names another file to
-take the sections from.
+Run: pytest tests/test_add_specialty.py (slow: "Add a specialty by a class" is trained).
 """
 
 import ast
 import csv
-import os
 import re
 import shlex
 import shutil
@@ -23,8 +21,7 @@ from artifacts.adapter_files import read_adapter
 from configs.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
-README = Path(os.environ.get("README", ROOT / "README.md"))
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PACKAGES = (
     *(
         "answering",
@@ -42,10 +39,10 @@ PACKAGES = (
 )
 
 
-def block(language: str, title: str = "Add a specialty") -> tuple[str, str]:
+def block(language: str, title: str = "Add a specialty by a class") -> tuple[str, str]:
     """(file name in its first comment line, text) of a section's block in a language."""
-    section = re.search(rf"^##+ {title}\n(.*?)(?=^## |\Z)", README.read_text("utf-8"), re.M | re.S)
-    assert section, f"{README} has no section {title!r}"
+    sections = [re.search(rf"^##+ {title}\n(.*?)(?=^## |\Z)", page.read_text("utf-8"), re.M | re.S) for page in PAGES]
+    [section] = filter(None, sections)
     found = re.findall(rf"^```{language}\n(.*?)^```", section[1], re.M | re.S)
     assert len(found) == 1, f"expected one {language} block, found {len(found)}"
     name = re.match(r"# (\S+)\n", found[0])
@@ -148,7 +145,7 @@ def test_the_settings_of_a_fit_that_the_page_writes_out_are_good(tmp_path):
 
 
 def test_the_recipe_that_the_page_writes_out_is_the_default():
-    section = README.read_text("utf-8")
+    section = (ROOT / "docs" / "recipes.md").read_text("utf-8")
     (text,) = re.findall(r"advantage: \{class_path: …, (init_args: \{.*?\}, scale_by_std: true\})", section)
     resolved = load("rl_gba.yaml").resolved["module"]["init_args"]["advantage"]
     assert yaml.safe_load(text)["init_args"] == resolved["init_args"]
