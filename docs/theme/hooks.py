@@ -100,7 +100,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         *((page, ROOT / name) for name, page in OUTSIDE.items()),
         *((f"reference/{p.name}", p) for p in made),
     ]:
-        head = "---\nhide: [navigation]\n---\n\n" if place == "index.md" else ""
+        head = "---\nhide: [navigation, toc]\n---\n\n" if place == "index.md" else ""
         files.append(File.generated(config, place, content=head + path.read_text("utf-8")))
     return files
 
