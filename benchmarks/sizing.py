@@ -154,7 +154,7 @@ def rows(a: Assumptions, rollouts: float) -> Iterable[tuple[str, list[str]]]:
         "memory per card under DDP, GB, without activations",
         each("{:.1f}", lambda n: memory(a) / GB),
     )
-    yield "of DSA under FSDP2, GB, likewise", each("{:.1f}", lambda n: sharded_memory(a, n) / GB)
+    yield "of DSA under FSDP2, GB, also without activations", each("{:.1f}", lambda n: sharded_memory(a, n) / GB)
     yield "decoding per step, s", each("{:.1f}", lambda n: decode_seconds(a))
     yield "scoring and gradient per step, s", each("{:.1f}", lambda n: train_seconds(a))
     yield "sent per card and step under DDP, GB", each("{:.2f}", lambda n: reduced(a, n) / GB)
