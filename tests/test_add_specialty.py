@@ -54,7 +54,8 @@ def commands() -> list[str]:
     """Every `python train.py` line of the pages that stands alone, without variables or a reader's own files."""
     lines = [line for page in PAGES for line in page.read_text("utf-8").splitlines()]
     found = [line for line in lines if line.startswith("python train.py --config") and "$" not in line]
-    return [line for line in dict.fromkeys(found) if "my/" not in line and not line.endswith("\\")]
+    own = ("my/", "=dental")  # files that a reader has, or that an earlier command wrote
+    return [line for line in dict.fromkeys(found) if not any(name in line for name in own) and not line.endswith("\\")]
 
 
 def copied(folder: Path) -> None:
