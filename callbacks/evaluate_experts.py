@@ -79,7 +79,7 @@ class EvaluateExperts(ExperimentCallback):
         samples: Annotated[int, at_least(1)] = 1
         """k, answers drawn per question and guideline; at least 1, and above 1 only with a temperature."""
         temperature: Annotated[float, at_least(0)] = 0.0
-        """Of the answers; 0 takes the most likely token (greedy), above 0 draws."""
+        """The temperature of the answers; 0 takes the most likely token (greedy), above 0 draws."""
         image: tuple[ImageAblation, ...] = ("shown",)
         """Pictures: `shown`, `none` (no picture and no picture tokens), `blank` (mid-grey of the same size), `swapped`
         (of a question about another patient; in most released sets every picture stands for a patient). The first is

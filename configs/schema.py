@@ -162,7 +162,7 @@ class Replay(Ranged):
     """The set, such as the one that the base was trained on; rows of its training split. It has options of its own:
     none of those under `data` of the experiment."""
     share: Annotated[float, between(0, 1, open_low=True, open_high=True)] = 0.1
-    """Of the rows of a step, in (0, 1), rounded to whole rows: at least one, and not all."""
+    """The share of the rows of a step, in (0, 1), rounded to whole rows: at least one, and not all."""
 
 
 @dataclass(frozen=True)

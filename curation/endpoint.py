@@ -35,7 +35,7 @@ class Endpoint(Teacher):
         system: str = SYSTEM
         """System message; empty leaves it out."""
         temperature: Annotated[float, at_least(0)] = 0.7
-        """Of sampling; at least 0."""
+        """The temperature of sampling; at least 0."""
         top_p: Annotated[float, between(0, 1, open_low=True)] = 1.0
         """Nucleus, in (0, 1]."""
         max_new_tokens: Annotated[int, at_least(1)] = 2048

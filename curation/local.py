@@ -33,7 +33,7 @@ class LocalModel(Teacher):
         adapters: tuple[str, ...] = ()
         """Folders of adapters that act on the base, summed; none means the bare base."""
         temperature: Annotated[float, at_least(0)] = 1.0
-        """Of sampling, above 0; 0 takes the most likely token at every draw."""
+        """The temperature of sampling, above 0; 0 takes the most likely token at every draw."""
         max_new_tokens: Annotated[int, at_least(1)] = 96
         """Limit of a reply in tokens; at least 1. Replies that are cut off there count as unknown."""
         rows_at_once: Annotated[int, at_least(1)] = 128

@@ -30,7 +30,7 @@ class Pool:
     source: str
     """Where the set is from, for provenance and datasheet: its name and version, an address."""
     licence: str
-    """Of questions and pictures, as the row will state it."""
+    """The licence of questions and pictures, as the row will state it."""
 
     def __post_init__(self) -> None:
         if not self.source.strip() or not self.licence.strip():

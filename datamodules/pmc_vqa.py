@@ -49,7 +49,7 @@ class PMCVQA(ReleasedSet):
         version: Literal["v1", "v2"] = "v1"
         """v1 has compound figures, v2 single ones."""
         test: Literal["clean", "full"] = "clean"
-        """Of v1, the 2000 questions checked by hand or the whole test file; v2 has one file."""
+        """Which test questions of v1: the 2000 checked by hand, or the whole file; v2 has one file."""
 
     @property
     @override

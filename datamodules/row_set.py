@@ -127,7 +127,7 @@ class RowSet(VQADataModule):
         frames: Literal["refuse", "first", "middle"] = "refuse"
         """Files of several pages or frames: refuse them as bad rows, or show the first or the middle one."""
         encoding: Encoding = "utf-8"
-        """Of text files without a byte order mark; cp1252 is what older spreadsheets write."""
+        """The encoding of text files without a byte order mark; cp1252 is what older spreadsheets write."""
 
     @abstractmethod
     def files(self) -> Mapping[str, Sequence[Path]]:

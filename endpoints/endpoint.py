@@ -75,7 +75,7 @@ class Endpoint(Answerer[Chat]):
         base_url: str
         """Up to and without /chat/completions, such as http://localhost:8000/v1."""
         model: str
-        """As the endpoint calls it."""
+        """The model's name at the endpoint."""
         key_variable: str = ""
         """Environment variable that holds the key; empty sends none. The key itself is never written anywhere."""
         served_as: tuple[str, ...] = ()

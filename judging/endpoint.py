@@ -34,11 +34,11 @@ class EndpointJudge(Judge):
         """Where, how, and how much at most; temperature and limit are the release's."""
 
         temperature: Annotated[float, at_least(0)] = 0.1
-        """Of sampling; 0 takes the most likely token as far as the server can."""
+        """The temperature of sampling; 0 takes the most likely token as far as the server can."""
         max_new_tokens: Annotated[int, at_least(1)] = 4096
         """Limit of a reply in tokens; at least 1."""
         seed: int = 0
-        """Of the draws, for servers that heed one."""
+        """The seed of the draws, for servers that heed one."""
         replies: str = "runs/.replies"
         """Folder that keeps every reply as it came; experiments below runs/ use the same."""
 

@@ -71,7 +71,7 @@ class Random(Heuristic):
         """Which coins."""
 
         seed: int = 0
-        """Of the draws."""
+        """The seed of the draws."""
 
     @property
     @override

@@ -31,13 +31,13 @@ class LocalJudge(Judge):
         adapters: tuple[str, ...] = ()
         """Folders of adapters that act on the base, summed; none means the bare base."""
         temperature: Annotated[float, at_least(0)] = 0.1
-        """Of sampling; 0 takes the most likely token."""
+        """The temperature of sampling; 0 takes the most likely token."""
         max_new_tokens: Annotated[int, at_least(1)] = 4096
         """Limit of a reply in tokens; at least 1."""
         rows_at_once: Annotated[int, at_least(1)] = 16
         """Replies decoded together, and kept together when the run is stopped; at least 1."""
         seed: int = 0
-        """Of the draws."""
+        """The seed of the draws."""
 
     def __init__(self, config: Config) -> None:
         """Keep the configuration; the model is loaded when it is first needed."""

@@ -130,7 +130,7 @@ def apart(cases: Sequence[Case], places: Mapping[str, Record], faults: list[Faul
 
 
 def data_sha256(cases: Sequence[Case]) -> str:
-    """Of everything that questions and scores follow from."""
+    """The hash of everything that questions and scores follow from."""
     digest = hashlib.sha256()
     for case in cases:
         told = (case.case_id, case.question, case.answers, case.cluster, sorted(case.truth.items()))

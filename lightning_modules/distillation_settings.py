@@ -33,7 +33,7 @@ class IntegrationSettings(Stage.Config):
     rollouts_per_question: Annotated[int, at_least(1)] = 1
     """Answers to each of them; at least 1."""
     temperature: Annotated[float, above(0)] = 1.0
-    """Of these answers, and of both distributions that are compared; above 0."""
+    """The temperature of these answers, and of both distributions that are compared; above 0."""
     max_new_tokens: Annotated[int, at_least(1)] = 96
     """T_max of an answer in tokens, at least 1."""
     token_shares: Literal["balanced", "as_written"] = "balanced"
@@ -48,7 +48,7 @@ class IntegrationSettings(Stage.Config):
     gate_samples: Annotated[int, at_least(1)] = 1
     """Answers of a teacher to a question for the gate, once in a run; at least 1, above 1 with a temperature."""
     gate_temperature: Annotated[float, at_least(0)] = 0.0
-    """Of these answers; 0 takes the most likely tokens."""
+    """The temperature of these answers; 0 takes the most likely tokens."""
     lora_rank: Annotated[int, at_least(1)] = 64
     """r of a student that starts from zero, at least 1; one that starts from an adapter has its rank."""
     lora_alpha: Annotated[float, above(0)] = 128.0

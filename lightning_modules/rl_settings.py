@@ -39,7 +39,7 @@ class RLSettings(Stage.Config):
     questions_per_step: Annotated[int, at_least(1)] = 8
     """P, questions per step over all devices; at least 1."""
     temperature: Annotated[float, above(0)] = 1.0
-    """Of sampling, and of the distribution that is scored; above 0."""
+    """The temperature of sampling, and of the distribution that is scored; above 0."""
     max_new_tokens: Annotated[int, at_least(1)] = 96
     """T_max in tokens, at least 1."""
     reduction: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"

@@ -146,13 +146,13 @@ class Core:
     """One layer's update in orthonormal bases, D = left core right^T: a small matrix that has D's singular values."""
 
     left: Basis
-    """Of p outputs."""
+    """The basis of the p outputs."""
     core: Tensor
     """(p, q) fp64."""
     right: Basis
-    """Of q inputs."""
+    """The basis of the q inputs."""
     triples: Triples | None = None
-    """Of the core, where they are known."""
+    """The singular triples of the core, where they are known."""
 
     def factors(self) -> Factors:
         """The same update as factors."""
@@ -170,11 +170,11 @@ class Cores:
     """
 
     left: Basis
-    """Of p outputs."""
+    """The basis of the p outputs."""
     cores: Tensor
     """(K, p, q) fp64."""
     right: Basis
-    """Of q inputs."""
+    """The basis of the q inputs."""
     pairs: tuple[tuple[Tensor, Tensor], ...]
     """K times (p, r_i) and (q, r_i) fp64, whose products b_i a_i^T the cores are."""
 

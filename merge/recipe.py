@@ -39,11 +39,11 @@ class Source:
 
     path: Path
     sha256: str | None = None
-    """Of its weights; where given, another content is refused."""
+    """The sha256 of its weights; where it is given, another content is refused."""
     relative_to: Path | None = None
     """An adapter to subtract: where training went on inside a copy of the parent, the update since then is meant."""
     relative_to_sha256: str | None = None
-    """Of that adapter's weights; where given, another content is refused."""
+    """The sha256 of that adapter's weights; where it is given, another content is refused."""
 
 
 def source_faults(sources: Mapping[str, Any]) -> Iterator[str]:

@@ -49,7 +49,7 @@ class PerceptionMixture(VQADataModule):
         most_words: Annotated[int, at_least(1)] = 2
         """Longest names of `letters`, in words; at least 1."""
         difficulty: Annotated[float, between(0, 1)] = 0.3
-        """As in the specialties, in [0, 1]."""
+        """How hard the pictures are to read, as in the specialties, in [0, 1]."""
         data_seed: int = 0
         """Draws another set; its patients are never those of a specialty, whatever their seeds."""
 

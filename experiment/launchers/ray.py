@@ -43,7 +43,7 @@ class Ray(Launcher):
         address: Annotated[str, Matches(r"|auto|[A-Za-z0-9_.:/-]+", "empty, auto, or an address such as host:6379")] = (
             ""
         )
-        """Of a running cluster, `auto` for the one that this machine is part of; empty starts one on this machine."""
+        """The address of a running cluster, or `auto` for the one around this machine; empty starts one here."""
         local_cpus: Annotated[int, at_least(0)] = 0
         """CPU cores of a cluster that is started here; 0 takes all."""
         requeues: Annotated[int, at_least(0)] = 20

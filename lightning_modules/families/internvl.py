@@ -39,7 +39,7 @@ class Tiles:
 
     @property
     def most_tokens(self) -> int:
-        """Of a picture with as many tiles as there may be."""
+        """The tokens of a picture with as many tiles as there may be."""
         most = self.image_processor.max_patches
         return self.per_tile * (most + 1 if most > 1 else 1)
 

@@ -84,7 +84,7 @@ class Lite0SmolLM2(ChattingFamily):
         image_tokens: int = 4
         """Placeholder tokens per picture: a square number, whose root divides S / 32."""
         seed: int = 0
-        """Of the projector's first weights, and of everything if `random`."""
+        """The seed of the projector's first weights, and of everything if `random`."""
         system: str = ""
         """System prompt; empty leaves the system turn out."""
         random: bool = False

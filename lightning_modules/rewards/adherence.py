@@ -44,7 +44,7 @@ class Adherence(RewardTerm):
         """Options."""
 
         weight: float = 0.2
-        """As of every term; it is compared within a guideline, so it cannot outbid a right answer at any weight."""
+        """The weight in the total; the term is compared within a guideline, so it cannot outbid a right answer."""
 
     @override
     def score(self, judged: Judged) -> float | None:

@@ -21,7 +21,7 @@ class Format(RewardTerm):
         """Options."""
 
         weight: float = 0.1
-        """As of every term; small, since form is learned first and then only adds a constant."""
+        """The weight in the total; small, since form is learned first and then only adds a constant."""
 
     @override
     def score(self, judged: Judged) -> float:

@@ -33,7 +33,7 @@ class Overlong(RewardTerm):
         """Options."""
 
         weight: float = 0.5
-        """As of every term; below what a right answer earns more than a wrong one."""
+        """The weight in the total, as of every term; below what a right answer earns more than a wrong one."""
         max_tokens: Annotated[int, at_least(1)] = 96
         """L_max in tokens, at least 1: the module's `max_new_tokens`, or less."""
         buffer: Annotated[int, at_least(1)] = 20

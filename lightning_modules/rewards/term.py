@@ -82,7 +82,7 @@ class RewardTerm(ABC):
         """Options of every term."""
 
         weight: Annotated[float, at_least(0)] = 1.0
-        """Of the score in the total; finite and at least 0."""
+        """The weight of the score in the total; finite and at least 0."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

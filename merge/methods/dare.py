@@ -55,7 +55,7 @@ class Dare(EntryMethod):
         lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         seed: int = 0
-        """Of the draws."""
+        """The seed of the draws."""
 
     @property
     @override

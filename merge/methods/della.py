@@ -53,7 +53,7 @@ class Della(EntryMethod):
         lambda_: Annotated[float, above(0)] = 1.0
         """Scale of the result, above 0."""
         seed: int = 0
-        """Of the draws."""
+        """The seed of the draws."""
 
         def __post_init__(self) -> None:
             super().__post_init__()

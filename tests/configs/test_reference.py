@@ -34,6 +34,8 @@ def test_every_setting_is_explained(made):
     rows = [line for text in made.values() for line in text.splitlines() if line.startswith("| `")]
     assert len(rows) > 250
     assert [row for row in rows if row.endswith("|  |")] == []
+    fragments = re.compile(r"\| (?:Of|As of|As in|As the) [^|]*\|$")
+    assert [row for row in rows if fragments.search(row)] == [], "a whole sentence says whose or which it is"
 
 
 def test_every_link_leads_to_a_section(made):
