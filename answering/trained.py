@@ -125,11 +125,17 @@ def of_chain(name: str, chain: Sequence[Path], base: Mapping[str, Any] | None) -
     said = (read_manifest(top)["extra"] or {}).get("base")
     if base is None and not isinstance(said, Mapping):
         raise AdapterError(f"{top}: its manifest does not say where its base is from; give it as --base")
-    origin = dict(base) if base is not None else placed(said, top, ROOT)
-    if base is not None and isinstance(said, Mapping) and said.get("class_path") == base.get("class_path"):
-        settings = {**(said.get("init_args") or {}), **(base.get("init_args") or {})}  # picture limits, system prompt
-        origin["init_args"] = settings
+    origin = placed(said, top, ROOT) if base is None else replaced(said, base)
     return Trained(name, tuple(chain), origin, precision_of(top))
+
+
+def replaced(said: Any, base: Mapping[str, Any]) -> dict[str, Any]:
+    """The origin of a base that lies elsewhere now, with the settings that it was trained under."""
+    settings = dict((said or {}).get("init_args") or {}) if isinstance(said, Mapping) else {}
+    if not isinstance(said, Mapping) or said.get("class_path") != base.get("class_path"):
+        # a base that was drawn and trained here, exported since: as it was, in float32
+        settings = {"dtype": settings.get("dtype", "float32"), "system": settings.get("system")}
+    return {**base, "init_args": {**settings, **(base.get("init_args") or {})}}
 
 
 def precision_of(adapter: Path) -> str:

@@ -29,7 +29,7 @@ def checkpoint_origin(name: str) -> dict[str, Any]:
 
 
 def family_of(origin: Mapping[str, Any], **settings: Any) -> VisionLanguageFamily:
-    """Build the family that an origin names; a manifest is a file from somewhere, so its class must be a family of ours.
+    """Build the family that an origin names: one of ours alone, since a manifest is a file from somewhere.
 
     Args:
         origin: class path, its settings, and the folder of trained weights if there are any.
