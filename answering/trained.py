@@ -149,14 +149,23 @@ def precision_of(adapter: Path) -> str:
 
 
 def of_one_base(found: Sequence[Trained]) -> list[Trained]:
-    """The same, after the bare base, if all stand on one.
+    """The same, after the bare base, if all stand on one; bases are told apart by where they lie.
 
     Raises:
         AdapterError: they do not; names two.
     """
     experts = [member for member in found if member.adapters]
     prints = {member.name: read_manifest(member.adapters[-1])["base_fingerprint"] for member in experts}
-    other = next((name for name in prints if prints[name] != prints[experts[0].name]), None)
+    first = experts[0] if experts else found[0]
+    other = next((name for name in prints if prints[name] != prints[first.name]), None)
+    places = (member for member in found if not member.adapters and where(member) != where(first))
+    other = other or next((str(member.folder) for member in places), None)
     if other is not None:
-        raise AdapterError(f"{experts[0].name} and {other} stand on different bases; serve one base at a time")
-    return [found[0].bare if not experts else experts[0].bare, *experts]
+        raise AdapterError(f"{first.name} ({where(first)}) and {other} are of different bases; serve one at a time")
+    return [first.bare, *experts]
+
+
+def where(member: Trained) -> str:
+    """Where a base lies."""
+    place = str(member.origin.get("weights") or member.place)
+    return str(Path(place).resolve()) if Path(place).exists() else place

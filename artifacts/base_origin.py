@@ -83,8 +83,8 @@ def found_again(place: str, near: Path, root: Path) -> str:
 
     What is found is only taken for it: the base's fingerprint tells whether it is. A name of the hub stays as it is.
     """
-    ends = [Path(*Path(place).parts[-count:]) for count in (3, 2, 1)]  # <experiment>/<specialty>/base, for one
-    beside = [folder / end for folder in near.resolve().parents for end in (Path(place), *ends)]
+    end = Path(*Path(place).parts[-3:])  # <experiment>/<specialty>/base, of one that was trained
+    beside = [folder / part for folder in near.resolve().parents for part in (Path(place), end)]
     folders = [Path(place), *beside, root / place]
     files = ("config.json", "model.safetensors")
     return next((str(f) for f in folders if any((f / name).is_file() for name in files)), place)

@@ -117,7 +117,7 @@ def as_model(trained: Trained, folder: Path, card: Card, dtype: str) -> str:
     difference = compare(plain_logits(folder, kept), kept, "loaded again by plain transformers")
     told = f"loaded again by plain transformers, its log-probabilities differ by at most {difference:.1e}"
     if exact is None:
-        return told
+        return f"in {dtype}; {told}"
     limited = dtype == "float32"
     rounding = compare(kept.logits, exact, "with its updates added up", limited=limited)
     lost_words = f" ({100 * lost:.1f} % of the updates is lost in rounding)" if lost and not limited else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ MAX_BODY = 64 * 2**20
 """Bytes of a request."""
 BODY_S = 60.0
 """Seconds for the whole of a request to come."""
+HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]*\]|[^:\[\]]*)(:\d{1,5})?", re.ASCII)
+"""A server's name and port, as clients say it."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Doors:
             ApiError: it has not the key, or calls the server by a strange name.
         """
         host = request.headers.get("host", "")
-        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
-        if self.hosts and name not in self.hosts:
-            raise ApiError(403, f"this server is not called {name[:100]!r}", code="invalid_host")
+        called = HOST.fullmatch(host)
+        if self.hosts and (called is None or called["name"].strip("[]") not in self.hosts):
+            raise ApiError(403, f"this server is not called {host[:100]!r}", code="invalid_host")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if self.key and not (scheme.lower() == "bearer" and hmac.compare_digest(given.encode(), self.key.encode())):
             raise ApiError(401, "wrong or no API key: send Authorization: Bearer KEY", code="invalid_api_key")

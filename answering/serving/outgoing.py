@@ -12,7 +12,7 @@ from typing import Any
 
 from answering.serving.chat_request import ChatRequest
 from answering.serving.errors import ApiError
-from answering.serving.worker import Worker, Written
+from answering.serving.worker import GivenUpError, Worker, Written
 
 LOOK_S = 1.0
 """Seconds between two looks whether somebody still waits."""
@@ -76,9 +76,9 @@ class Answering:
 
 def outcome(done: Any) -> Written | BaseException:
     """What became of a request."""
-    if done.cancelled():
+    error = None if done.cancelled() else done.exception()
+    if done.cancelled() or isinstance(error, GivenUpError):
         return ApiError(503, "the server is closing", code="server_closing")
-    error = done.exception()
     return done.result() if error is None else error
 
 

@@ -42,7 +42,7 @@ class Written:
 class Worker:
     """Answers requests, one after the other."""
 
-    def __init__(self, model: LiveModel, served: Mapping[str, tuple[Path, ...]], *, waiting: int = 64) -> None:
+    def __init__(self, model: LiveModel, served: Mapping[str, tuple[Path, ...]], *, waiting: int = 32) -> None:
         """Start the thread.
 
         Args:
