@@ -12,6 +12,7 @@ import transformers
 from answering.live_model import LiveModel
 from answering.trained import Trained
 from answering.trained_base import TrainedBase
+from lightning_modules.reproducible import same_numbers
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +47,7 @@ def live_model(given: Namespace, trained: Sequence[Trained]) -> LiveModel:
     """
     if given.threads < 1 or given.max_tokens < 1:
         raise ValueError(f"--threads {given.threads}, --max-tokens {given.max_tokens}: each must be at least 1")
+    same_numbers()  # as the examination has them
     torch.set_num_threads(given.threads)
     transformers.utils.logging.disable_progress_bar()
     base = next((member for member in trained if member.adapters), trained[0])

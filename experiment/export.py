@@ -30,9 +30,9 @@ from experiment.command import EXPECTED, told
 from experiment.export_card import Card
 from experiment.export_check import ADAPTER_FILES, compare, plain_logits, with_adapters
 from experiment.export_parts import folded, published_family, summed, write_adapter_files, write_model, write_reading
-from experiment.reproducible import same_numbers
 from guards.arguments import Parser
 from guards.printable import printable_lines
+from lightning_modules.reproducible import same_numbers
 
 DTYPES = ("float32", "bfloat16")
 

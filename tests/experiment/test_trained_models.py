@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from answering.__main__ import main
-from answering.trained import of_one_base, one, trained
+from answering.trained import ROOT, of_one_base, one, trained
 from artifacts.adapter_files import AdapterError
 from configs.load import load
 from datamodules.prompts import question_text
@@ -199,4 +199,4 @@ def test_what_stands_on_one_base_is_served_together(lineage):
     ]
     assert [len(member.adapters) for member in found] == [0, 2, 2, 1, 1, 1]
     with pytest.raises(AdapterError, match="of different bases"):
-        of_one_base([*found, *trained(["configs/model/tiny_base"])])
+        of_one_base([*found, *trained([str(ROOT / "configs/model/tiny_base")])])
