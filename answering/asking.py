@@ -17,6 +17,7 @@ from answering.protocols import first_prompt, second_prompt
 from datamodules.batch import Example
 from datamodules.prompts import NEUTRAL
 from evaluation.official import omnimedvqa
+from lightning_modules.decoding import Follower
 from lightning_modules.families.base import ImageInput
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
@@ -72,7 +73,13 @@ def answers(
     return first if decoding.protocol == "single" else two_turns(policy, questions, prompts, first, guideline, decoding)
 
 
-def written(policy: Policy, prompts: Sequence[Prompt], decoding: Decoding, seeds: Sequence[int]) -> list[Answer]:
+def written(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    seeds: Sequence[int],
+    follow: Follower | None = None,
+) -> list[Answer]:
     """Let the model write behind prompts: the one place where answers are decoded.
 
     Args:
@@ -80,6 +87,7 @@ def written(policy: Policy, prompts: Sequence[Prompt], decoding: Decoding, seeds
         prompts: P prompts.
         decoding: how; its protocol does not matter here.
         seeds: one per answer, P · `decoding.samples`; not needed at temperature 0.
+        follow: is told of each answer's tokens as they come; see `lightning_modules.rollout.sample`.
 
     Returns:
         P · `decoding.samples` answers; those to a prompt are contiguous.
@@ -95,6 +103,7 @@ def written(policy: Policy, prompts: Sequence[Prompt], decoding: Decoding, seeds
         copies=decoding.samples,
         seeds=seeds,
         rows_at_once=decoding.rows_at_once,
+        follow=follow,
     )
     return [Answer(reply.text, reply.ids, len(reply.ids), reply.truncated) for reply in completions]
 

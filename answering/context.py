@@ -23,12 +23,19 @@ class AskingSettings(Protocol):
         """Lightning's arguments; "accelerator" says where the model runs."""
 
 
-class AskingContext(Protocol):
-    """An experiment that a model can be asked for."""
+class BaseContext(Protocol):
+    """What has a base in memory, to be asked with adapters on top."""
 
     @property
     def experiment(self) -> AskingSettings:
         """Its settings."""
+
+    def policy(self) -> tuple[Policy, str]:
+        """The process's one policy on the base, and the base's fingerprint; see `answering.live_base.LiveBase`."""
+
+
+class AskingContext(BaseContext, Protocol):
+    """An experiment that a model can be asked for."""
 
     @property
     def specialties(self) -> list[str]:
@@ -40,6 +47,3 @@ class AskingContext(Protocol):
     @property
     def endpoint(self) -> tuple[Endpoint, Replies] | None:
         """Whom to ask in place of a model here, and where its replies are kept; None where the model runs here."""
-
-    def policy(self) -> tuple[Policy, str]:
-        """The process's one policy on the base, and the base's fingerprint; see `answering.live_base.LiveBase`."""

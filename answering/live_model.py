@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from answering.context import AskingContext
+from answering.context import BaseContext
 from artifacts.adapter_files import open_adapter, read_adapter, read_manifest
 from artifacts.adoption import Base, check_shapes
 from lightning_modules.policy import Policy
@@ -25,9 +25,14 @@ class LiveModel:
     is written down nowhere but in the policy.
     """
 
-    def __init__(self, context: AskingContext) -> None:
-        """Keep the experiment; nothing is loaded yet."""
-        self.context = context
+    def __init__(self, context: BaseContext, kept: Iterable[Path] = ()) -> None:
+        """Keep the experiment; nothing is loaded yet.
+
+        Args:
+            context: has the base.
+            kept: adapters that stay attached once they have acted, for who changes between them often.
+        """
+        self.context, self.kept = context, frozenset(map(attached_name, kept))
 
     @property
     def fingerprint(self) -> str:
@@ -58,7 +63,7 @@ class LiveModel:
         """
         policy, fingerprint = self.context.policy()
         names = [attached_name(path) for path in adapters]
-        policy.bare(keep=names)
+        policy.bare(keep={*names, *self.kept})
         on_gpu = torch.cuda.is_available() and self.context.experiment.trainer.get("accelerator") != "cpu"
         policy.to("cuda" if on_gpu else "cpu")
         for name, path in zip(names, adapters, strict=True):

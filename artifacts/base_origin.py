@@ -1,4 +1,4 @@
-"""Where a base is from: what an adapter says of it, and the lines that load both again."""
+"""Where a base is from: what an adapter says of it, where that lies now, and the lines that load both again."""
 
 from __future__ import annotations
 
@@ -61,6 +61,33 @@ def loading_lines(origin: Any, adapter: str = "adapter") -> list[str]:
         f"base = {name}({name}.Config(**{settings!r}), weights={folder}).model",
         agent,
     ]
+
+
+def placed(origin: Mapping[str, Any], near: Path, root: Path) -> dict[str, Any]:
+    """An origin whose local folders are named as they are found now: results are moved, and commands start elsewhere.
+
+    Args:
+        origin: as a manifest holds it.
+        near: folder of the adapter that holds it.
+        root: of this project.
+    """
+    settings, weights = dict(origin.get("init_args") or {}), origin.get("weights")
+    if isinstance(settings.get("path"), str):
+        settings["path"] = found_again(settings["path"], near, root)
+    found = found_again(weights, near, root) if isinstance(weights, str) else None
+    return {**origin, "init_args": settings, "weights": found}
+
+
+def found_again(place: str, near: Path, root: Path) -> str:
+    """Where a folder lies that was recorded: as it is called, or so called beside the adapter, or in the project.
+
+    What is found is only taken for it: the base's fingerprint tells whether it is. A name of the hub stays as it is.
+    """
+    end = Path(*Path(place).parts[-3:])  # <experiment>/<specialty>/base, of one that was trained
+    beside = [folder / part for folder in near.resolve().parents for part in (Path(place), end)]
+    folders = [Path(place), *beside, root / place]
+    files = ("config.json", "model.safetensors")
+    return next((str(f) for f in folders if any((f / name).is_file() for name in files)), place)
 
 
 def named(settings: Mapping[str, Any], key: str) -> list[str]:

@@ -24,9 +24,9 @@ from experiment.dry_run import dry_run_report
 from experiment.launchers.launch import launch
 from experiment.launchers.part import WHOLE, Part
 from experiment.memory import keep_freed_memory
-from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
 from guards.printable import printable_lines
+from lightning_modules.reproducible import same_numbers
 from merge.run import CONFLICT_JSON, REJECTED
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)

@@ -1,10 +1,11 @@
-"""A trained base as a checkpoint in the hub's layout, which plain transformers loads, and `model: FOLDER` here.
+"""What was trained as a folder in the hub's layout, which plain transformers and PEFT load: a model, or an adapter.
 
-    python -m experiment.export --config tiny_base.yaml --out my_base                    in fp32, as it was trained
-    python -m experiment.export --config tiny_base.yaml --out my_base --dtype bfloat16   rounded: half the size
+    python -m experiment.export runs/rl_gba/pediatrics --out exported            base and updates added up, in fp32
+    python -m experiment.export runs/rl_gba/pediatrics --adapter --out exported  one LoRA for the whole chain of stages
+    python -m experiment.export runs/tiny_base/mixed --out my_base --dtype bfloat16           a base, at half the size
 
-The folder takes its place only after it was loaded again by the family that its config.json names, and answered a
-picture and a question as the model that was written does.
+The folder takes its place only after plain transformers, or PEFT, has loaded it and given the logits of what was
+exported.
 """
 
 from __future__ import annotations
@@ -17,156 +18,132 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+import transformers
 
-from artifacts.base_files import READ, WEIGHTS, read_base
-from artifacts.durable import folder_in_one_step
+from answering.trained import Trained, one
+from artifacts.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
+from artifacts.base_files import READ, WEIGHTS
+from artifacts.durable import flush, folder_in_one_step
 from artifacts.interrupts import as_program, stop_alike
 from artifacts.manifest import file_sha256
-from configs.build import build
-from configs.checkpoints import model_of
-from configs.load import load
-from configs.problems import ConfigError
-from configs.schema import Component
-from datamodules.batch import Example
 from experiment.command import EXPECTED, told
-from experiment.context import ExperimentContext
-from experiment.reproducible import same_numbers
-from experiment.run import assemble
+from experiment.export_card import Card
+from experiment.export_check import ADAPTER_FILES, compare, plain_logits, with_adapters
+from experiment.export_parts import folded, published_family, summed, write_adapter_files, write_model, write_reading
 from guards.arguments import Parser
 from guards.printable import printable_lines
-from lightning_modules.families.published import PublishedFamily
-from lightning_modules.policy import Policy
+from lightning_modules.reproducible import same_numbers
 
 DTYPES = ("float32", "bfloat16")
-PROBE = Example("p", (Image.linear_gradient("L").convert("RGB"),), "Is this normal?", ("no", "yes"), "yes", "probe")
-"""What the written and the loaded model are compared on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0; 1 if it failed; 2 if the configuration or an option is refused; 130 if it was interrupted.
+        0; 1 if it failed; 2 if what is named, or an option, is refused; 130 if it was interrupted.
     """
     parser = Parser(
         prog="python -m experiment.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, help="experiment file whose base is finished, as train.py takes it")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the experiment")
+    parser.add_argument("run", help="folder of a run, a merged agent or an adapter; or a base: folder or hub id")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if it is an export already")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--merged", action="store_true", help="base and updates as one model (the default)")
+    kind.add_argument("--adapter", action="store_true", help="one LoRA, whose rank is the sum of the stages' ranks")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the stored weights of a model")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the checkpoint's folder; replaced if it is one already"
+        "--base", default="", help="checkpoint or folder of a trained base, where it is not found again"
     )
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="precision of the stored weights")
-    given = parser.parse_intermixed_args(arguments)
+    parser.add_argument("--license", default="unknown", help="of the export, as the hub calls it, for the card")
+    given = parser.parse_args(arguments)
     stop_alike()
     try:
-        loaded = load(given.config, given.overrides)
         same_numbers()
-        torch.set_num_threads(loaded.experiment.threads)
-        print(exported(assemble(loaded), given))
+        torch.set_num_threads(1)
+        transformers.utils.logging.disable_progress_bar()
+        print(exported(one(given.run, given.base), given))
     except KeyboardInterrupt:
         print("export: interrupted; nothing was written", file=sys.stderr)
         return 130
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
     except EXPECTED as error:
         print(printable_lines(f"export: {told(error)}"), file=sys.stderr)
-        return 2 if type(error) is ValueError else 1
+        return 2 if isinstance(error, ValueError) else 1
     return 0
 
 
-def exported(context: ExperimentContext, given: Namespace) -> str:
-    """Write the base, load it again and compare; returns what is shown.
+def exported(trained: Trained, given: Namespace) -> str:
+    """Write what was trained, load it as anybody would, and compare; returns what is shown.
 
     Raises:
-        ValueError: the experiment trains no base, or something else stands in the folder.
-        DamagedError: the base is not as it was written.
-        RuntimeError: the loaded model says something else than the one that was written.
+        ValueError: it has no form that others load, or something else stands in the folder.
+        AdapterError: an adapter is not as it was written, or of another base.
+        RuntimeError: what was loaded says something else than what was exported.
     """
-    if context.provides != "base":
-        raise ValueError(f"{context.path}: trains no base; name the experiment that does, such as tiny_base.yaml")
     out: Path = given.out
     if out.exists() and (strange := strangers(out)):
-        raise ValueError(f"--out {out}: holds something else than a checkpoint ({strange[0]}); name a new folder")
-    base = context.folder.run(context.specialties[0]).base
-    manifest = read_base(base)
-    family = build(context.experiment.model, weights=base)
-    for parameter in family.parameters():  # and no buffer: what is computed from the configuration is never rounded
-        parameter.data = parameter.data.to(getattr(torch, given.dtype))
+        raise ValueError(f"--out {out}: holds something else than an export ({strange[0]}); name a new folder")
+    if given.adapter and not trained.adapters:
+        raise ValueError(f"{given.run}: is a base, and has no adapter; leave --adapter out")
+    if given.adapter and trained.origin.get("weights") is not None:
+        raise ValueError(
+            f"{trained.name}: its base was trained here and stands nowhere as a checkpoint, on which others could load "
+            f"an adapter. First: python -m experiment.export {shlex.quote(str(trained.origin['weights']))} --out "
+            "BASE, and then give --base BASE; or leave --adapter out"
+        )
+    card = Card(trained, given)
     with folder_in_one_step(out) as part:
-        write(part, family)
-        (part / "README.md").write_text(card(context, manifest, part, given), encoding="utf-8")
-        difference = compared(part, family)
+        text = as_adapter(trained, part, card) if given.adapter else as_model(trained, part, card, given.dtype)
+        for file in part.iterdir():
+            flush(file)
+    weights = ADAPTER_WEIGHTS if given.adapter else WEIGHTS
     size = sum(file.stat().st_size for file in out.iterdir())
+    hashed = f", sha256 of {weights} {file_sha256(out / weights)}" if (out / weights).is_file() else ""
+    return f"{out}: {size / 1e6:.1f} MB{hashed}; {text}"
+
+
+def as_model(trained: Trained, folder: Path, card: Card, dtype: str) -> str:
+    """Write the base with the updates added; arguments and errors as of `exported`, returns what is told of it."""
+    unchanged = not trained.adapters and dtype == "float32"
+    exact = None if unchanged else with_adapters(trained, published_family(trained))
+    family, lost = folded(trained, getattr(torch, dtype))
+    write_reading(folder, family)
+    write_model(folder, family)
+    card.write(folder, family, dtype=dtype, lost=lost)
+    kept = with_adapters(trained.bare, family)
+    del family
+    difference = compare(plain_logits(folder, kept), kept, "loaded again by plain transformers")
+    told = f"loaded again by plain transformers, its log-probabilities differ by at most {difference:.1e}"
+    if exact is None:
+        return f"in {dtype}; {told}"
+    limited = dtype == "float32"
+    rounding = compare(kept.logits, exact, "with its updates added up", limited=limited)
+    lost_words = f" ({100 * lost:.1f} % of the updates is lost in rounding)" if lost and not limited else ""
+    return f"in {dtype}{lost_words}; {told}, and from those before the export by at most {rounding:.1e}"
+
+
+def as_adapter(trained: Trained, folder: Path, card: Card) -> str:
+    """Write the chain of adapters as one; arguments and errors as of `exported`, returns what is told of it."""
+    family = published_family(trained)
+    rank = write_adapter_files(folder, summed(trained, family), trained)
+    write_reading(folder, family)
+    card.write(folder, family, rank=rank)
+    exact = with_adapters(trained, family)
+    del family
+    difference = compare(plain_logits(folder, exact, base=trained), exact, "loaded again by PEFT")
     return (
-        f"{out}: {size / 1e6:.1f} MB in {given.dtype}, sha256 of {WEIGHTS} {file_sha256(out / WEIGHTS)}; loaded again, "
-        f"its log-probabilities differ by at most {difference:.1e}"
+        f"{len(trained.adapters)} stage(s) in one LoRA of rank {rank}; loaded again by PEFT, its log-probabilities "
+        f"differ by at most {difference:.1e}"
     )
 
 
 def strangers(out: Path) -> list[str]:
-    """What stands in a folder and is no file of a checkpoint, which alone may be replaced."""
-    if not out.is_dir() or not (out / "config.json").is_file() or not (out / WEIGHTS).is_file():
-        return [f"no config.json and {WEIGHTS}"]
+    """What stands in a folder and is no file of an export, which alone may be replaced."""
+    if not out.is_dir() or not any((out / name).is_file() for name in (WEIGHTS, *ADAPTER_FILES, "config.json")):
+        return ["no weights of a model or an adapter"]
     return sorted(path.name for path in out.iterdir() if not path.is_file() or path.suffix not in (*READ, ".md"))
-
-
-def write(folder: Path, family: PublishedFamily) -> None:
-    """Weights, configuration, tokenizer with its template, picture processor."""
-    family.model.save_pretrained(folder)
-    family.tokenizer.chat_template = family.template
-    family.tokenizer.save_pretrained(folder)
-    if family.image_processor is not None:
-        family.image_processor.save_pretrained(folder)
-
-
-def compared(folder: Path, family: PublishedFamily) -> float:
-    """Largest difference of log-probabilities, in fp32, between a family and what is loaded from its files.
-
-    Raises:
-        RuntimeError: they are not the same model.
-    """
-    component = model_of(str(folder))
-    settings = {**component["init_args"], "dtype": "float32", "system": family.config.system}
-    loaded = build(Component(component["class_path"], settings))
-    family.float()
-    with torch.no_grad():
-        ids = loaded.text_ids(PROBE.question)
-        said = [Policy(one) for one in (family, loaded)]
-        first, second = (policy.score([policy.prompt(PROBE, "")], [ids]).logps for policy in said)
-    difference = float((first - second).abs().max())
-    if not difference <= 1e-5:  # NaN included
-        raise RuntimeError(
-            f"{folder}: loaded again it differs from what was written: log-probabilities by {difference:.1e}"
-        )
-    return difference
-
-
-def card(context: ExperimentContext, manifest: dict, folder: Path, given: Namespace) -> str:
-    """What it is, how it was made, and what its weights hash to."""
-    extra = manifest.get("extra") or {}
-    config = ["--config", context.path.name, *given.overrides]
-    return "\n".join(
-        [
-            f"# {context.experiment.name}",
-            "",
-            f"{context.experiment.description}",
-            "",
-            f"Stored in {given.dtype}; trained for {extra.get('steps', context.steps)} steps by",
-            "",
-            "```",
-            shlex.join(["python", "train.py", *config]),
-            shlex.join(["python", "-m", "experiment.export", *config, "--out", str(given.out), "--dtype", given.dtype]),
-            "```",
-            "",
-            f"sha256 of `{WEIGHTS}`: `{file_sha256(folder / WEIGHTS)}`",
-            "",
-        ]
-    )
 
 
 if __name__ == "__main__":

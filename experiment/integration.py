@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.adapter_files import AdapterError, adapter_sha256, is_complete, read_adapter, read_manifest
+from artifacts.chains import adapter_folder
 from artifacts.manifest import MANIFEST
 from callbacks.merge_experts import MergeExperts
 from configs.build import config_of, import_class
 from configs.problems import ConfigError, Problem, did_you_mean
 from configs.schema import adapter_faults
-from experiment.adapters import adapter_folder
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
 from lightning_modules.policy import Policy

@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 
 from artifacts.adapter_files import result_of
 from artifacts.base_files import is_base_complete, read_base
+from artifacts.chains import named_chains
 from artifacts.folders import ExperimentFolder
 from artifacts.manifest import MANIFEST, file_sha256, read_manifest
 from configs.build import config_of, import_class
 from configs.schema import AGENT, Experiment
 from endpoints.endpoint import Endpoint
-from experiment.adapters import named_chains
 from lightning_modules.stage import Stage
 
 PLACES = ("path", "root")

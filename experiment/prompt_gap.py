@@ -40,10 +40,10 @@ from evaluation.tables import telling_tags
 from experiment.claim import refuse_changed
 from experiment.command import EXPECTED, told
 from experiment.context import ExperimentContext
-from experiment.reproducible import same_numbers
 from experiment.run import assemble
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
+from lightning_modules.reproducible import same_numbers
 
 ALL, MEAN = "all", "mean of specialties"
 Head = tuple[str, str, str]

@@ -20,6 +20,9 @@ from lightning_modules.row_cache import RowCache
 Processor = Callable[[Tensor, Sequence[int], int], Tensor]
 """(B, V) log-probabilities, the B rows they belong to, tokens written so far -> (B, V), normalised again."""
 
+Follower = Callable[[int, Sequence[int]], None]
+"""A row, and all of its tokens so far; called whenever there are new ones."""
+
 WORTH = 32
 """Tokens from which on a recording, which takes the time of some steps, is made up for."""
 
@@ -45,6 +48,7 @@ class Decoding:
         temperature: float,
         uniforms: Tensor | None,
         processor: Processor | None,
+        follow: Follower | None = None,
     ) -> None:
         """Start behind the prompts.
 
@@ -56,8 +60,10 @@ class Decoding:
             temperature: of the distribution; 0 takes the most likely token.
             uniforms: (B, T_max) float64 in [0, 1), to draw with; None at temperature 0.
             processor: changes the distribution before it is drawn from.
+            follow: is told of what is read.
         """
         self.policy, self.cache, self.temperature, self.processor = policy, cache, temperature, processor
+        self.follow = follow
         self.position, self.uniforms = position.clone(), uniforms
         rows, device = cache.rows, policy.device
         self.token = torch.zeros(rows, dtype=torch.long, device=device)
@@ -112,6 +118,7 @@ class Decoding:
         for row, ids, logps in zip(
             self.slots, self.tokens[:, new].tolist(), self.token_logps[:, new].tolist(), strict=True
         ):
+            known = len(self.ids[row])
             for token, logp in zip(ids, logps, strict=True):
                 if row in self.ended:
                     break
@@ -124,6 +131,8 @@ class Decoding:
                 self.logps[row].append(logp)
                 if token in self.ends:
                     self.ended.add(row)
+            if self.follow is not None and len(self.ids[row]) > known:
+                self.follow(row, self.ids[row])
         return [slot for slot, row in enumerate(self.slots) if row in self.ended]
 
     def drop(self, slots: Sequence[int]) -> None:

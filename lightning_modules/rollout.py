@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.budget import within_budget
-from lightning_modules.decoding import WORTH, Decoding, Processor, Recorded, worth_recording
+from lightning_modules.decoding import WORTH, Decoding, Follower, Processor, Recorded, worth_recording
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt, refuse_beyond
 from lightning_modules.row_cache import FixedRowCache, RowCache
@@ -54,6 +54,7 @@ def sample(
     seeds: Sequence[int] = (),
     rows_at_once: int = 128,
     processor: Processor | None = None,
+    follow: Follower | None = None,
 ) -> list[Completion]:
     """Complete each prompt so many times; the copies of a prompt are contiguous in the result.
 
@@ -66,6 +67,7 @@ def sample(
         seeds: one stream seed per rollout; not needed at temperature 0.
         rows_at_once: bound on the rows decoded together.
         processor: changes the distribution before it is drawn from; what is recorded is what it returns.
+        follow: is told of tokens as they come: on a card some at a time, see `LOOK_EVERY`. What it raises ends it all.
 
     Returns:
         One completion per rollout.
@@ -89,13 +91,19 @@ def sample(
         chosen, part_counts = [prompts[i] for i in part], [counts[i] for i in part]
         part_seeds = seeds[first : first + sum(part_counts)]
         told = partial(_of_all, processor, first) if processor is not None else None
-        completions += _decode(policy, chosen, part_counts, max_new_tokens, temperature, part_seeds, told)
+        heard = partial(_told_of, follow, first) if follow is not None else None
+        completions += _decode(policy, chosen, part_counts, max_new_tokens, temperature, part_seeds, told, heard)
     return completions
 
 
 def _of_all(processor: Processor, first: int, log_probs: Tensor, rows: Sequence[int], written: int) -> Tensor:
     """What a processor makes of rows that are counted from `first`."""
     return processor(log_probs, [first + row for row in rows], written)
+
+
+def _told_of(follow: Follower, first: int, row: int, ids: Sequence[int]) -> None:
+    """Tell of a row that is counted from `first`."""
+    follow(first + row, ids)
 
 
 def _decode(
@@ -106,6 +114,7 @@ def _decode(
     temperature: float,
     seeds: Sequence[int],
     processor: Processor | None,
+    follow: Follower | None,
 ) -> list[Completion]:
     """Decode all rows together; arguments as of `sample`."""
     family = policy.family
@@ -117,7 +126,7 @@ def _decode(
     cache = (FixedRowCache if recorded else RowCache)(line.packing, rows, limit - 1)
     uniforms = _uniforms(seeds, limit).to(policy.device) if temperature > 0 else None
 
-    decoding = Decoding(policy, cache, position, limit, temperature, uniforms, processor)
+    decoding = Decoding(policy, cache, position, limit, temperature, uniforms, processor, follow)
     decoding.draw(hidden, 0)
     advance = Recorded(decoding.advance) if recorded else decoding.advance
     look_every = look_interval(policy.device)

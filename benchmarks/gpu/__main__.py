@@ -18,7 +18,7 @@ from benchmarks.gpu.lines import Lines
 from benchmarks.gpu.plan import SECONDS, measure_all
 from benchmarks.gpu.sizes import SIZES
 from benchmarks.gpu.table import markdown
-from experiment.reproducible import same_numbers
+from lightning_modules.reproducible import same_numbers
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from artifacts.stored_weights import in_files
+from lightning_modules.families.chat_template import Turn
 from lightning_modules.families.nf4 import pack
 from lightning_modules.functional.head import fp32_logits
 from lightning_modules.packing import Attention
@@ -121,17 +122,29 @@ class VisionLanguageFamily(nn.Module):
         return [*self.text_ids(text), self.eos_token_id]
 
     @abstractmethod
+    def chat_ids(self, turns: Sequence[Turn], image_tokens: Sequence[int], *, system: str | None = None) -> list[int]:
+        """Tokenise a chat up to where the assistant begins.
+
+        Args:
+            turns: what was said, the last of them by the user; control tokens in it stay plain text.
+            image_tokens: tokens of each picture in order, as `PictureInput.tokens` counts them.
+            system: system prompt in place of the family's own; empty leaves the system turn out.
+        """
+
     def prompt_ids(
         self, text: str, image_tokens: Sequence[int], *, system: str | None = None, pictures_last: bool = False
     ) -> list[int]:
         """Tokenise one user turn up to where the assistant begins.
 
         Args:
-            text: the question as `datamodules.prompts.prompt_text` writes it; control tokens in it stay plain text.
-            image_tokens: tokens of each picture, as `PictureInput.tokens` counts them.
-            system: system prompt in place of the family's own; empty leaves the system turn out.
+            text: the question as `datamodules.prompts.prompt_text` writes it.
+            image_tokens: as of `chat_ids`.
+            system: likewise.
             pictures_last: the pictures stand after the text, not before it.
         """
+        shown = [None] * len(image_tokens)
+        turn = ("user", [text, *shown] if pictures_last else [*shown, text])
+        return self.chat_ids([turn], image_tokens, system=system)
 
     @abstractmethod
     def next_turn_ids(self, text: str) -> list[int]:

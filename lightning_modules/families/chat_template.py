@@ -20,6 +20,8 @@ PRIVATE = range(0xE002, 0xF900)
 """Characters that stand for control tokens in a question's text, as far as it does not have them itself."""
 
 Messages = list[dict[str, Any]]
+Turn = tuple[str, Sequence[str | None]]
+"""Who speaks, `user` or `assistant`, and what: texts, and None for a picture."""
 
 
 class TemplateError(ValueError):
@@ -46,21 +48,19 @@ class ChatTemplate:
     picture: Callable[[int], str] | None = None
     parts: bool = True
 
-    def prompt(self, text: str, image_tokens: Sequence[int], system: str | None, *, pictures_last: bool) -> list[int]:
-        """Tokens of one user turn up to where the assistant begins.
+    def chat(self, turns: Sequence[Turn], image_tokens: Sequence[int], system: str | None) -> list[int]:
+        """Tokens of a chat up to where the assistant begins.
 
         Args:
-            text: of the user.
-            image_tokens: places of each picture.
+            turns: what was said, the last of them by the user.
+            image_tokens: places of each picture, in the order of the turns.
             system: of the system turn; None is what the template writes by itself, empty leaves the turn out.
-            pictures_last: the pictures stand after the text.
         """
         hidden: dict[str, str] = {}
-        asked = self._user(self._hide(text, hidden, system or ""), len(image_tokens), pictures_last=pictures_last)
-        if system:
-            told = self._hide(system, hidden, text)
-            asked = [{"role": "system", "content": self._content(told)}, *asked]
-        rendered = self._render(asked)
+        beside = "".join([system or "", *(part for _, parts in turns for part in parts if part is not None)])
+        told = [] if not system else [{"role": "system", "content": self._content(self._hide(system, hidden, beside))}]
+        said = [{"role": role, "content": self._parts(parts, hidden, beside)} for role, parts in turns]
+        rendered = self._render([*told, *said])
         if system == "":
             rendered = rendered.replace(self._unasked, "", 1)
         return self._ids(self._with_pictures(rendered, image_tokens), hidden)
@@ -124,12 +124,15 @@ class ChatTemplate:
         before = without if shown.startswith(without) else without.rstrip()  # a space may stand before words alone
         return shown.removeprefix(before) if shown.startswith(before) else self.mark or self.place or ""
 
-    def _user(self, text: str, pictures: int, *, pictures_last: bool = False) -> Messages:
+    def _user(self, text: str, pictures: int) -> Messages:
+        return [{"role": "user", "content": self._parts([*[None] * pictures, text], {}, "", hide=False)}]
+
+    def _parts(self, parts: Sequence[str | None], hidden: dict[str, str], beside: str, *, hide: bool = True) -> Any:
+        """A turn's content, as the template takes it."""
+        said = [self._hide(part, hidden, beside) if hide and part is not None else part for part in parts]
         if not self.parts:
-            return [{"role": "user", "content": text}]
-        shown: list[dict[str, Any]] = [{"type": "image"}] * pictures
-        said = self._content(text)
-        return [{"role": "user", "content": [*said, *shown] if pictures_last else [*shown, *said]}]
+            return "".join(part for part in said if part is not None)
+        return [{"type": "image"} if part is None else {"type": "text", "text": part} for part in said]
 
     def _content(self, text: str) -> Any:
         return [{"type": "text", "text": text}] if self.parts else text

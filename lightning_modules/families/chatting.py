@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_modules.families.base import VisionLanguageFamily, head_logits
-from lightning_modules.families.chat_template import ChatTemplate
+from lightning_modules.families.chat_template import ChatTemplate, Turn
 from lightning_modules.packing import Attention
 
 
@@ -23,11 +23,8 @@ class ChattingFamily(VisionLanguageFamily):
     chat: ChatTemplate
 
     @override
-    def prompt_ids(
-        self, text: str, image_tokens: Sequence[int], *, system: str | None = None, pictures_last: bool = False
-    ) -> list[int]:
-        told = self.config.system if system is None else system
-        return self.chat.prompt(text, image_tokens, told, pictures_last=pictures_last)
+    def chat_ids(self, turns: Sequence[Turn], image_tokens: Sequence[int], *, system: str | None = None) -> list[int]:
+        return self.chat.chat(turns, image_tokens, self.config.system if system is None else system)
 
     @override
     def reply_ids(self, text: str) -> list[int]:

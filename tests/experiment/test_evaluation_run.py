@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from answering import examination
 from artifacts.adapter_files import AdapterError, acting_sha256
+from artifacts.chains import named_chains
 from artifacts.manifest import file_sha256
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
@@ -24,7 +25,6 @@ from datamodules.prompts import VERSION
 from evaluation.predictions import by_variant, read_predictions
 from evaluation.rescore import main as rescore
 from evaluation.tables import report, telling_tags
-from experiment.adapters import named_chains
 from experiment.context import ExperimentContext
 from experiment.run import assemble
 from tests.datamodules import released_shapes

@@ -15,9 +15,8 @@ from lightning_modules.families.base import VisionLanguageFamily
 from tests.conftest import made_example
 
 
-def export(machine, out, *more, name="base"):
-    config = str(machine.files / f"{name}.yaml")
-    return main(["--config", config, "--out", str(out), *more, f"runs_dir={machine.runs}"])
+def export(machine, out, *more, run="base/mixed"):
+    return main([str(machine.runs / run), "--out", str(out), *more])
 
 
 def trained(machine):
@@ -34,7 +33,9 @@ def said(policy):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_checkpoint_is_the_trained_base(based, tmp_path, dtype, capsys):
     assert export(based, tmp_path / "mine", "--dtype", dtype) == 0
-    assert f"in {dtype}, sha256 of model.safetensors" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"in {dtype}" in printed
+    assert "sha256 of model.safetensors" in printed
     policy = trained(based)
     for parameter in policy.family.parameters():
         parameter.data = parameter.data.to(getattr(torch, dtype)).float()
@@ -45,11 +46,16 @@ def test_the_checkpoint_is_the_trained_base(based, tmp_path, dtype, capsys):
     assert loaded.prompt(made_example(0), "").ids == policy.prompt(made_example(0), "").ids
 
 
-def test_the_card_tells_the_settings_that_differ_from_the_file(based, tmp_path):
-    assert export(based, tmp_path / "mine", "description=x") == 0
+def test_the_card_tells_what_it_is_and_how_it_was_made(based, tmp_path):
+    assert export(based, tmp_path / "mine", "--license", "cc-by-4.0") == 0
     told = (tmp_path / "mine/README.md").read_text()
-    assert "train.py --config base.yaml description=x" in told
-    assert "experiment.export --config base.yaml description=x" in told
+    assert told.startswith('---\nlibrary_name: transformers\nlicense: "cc-by-4.0"\n')
+    assert "# base\n" in told
+    assert "| base | mixed | 40 |" in told
+    assert f"python -m experiment.export {based.runs}/base/mixed --dtype float32 --out {tmp_path}/mine" in told
+    lines = told.partition("```python\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 5
+    compile("\n".join(lines), "card", "exec")
 
 
 def test_a_base_whose_numbers_cannot_be_compared_is_not_exported(based, tmp_path, capsys, monkeypatch):
@@ -61,7 +67,7 @@ def test_a_base_whose_numbers_cannot_be_compared_is_not_exported(based, tmp_path
     load_weights = VisionLanguageFamily.load_weights
     monkeypatch.setattr(VisionLanguageFamily, "load_weights", broken)
     assert export(based, tmp_path / "mine") == 1
-    assert "differs from what was written" in capsys.readouterr().err
+    assert "differs from what was exported" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
 
 
@@ -78,20 +84,22 @@ def test_plain_transformers_loads_it(based, tmp_path):
     assert AutoImageProcessor.from_pretrained(tmp_path / "mine").size == policy.family.image_processor.size
 
 
-def test_what_is_no_base_and_what_is_no_checkpoint_is_refused_and_kept(based, tmp_path, capsys):
-    assert export(based, tmp_path / "mine", name="dsa") == 2
-    assert "trains no base" in capsys.readouterr().err
+def test_what_is_no_run_and_what_is_no_export_is_refused_and_kept(based, tmp_path, capsys):
+    assert export(based, tmp_path / "mine", run="dsa/alpha") == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert export(based, tmp_path / "mine", "--adapter") == 2
+    assert "is a base, and has no adapter" in capsys.readouterr().err
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text.tex").write_text("x")
     assert export(based, tmp_path / "thesis") == 2
-    assert "holds something else than a checkpoint" in capsys.readouterr().err
+    assert "holds something else than an export" in capsys.readouterr().err
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis", "text.tex"]
     assert export(based, tmp_path / "again") == export(based, tmp_path / "again") == 0
     (tmp_path / "again" / "notes.tex").write_text("x")
     assert export(based, tmp_path / "again") == 2
     assert "(notes.tex)" in capsys.readouterr().err
     assert (tmp_path / "again" / "notes.tex").exists()
-    assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 1
+    assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 2
     assert not (tmp_path / "mine").exists()
 
 

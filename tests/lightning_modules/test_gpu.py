@@ -8,11 +8,11 @@ from torch.nn import functional as F
 from answering.asking import ask
 from answering.decoding import Decoding
 from benchmarks.gpu import made
-from experiment.reproducible import same_numbers
 from lightning_modules import rollout
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.decoding import WORTH
 from lightning_modules.functional.head import fp32_logits
+from lightning_modules.reproducible import same_numbers
 from lightning_modules.rollout import sample
 from tests.conftest import new_tiny_policy
 from tests.lightning_modules.rl_harness import GUIDED, fit

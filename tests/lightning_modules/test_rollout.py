@@ -37,6 +37,26 @@ def test_a_rollout_does_not_depend_on_its_batch(tiny_policy, mixed_examples):
     assert [rollout.ids for rollout in cut] == [rollout.ids for rollout in together]
 
 
+def test_who_follows_hears_every_token_once_and_may_end_it(tiny_policy, mixed_examples):
+    prompts, heard = prompts_of(tiny_policy, mixed_examples), {}
+
+    def follow(row, ids):
+        assert list(ids[: len(heard.get(row, ()))]) == list(heard.get(row, ()))
+        assert len(ids) > len(heard.get(row, ()))
+        heard[row] = tuple(ids)
+
+    seeds = [stream_seed("t", row) for row in range(12)]
+    told = sample(tiny_policy, prompts, max_new_tokens=9, copies=3, seeds=seeds, rows_at_once=5, follow=follow)
+    assert heard == {row: rollout.ids for row, rollout in enumerate(told)}
+    assert told == sample(tiny_policy, prompts, max_new_tokens=9, copies=3, seeds=seeds, rows_at_once=5)
+
+    def leave(row, ids):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(tiny_policy, prompts, max_new_tokens=9, temperature=0, follow=leave)
+
+
 def test_greedy_is_the_argmax_of_the_stock_forward(tiny_policy, mixed_examples):
     prompt = tiny_policy.prompt(mixed_examples[0], "")
     (rollout,) = sample(tiny_policy, [prompt], max_new_tokens=6, temperature=0)
