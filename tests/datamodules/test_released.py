@@ -14,8 +14,8 @@ from PIL import Image
 
 from datamodules.batch import BadExampleError, Example, load_image
 from datamodules.check import quick_check
-from datamodules.loading import Feed
 from datamodules.labelled import stem_and_options
+from datamodules.loading import Feed
 from datamodules.medxpertqa import MedXpertQA
 from datamodules.mmedexpert import MMedExpert
 from datamodules.mmmu_med import MMMUMed
