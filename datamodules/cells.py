@@ -26,6 +26,8 @@ PROTECTED = re.compile(r'="(.*)"', re.DOTALL)
 WHOLE = re.compile(r"([-+]?\d+)[.,]0{1,2}")
 """A whole number with an empty fraction; of three zeros nobody knows whether they are thousands."""
 SHORTENED = re.compile(r"[-+]?\d(?:[.,]\d+)?[eE]\+\d+")
+SEVERAL = re.compile(r"\s*[;|\n]\s*")
+"""Between the names of several pictures in one cell."""
 MOST = 100_000
 """Characters of a list that is written out."""
 

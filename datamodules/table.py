@@ -15,11 +15,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from typing_extensions import override
 
 from datamodules.base import SPLITS
 from datamodules.batch import LETTERS, BadExampleError, Example, ImageSource, file_of
-from datamodules.cells import Cells, absent, written_list
+from datamodules.cells import SEVERAL, Cells, absent, written_list
 from datamodules.columns import AnswerKind, Columns, answer_alone, chains, right_option, split_of, stem_and_choices
 from datamodules.embedded import EmbeddedPicture, HubPicture, saved_rows
 from datamodules.pictures import Paged
@@ -38,8 +38,6 @@ from datamodules.row_set import BY_PATIENT
 from datamodules.rows import Fault, Record, shortened
 from datamodules.store import Store
 
-SEVERAL = re.compile(r"\s*[;|\n]\s*")
-"""Between the names of several pictures in one cell."""
 EMPTY = "rows whose cells are all empty"
 
 
@@ -252,5 +250,11 @@ class Table(ReleasedSet):
     def collected(self) -> tuple[Store, dict[str, Sequence[int]]]:
         found = super().collected()
         for sentence in self.assumptions():
-            print(f"specialty {self.specialty!r}: assumed: {sentence}", file=sys.stderr)
+            tell(f"specialty {self.specialty!r}: assumed: {sentence}")
         return found
+
+
+@cache
+def tell(line: str) -> None:
+    """Say something on stderr, once in a process: each experiment of a lineage has the set for itself."""
+    print(line, file=sys.stderr, flush=True)
