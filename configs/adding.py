@@ -11,6 +11,7 @@ from typing import Any
 
 from configs.files import choices, layer_of
 from configs.problems import Problem, did_you_mean
+from configs.shared import options_of, trusted
 from configs.tree import COMMAND_LINE, Branch, Leaf, TreeReader, merge_trees, plain
 
 KEY = "specialty"
@@ -64,7 +65,7 @@ def joined(file: Branch, names: Sequence[str], described_in: str | None, problem
 
 
 def described(name: str, file: str, problems: list[Problem]) -> Branch | None:
-    """One specialty as a file of configs/data/ describes it, the options that the file shares in its own."""
+    """One specialty as a file of configs/data/ describes it, with those options that the file's sets share."""
     layer = layer_of("data", file, problems)
     if layer is None:
         return None
@@ -78,7 +79,13 @@ def described(name: str, file: str, problems: list[Problem]) -> Branch | None:
     shared = layer.children.get("data")
     if not isinstance(shared, Branch):
         return entry
-    below = {"class_path": entry.children.get("class_path", Leaf(None, entry.place)), "init_args": shared}
+    taken = {one: options_of(component, trusted(plain(layer))) for one, component in known.items()}
+    others = {key for key in shared.children if any(own is not None and key in own for own in taken.values())}
+    fit = {k: v for k, v in shared.children.items() if taken[name] is None or k in taken[name] or k not in others}
+    below = {
+        "class_path": entry.children.get("class_path", Leaf(None, entry.place)),
+        "init_args": Branch(fit, shared.place),
+    }
     return merge_trees(Branch(below, entry.place), entry)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from configs.check import Checker
 from configs.files import CONFIGS, spelled
 from configs.problems import ConfigError, Problem
-from configs.schema import Slot, check_name
+from configs.schema import TAKEN, Slot, check_name
 from configs.tree import COMMAND_LINE, plain, read_overrides
 from datamodules.batch import BadExampleError
 from datamodules.check.__main__ import main as check
@@ -80,6 +80,8 @@ def proposed(name: str, table: Path, images: Path | None, words: Sequence[str], 
         OSError: the file is there already.
     """
     check_name("specialty", name)
+    if name in TAKEN:
+        raise ValueError(f"specialty {name!r} is the name of another folder of an experiment: {', '.join(TAKEN)}")
     if "." in name:
         raise ValueError(f"specialties are addressed by dotted keys, so {name!r} must not have a dot")
     if out.exists():

@@ -148,9 +148,8 @@ def right_option(cells: Cells, column: str, options: Mapping[str, str], kind: An
         raise BadExampleError(f"{column} is {shortened(text)}, expected a number that counts the options ({kind})")
     place = int(text[:6]) - first
     if not 0 <= place < len(LETTERS) or LETTERS[place] not in options:
-        raise BadExampleError(
-            f"{column} is {text}, and options {first} to {first + len(options) - 1} are there ({kind})"
-        )
+        known = ", ".join(str(LETTERS.index(letter) + first) for letter in options)
+        raise BadExampleError(f"{column} is {text}, and there are the options {known} ({kind})")
     return options[LETTERS[place]]
 
 

@@ -23,7 +23,7 @@ NAMES = {
     "patient": r"(?:.*_)?(?:patient|patients|pat|subject|person|mrn|case|pid)(?:_?(?:id|no|nr|number|name|code))?",
     "split": r"(?:.*_)?(?:split|partition|fold|subset|set)",
     "options": r"(?:.*_)?(?:options?|choices?|alternatives?|candidates?|antworten|answers)(?:_text)?",
-    "images": r"(?:.*_)?(?:images?|img|pictures?|photos?|films?|scans?|files?|filename|path|bild)(?:_?(?:id|name|path|file))?",
+    "images": r"(?:.*_)?(?:images?|img|pictures?|photos?|films?|scans?|files?|path|bild)(?:_?(?:id|name|path|file))?",
     "guideline": r"(?:.*_)?(?:guideline|strategy|perspective)",
     "chain": r"(?:.*_)?(?:reasoning|explanation|rationale|chain|cot|thoughts?|thinking|trace|analysis)(?:_text)?",
     "tags": r"(?:.*_)?(?:type|category|modality|kind|region|organ|source|dataset|difficulty|level|task|system|view)",
