@@ -46,12 +46,7 @@ def with_choice(below: Branch, group: str, name: str, problems: list[Problem], a
     if path is None and group == "model" and names_checkpoint(name):
         model = checkpoint(name, asked_by, problems)
         return below if model is None else Branch({**below.children, group: model}, below.place)
-    if path is None:
-        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
-        more = ", a checkpoint's folder or a hub id of the form organisation/name" if group == "model" else ""
-        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path{more}"
-        problems.append(Problem(asked_by, group, name, message, did_you_mean(name, known)))
-    layer = read_file(path, (), problems) if path else None
+    layer = layer_of(group, name, problems, asked_by)
     if layer is None:
         return below
     taken = {key: child for key, child in layer.children.items() if key in GROUPS[group]}
@@ -60,6 +55,18 @@ def with_choice(below: Branch, group: str, name: str, problems: list[Problem], a
         problems.append(Problem(asked_by, group, name, message))
     kept = {key: child for key, child in below.children.items() if key not in GROUPS[group]}
     return Branch({**kept, **taken}, below.place)
+
+
+def layer_of(group: str, name: str, problems: list[Problem], asked_by: str = COMMAND_LINE) -> Branch | None:
+    """What a file of a group says; None, and a problem, where there is none."""
+    path = chosen_file(group, name)
+    if path is None:
+        known = sorted(file.stem for file in (CONFIGS / group).glob("*.yaml"))
+        more = ", a checkpoint's folder or a hub id of the form organisation/name" if group == "model" else ""
+        message = f"no such file: {name!r}; there are {', '.join(known)}, or give a path{more}"
+        problems.append(Problem(asked_by, group, name, message, did_you_mean(name, known)))
+        return None
+    return read_file(path, (), problems)
 
 
 def chosen_file(group: str, name: str) -> Path | None:

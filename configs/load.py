@@ -14,14 +14,16 @@ from operator import getitem
 from pathlib import Path
 from typing import Any
 
+from configs.adding import asked_for, joined, names_further, takes_further
 from configs.build import construct
 from configs.check import Checker, as_plain
 from configs.files import CONFIGS, choices, find, read_file, ring, with_choice
 from configs.problems import ConfigError, Problem, Report, did_you_mean
 from configs.schema import Experiment
+from configs.shared import trusted, with_data
 from configs.show import flattened
 from configs.trainer import check_trainer
-from configs.tree import COMMAND_LINE, Branch, Leaf, interpolated, merge_trees, place_of, plain, read_overrides
+from configs.tree import COMMAND_LINE, NOWHERE, Branch, Leaf, interpolated, merge_trees, place_of, plain, read_overrides
 
 SECTIONS = ("specialties", "data", "callbacks", "trainer", "fit")
 """Keys under which nothing (`callbacks:`) counts as no entries."""
@@ -47,6 +49,7 @@ class Loaded:
         required: the experiments it starts from, in the order of `requires`.
         called: the name that the file gives it, by which command-line settings address it.
         arguments: the part of the command line that makes this experiment of the file, and those that it requires.
+        notes: what is in order and should be known all the same, a line each.
     """
 
     experiment: Experiment
@@ -56,6 +59,16 @@ class Loaded:
     required: tuple[Loaded, ...] = ()
     called: str = ""
     arguments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Those of the whole lineage, each once, behind the names of the experiments that it is about."""
+        told: dict[str, list[str]] = {}
+        for one in (*self.beneath.values(), self):
+            for note in one.notes:
+                told.setdefault(note, []).append(one.experiment.name)
+        return [f"{', '.join(names)}: {note}" for note, names in told.items()]
 
     @property
     def beneath(self) -> dict[str, Loaded]:
@@ -89,6 +102,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
             or any other by its path; `model=` also takes a checkpoint's folder or hub id. Those named in `HANDED_ON`
             reach required experiments too; the seed only where they do not state their own. `NAME:dotted.key=value`
             is for the experiment of the lineage that is called NAME, and goes over what is handed on.
+            `specialty=NAME data=FILE` adds a specialty; see `configs.adding`.
 
     Raises:
         ConfigError: everything that is wrong, one line each.
@@ -151,13 +165,19 @@ def load_one(
     below = read_file(path, (), problems)
     if below is None:
         return None
-    called = str(plain(below.children.get("name")) or path.stem)
+    called, name, adding = str(plain(below.children.get("name")) or path.stem), path.stem, takes_further(below)
     reading.names[path] = called
     if chain and "seed" in below.children:  # a required experiment that states its seed keeps it
         overrides = [argument for argument in overrides if argument.partition("=")[0].strip() != "seed"]
-    tree = merge_trees(Branch({"name": Leaf(path.stem, "file name")}, below.place), below)
-    tree = with_short_launcher(tree, problems)
+    if chain and not adding:
+        overrides = [argument for argument in overrides if not names_further(argument)]
     plainly = [argument for argument in overrides if not addressee(argument)]
+    if adding:
+        further, described_in = asked_for(plainly, problems)
+        below, name = joined(below, further, described_in, problems), "_".join([path.stem, *further])
+        plainly = [argument for argument in plainly if not names_further(argument)]
+    tree = merge_trees(Branch({"name": Leaf(name, "file name")}, below.place), below)
+    tree = with_short_launcher(tree, problems)
     by_name = [argument.partition(":")[2] for argument in overrides if addressee(argument) == called]
     for own, place in ((plainly, COMMAND_LINE), (by_name, f"{COMMAND_LINE} for {called}")):
         chosen, others = choices(own)
@@ -165,14 +185,15 @@ def load_one(
             tree = with_choice(tree, group, choice, problems)
         tree = merge_trees(tree, read_overrides(others, problems, place))
     given = interpolated(tree, problems)
-    required = load_required(tree, path, overrides, (*chain, path), reading)
+    required = load_required(tree, path, handed_on(overrides, adding), (*chain, path), reading)
     checker = Checker(reporter(tree, problems), trusted(given))
-    experiment = checked_experiment(given, checker)
+    notes: list[str] = []
+    experiment = checked_experiment(given, checker, notes)
     if experiment is None or len(problems) > before:
         return None
     check_models(experiment, required, tree, problems)
     whole = checker.with_defaults(as_plain(experiment))
-    loaded = Loaded(experiment, whole, origins(whole, tree), path, required, called)
+    loaded = Loaded(experiment, whole, origins(whole, tree), path, required, called, notes=tuple(notes))
     here = {"", called, *loaded.beneath}
     return replace(loaded, arguments=tuple(argument for argument in overrides if addressee(argument) in here))
 
@@ -185,10 +206,12 @@ def with_short_launcher(tree: Branch, problems: list[Problem]) -> Branch:
     return with_choice(tree, "launcher", short, problems, tree.children["launcher"].place)
 
 
-def checked_experiment(given: dict[str, Any], checker: Checker) -> Experiment | None:
-    """The experiment, or None when something is wrong with it."""
+def checked_experiment(given: dict[str, Any], checker: Checker, notes: list[str]) -> Experiment | None:
+    """The experiment, or None when something is wrong with it; `notes` takes what a reader should know."""
     given = {key: {} if value is None and key in SECTIONS else value for key, value in given.items()}
-    given = with_data(given)
+    given = with_data(given, notes)
+    if refuse_nowhere(given.get("specialties"), checker.report):
+        return None
     if isinstance(given.get("trainer"), dict):
         training = given.get("module") is not None
         given["trainer"] = check_trainer(given["trainer"], checker, checker.report, training=training)
@@ -201,25 +224,15 @@ def checked_experiment(given: dict[str, Any], checker: Checker) -> Experiment | 
         return None
 
 
-def with_data(given: dict[str, Any]) -> dict[str, Any]:
-    """An experiment's values without the entries that null takes away, and with the options of `data` in each set."""
-    given = dict(given)
-    for key in ("specialties", "callbacks"):
-        if isinstance(given.get(key), dict):
-            given[key] = {name: value for name, value in given[key].items() if value is not None}
-    shared, sets = given.get("data"), given.get("specialties")
-    if isinstance(shared, dict) and isinstance(sets, dict):
-        for name, one in sets.items():
-            own = one.get("init_args") if isinstance(one, dict) else None
-            if isinstance(one, dict) and isinstance(own, dict | None):
-                sets[name] = {**one, "init_args": {**shared, **(own or {})}}
-    return given
-
-
-def trusted(given: Mapping[str, Any]) -> list[str]:
-    """The packages under `trust`, as far as they are names; whatever else stands there is refused with all else."""
-    names = given.get("trust")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+def refuse_nowhere(sets: Any, report: Report) -> bool:
+    """Note the specialties that a list names and nothing describes; True where there are any."""
+    entries = sets.items() if isinstance(sets, dict) else ()
+    nowhere = {name: one for name, one in entries if isinstance(one, str) and one.startswith(NOWHERE)}
+    for name, one in nowhere.items():
+        known = one.removeprefix(NOWHERE)
+        message = f"is described nowhere here; a list takes some of those that are: {known}"
+        report(f"specialties.{name}", name, message, did_you_mean(name, known.split(", ")))
+    return bool(nowhere)
 
 
 def reporter(tree: Branch, problems: list[Problem]) -> Report:
@@ -285,14 +298,22 @@ def check_addresses(overrides: Sequence[str], names: Sequence[str], problems: li
             problems.append(Problem(COMMAND_LINE, argument.partition("=")[0], name, message, did_you_mean(name, names)))
 
 
-def handed_on(overrides: Sequence[str]) -> list[str]:
+def handed_on(overrides: Sequence[str], adding: bool = False) -> list[str]:
     """The command-line settings that may concern required experiments too.
+
+    Args:
+        overrides: of the experiment that requires them.
+        adding: whether it takes a further specialty, which is then handed on too.
 
     Examples:
         >>> handed_on(["runs_dir=/tmp/runs", "seed=3", "budget=0.1", "name=b", "base:seed=1"])
         ['runs_dir=/tmp/runs', 'seed=3', 'budget=0.1', 'base:seed=1']
     """
-    return [given for given in overrides if addressee(given) or given.partition("=")[0].strip() in HANDED_ON]
+    return [
+        given
+        for given in overrides
+        if addressee(given) or given.partition("=")[0].strip() in HANDED_ON or (adding and names_further(given))
+    ]
 
 
 def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branch, problems: list[Problem]) -> None:
@@ -316,12 +337,12 @@ def check_models(experiment: Experiment, required: Sequence[Loaded], tree: Branc
 
 
 def load_required(
-    tree: Branch, path: Path, overrides: Sequence[str], chain: tuple[Path, ...], reading: Reading
+    tree: Branch, path: Path, handed: Sequence[str], chain: tuple[Path, ...], reading: Reading
 ) -> tuple[Loaded, ...]:
-    """The experiments that `requires` names."""
+    """The experiments that `requires` names, with the settings that are handed on to them."""
     names, node = plain(tree.children.get("requires")), tree.children.get("requires")
     found = []
     for name in names if isinstance(names, list) else []:
         if isinstance(name, str):
-            found.append(load_one(name, path.parent, node.place, handed_on(overrides), chain, reading))
+            found.append(load_one(name, path.parent, node.place, handed, chain, reading))
     return tuple(loaded for loaded in found if loaded is not None)

@@ -16,6 +16,8 @@ COMMAND_LINE = "command line"
 MAX_NODES, MAX_BYTES, MAX_TEXT, MAX_DEPTH = 20_000, 2**17, 100_000, 40
 """Values and bytes per file, characters of a text, mappings and lists in each other: far above any configuration, far
 below what nested aliases can expand to."""
+NOWHERE = "described nowhere, unlike "
+"""Begins what stands for an entry that a list names and nothing below describes; those that are follow."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}", re.ASCII)
 """The one interpolation there is: `${seed}`, `${data.root}`."""
 UNPRINTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -187,7 +189,8 @@ def read_overrides(overrides: Sequence[str], problems: list[Problem], place: str
 def merge_trees(below: Tree, above: Tree) -> Tree:
     """Lay one tree over another: mappings merge key by key, everything else is replaced.
 
-    A mapping that names another `class_path` drops the `init_args` below: they belong to the class that it replaces.
+    A mapping that names another `class_path` drops the `init_args` below: they belong to the class that it replaces. A
+    list of names under `specialties` takes those of the ones below.
     """
     if not isinstance(below, Branch) or not isinstance(above, Branch):
         return above
@@ -196,8 +199,18 @@ def merge_trees(below: Tree, above: Tree) -> Tree:
     if replaced is not None and by not in (None, replaced):
         children.pop("init_args", None)
     for key, child in above.children.items():
-        children[key] = merge_trees(children[key], child) if key in children else child
+        listed = key == "specialties" and isinstance(child, Leaf) and isinstance(child.value, list)
+        over = part_of if listed else merge_trees
+        children[key] = over(children[key], child) if key in children else child
     return Branch(children, below.place if above.place.startswith(COMMAND_LINE) else above.place)
+
+
+def part_of(below: Tree, above: Leaf) -> Tree:
+    """Those entries of a mapping that a list names, in its order; a name that has none leads nowhere."""
+    if not isinstance(below, Branch) or not all(isinstance(name, str) for name in above.value):
+        return above
+    nowhere = Leaf(NOWHERE + ", ".join(name for name, child in below.children.items() if plain(child)), above.place)
+    return Branch({name: below.children.get(name, nowhere) for name in above.value}, above.place)
 
 
 def plain(tree: Tree | None) -> Any:

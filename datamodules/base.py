@@ -141,6 +141,11 @@ class VQADataModule(L.LightningDataModule):
         self.root = Path(self.config.root)
         self.sight: Sight | None = None  # what the model can take, where that is known; set it before any split is read
 
+    @property
+    def further_folders(self) -> tuple[str, ...]:
+        """Folders besides the root in which files of the set may lie."""
+        return self.config.allowed_roots
+
     @abstractmethod
     def examples(self) -> Iterator[Example]:
         """Yield every example of every split, in any order."""
@@ -280,6 +285,10 @@ class VQADataModule(L.LightningDataModule):
     def plainly(self, example: Example, guideline: str) -> bool:
         """Whether a worked trace is also learnt under the neutral prompt; by default each is."""
         return True
+
+    def taught(self) -> dict[str, int]:
+        """What imitation has to go by in the training split: questions by kind, where a set has more than one."""
+        return {}
 
     def val_examples(self) -> Sequence[Example]:
         """The questions that are asked while training: the same ones every time, in every run."""

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -134,22 +134,58 @@ def hub_rows(hub: str, split: str, part: str | None = None) -> Iterator[Record]:
     Raises:
         BadExampleError: the package is not installed.
     """
+    dataset = hub_reader(f"hub={hub!r}").load_dataset(hub, part, split=split)
+    yield from dataset_rows(dataset, f"{hub}:{part}/{split}" if part else f"{hub}:{split}")
+
+
+def saved_rows(folder: Path, name: str) -> Iterator[Record | Fault]:
+    """Rows of a folder that `datasets` saved; of several splits each row has its own as the field `split`.
+
+    Args:
+        folder: as `save_to_disk` wrote it.
+        name: of it in messages.
+
+    Raises:
+        BadExampleError: the package is not installed.
+    """
     try:
-        datasets = importlib.import_module("datasets")
+        found = hub_reader(f"the folder {name}").load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        if isinstance(error, BadExampleError):
+            raise
+        yield Fault(name, 0, f"is no folder that `datasets` saved ({error})", 0, unread=True)
+        return
+    for split, dataset in found.items() if isinstance(found, dict) else ((None, found),):
+        for record in dataset_rows(dataset, f"{name}:{split}" if split else name):
+            yield replace(record, fields={"split": split, **record.fields}) if split else record
+
+
+def hub_reader(wanted_by: str) -> ModuleType:
+    """The package that reads a hub's data sets; nothing else here needs it.
+
+    Raises:
+        BadExampleError: it is not installed.
+    """
+    try:
+        return importlib.import_module("datasets")
     except ImportError as error:
         raise BadExampleError(
-            f"hub={hub!r} needs the package datasets (pip install datasets); a local folder under root needs nothing"
+            f"{wanted_by} needs the package datasets (pip install datasets); files of rows under root need nothing"
         ) from error
-    dataset = datasets.load_dataset(hub, part, split=split)
-    for column in [name for name, kind in dataset.features.items() if isinstance(kind, datasets.Image)]:
-        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+
+
+def dataset_rows(dataset: Any, name: str) -> Iterator[Record]:
+    """Rows of one split; the bytes of pictures are left in it."""
+    images = importlib.import_module("datasets").Image
+    for column in [name for name, kind in dataset.features.items() if isinstance(kind, images)]:
+        dataset = dataset.cast_column(column, images(decode=False))
     for index, fields in enumerate(dataset):
         pictures = {
             name: HubPicture(hashlib.sha256(value["bytes"]).hexdigest(), dataset, index, name)
             for name, value in fields.items()
             if is_picture(value)
         }
-        yield Record(f"{hub}:{part}/{split}" if part else f"{hub}:{split}", index + 1, {**fields, **pictures})
+        yield Record(name, index + 1, {**fields, **pictures})
 
 
 def is_picture(value: Any) -> bool:

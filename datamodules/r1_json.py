@@ -10,14 +10,14 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from datamodules.batch import LETTERS, BadExampleError, Example
+from datamodules.batch import BadExampleError, Example
+from datamodules.labelled import stem_and_options
 from datamodules.modalities import modality_name
 from datamodules.options import agreed, chosen, lettered
 from datamodules.places import files_below
 from datamodules.released import ReleasedSet
 from datamodules.rows import Record, shortened
 
-LETTERED = re.compile(r"(?:^|\s)([A-J])([).:])\s+")
 SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:ing|id|idate|idation|set)?(?![a-z])")
 TAGGED = re.compile(r"\s*<answer>\s*([A-Ja-j])\s*</answer>\s*")
 
@@ -106,38 +106,3 @@ def letter_of(solution: str) -> str:
     if len(letter) != 1:
         raise BadExampleError(f"solution is {shortened(solution)}, expected a letter or <answer> letter </answer>")
     return letter
-
-
-def stem_and_options(problem: str) -> tuple[str, dict[str, str]]:
-    """Cut "stem A) one B) two" into stem and options.
-
-    Letters of one style count, "A)", "A." or "A:", that of the longest run; it begins at the last A that B follows,
-    since a stem may hold letters of its own.
-
-    Raises:
-        BadExampleError: there are no letters A, B, … in this order.
-
-    Examples:
-        >>> stem_and_options("What is shown? A) lung B) liver, part A) of it")
-        ('What is shown?', {'A': 'lung', 'B': 'liver, part A) of it'})
-        >>> stem_and_options("What did influenza A. show? A) lung B) liver")
-        ('What did influenza A. show?', {'A': 'lung', 'B': 'liver'})
-    """
-    runs = (marked(problem, style) for style in ").:")
-    marks = max(runs, key=lambda held: (len(held), [match.start() for match in held]))
-    if not marks:
-        raise BadExampleError(f"problem is {shortened(problem)}, expected options as A) …, B) …")
-    ends = [match.start() for match in marks[1:]] + [len(problem)]
-    texts = [problem[match.end() : end].strip() for match, end in zip(marks, ends, strict=True)]
-    return problem[: marks[0].start()].strip(), dict(zip(LETTERS, texts, strict=False))
-
-
-def marked(problem: str, style: str) -> list[re.Match[str]]:
-    """The marks A, B, … of one style, from the last A that B follows at once; none where there is no such A."""
-    held = [match for match in LETTERED.finditer(problem) if match.group(2) == style]
-    letters = "".join(match.group(1) for match in held)
-    marks: list[re.Match[str]] = []
-    for match in held[letters.rindex("AB") :] if "AB" in letters else ():
-        if len(marks) < len(LETTERS) and match.group(1) == LETTERS[len(marks)]:
-            marks.append(match)
-    return marks

@@ -4,6 +4,8 @@ A row is a record as RFC 4180 has it, with the number of columns of the header; 
 record counts line by line, and reading goes on with the next line: a line that begins a record of the header's width is
 a row again. So an opening quote that is never closed costs its line. A record over several lines whose quoted field
 holds nothing but whole rows is one where a quote is not closed either: its first line is bad, the others are read.
+Empty fields that a spreadsheet writes behind the last column of a row, or leaves out behind the last named one, and
+whole rows of them, change no row.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from datamodules.decoding import Encoding, foreign
 from datamodules.rows import Fault, Record
+from datamodules.spelling import bare
 
 DELIMITERS = ",;\t|"
 LONGEST_FIELD = 2**31 - 1
@@ -38,12 +41,13 @@ def table_rows(text: str, name: str, encoding: Encoding = "utf-8", damaged: bool
     if header is None:
         return
     _, end, fields = header
-    columns = [column.strip() for column in fields] if isinstance(fields, list) else []
+    columns = [bare(column) for column in fields] if isinstance(fields, list) else []
+    least = max((place for place, column in enumerate(columns, 1) if column), default=0)
     if problem := header_problem(columns, fields, foreign(lines[start], encoding)):
         below = sum(1 for _ in records(lines, end, delimiter, len(columns)))
         yield Fault(name, 0, f"line {start + 1}: {problem}", below, unread=True)
         return
-    for row, (begin, behind, fields) in enumerate(records(lines, end, delimiter, len(columns)), 1):
+    for row, (begin, behind, fields) in enumerate(records(lines, end, delimiter, len(columns), least), 1):
         strange = foreign("".join(lines[begin:behind]), encoding) if damaged else ""
         if strange:
             yield Fault(name, row, f"line {begin + 1}: {strange}")
@@ -72,7 +76,9 @@ def header_problem(columns: Sequence[str], fields: Sequence[str] | str, strange:
     return "" if named else "the header names no column"
 
 
-def records(lines: Sequence[str], start: int, delimiter: str, width: int) -> Iterator[tuple[int, int, list[str] | str]]:
+def records(
+    lines: Sequence[str], start: int, delimiter: str, width: int, least: int = 0
+) -> Iterator[tuple[int, int, list[str] | str]]:
     """(first line, line behind, fields or what is wrong) of every record from a line on.
 
     Args:
@@ -80,6 +86,7 @@ def records(lines: Sequence[str], start: int, delimiter: str, width: int) -> Ite
         start: the first of them.
         delimiter: between fields.
         width: fields of a sound record; 0 takes any number.
+        least: of them up to the last column that has a name; 0 takes no fewer than `width`.
     """
     position = start
     while position < len(lines):
@@ -88,6 +95,7 @@ def records(lines: Sequence[str], start: int, delimiter: str, width: int) -> Ite
         try:
             while (fields := next_of(reader)) is not None:
                 begin, position = position, begun + reader.line_num
+                fields = fitted(fields, width, least or width) if position - begin == 1 else fields
                 wrong = "" if not fields or not width else wrong_shape(lines, begin, position, fields, delimiter, width)
                 if wrong and position - begin > 1:  # a quote may have taken rows in: each line gets its chance
                     position = begin + 1
@@ -107,6 +115,19 @@ def next_of(reader: Iterator[list[str]]) -> list[str] | None:
         return next(reader, None)
     finally:
         csv.field_size_limit(limit)
+
+
+def fitted(fields: list[str], width: int, least: int) -> list[str]:
+    """A record of one line without empty fields too many, and with those that stand for nothing; else as it is.
+
+    Examples:
+        >>> fitted(["a", "b", ""], 2, 2), fitted(["a"], 2, 1), fitted(["", ""], 3, 3), fitted(["a"], 2, 2)
+        (['a', 'b'], ['a', ''], ['', '', ''], ['a'])
+    """
+    blank = bool(fields) and not any(fields)
+    if len(fields) > width and not any(fields[width:]):
+        return fields[:width]
+    return fields + [""] * (width - len(fields)) if blank or len(fields) >= least else fields
 
 
 def wrong_shape(lines: Sequence[str], begin: int, end: int, fields: Sequence[str], delimiter: str, width: int) -> str:

@@ -105,7 +105,9 @@ def _whole(folder: Path) -> dict[str, Any] | None:
     settings = _read(folder / "experiment.json")
     if settings is None:
         return None
-    found = _flat({key: value for key, value in settings.items() if key not in (*FREE, "required", "adapters")})
+    found = _flat(
+        {key: value for key, value in settings.items() if key not in (*FREE, "required", "adapters", "added")}
+    )
     for name, beneath in (settings.get("required") or {}).items():
         found |= {f"required.{name}.{key}": v for key, v in _flat(_counting(beneath)).items()}
     for number, adapter in enumerate(settings.get("adapters") or []):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,26 @@ from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
 from configs.show import both_values, changed_settings, completed
 from experiment.continuation import continuation
+from experiment.growth import goes_on, held, in_common, longer, replaces_results, with_added
 from experiment.lineage import Lineage, steps_of, trained_steps
 
 REMEDY = "choose another `name` or `runs_dir`, or start afresh with overwrite=true"
-RECORDS = ("required", "continuations")
+RECORDS = ("required", "continuations", "added")
 """Keys of experiment.json that are no settings of the experiment's own: the settings of the experiments beneath it by
-name, and how a finished experiment was extended."""
+name, how a finished experiment was extended, and the specialties that joined those it was made with."""
 STEPS = "trainer.max_steps"
 
 
 def claim_folder(context: Lineage) -> None:
     """Write the settings into the experiment's folder, or check that they are the ones it was made with.
 
-    More steps than before are taken as a continuation, and recorded.
+    More steps than before are taken as a continuation, and further specialties as added; both are recorded.
 
     Raises:
         ConfigError: other settings differ; names each differing key with both values.
     """
     file = context.folder.settings
-    if file.exists() and not faults(context) and not longer(settings_in(file), remembered(context)):
+    if file.exists() and not faults(context) and not goes_on(context, settings_in(file)):
         return  # nothing to write, so that no lock is needed
     with locked(context.folder.path, f"the settings of {context.experiment.name}", below=False):
         if problems := faults(context):
@@ -38,12 +39,16 @@ def claim_folder(context: Lineage) -> None:
         content = remembered(context)
         if file.exists():
             before = settings_in(file)
-            if not longer(before, content):
+            if not goes_on(context, before):
                 return
-            step = continuation(steps_of(before), context.steps, Path(context.experiment.runs_dir))
-            content["continuations"] = [*before.get("continuations", []), step]
-            if "required" not in before:
-                del content["required"]  # of a version that did not write them: what is beneath was not checked
+            if longer(before, content):
+                step = continuation(steps_of(before), context.steps, Path(context.experiment.runs_dir))
+                content["continuations"] = [*before.get("continuations", []), step]
+                if "required" not in before:
+                    del content["required"]  # of a version that did not write them: what is beneath was not checked
+            else:
+                content = dict(before)
+            content |= with_added(context, before)
         write_text(file, json.dumps(content, indent=2) + "\n")
 
 
@@ -86,6 +91,7 @@ def settings_in(file: Path) -> dict[str, Any]:
             and isinstance((content.get("trainer") or {}).get("max_steps", 1), int)
             and all(isinstance(one, dict) for one in (content.get("required") or {}).values())
             and isinstance(content.get("continuations", []), list)
+            and isinstance(content.get("added", {}), dict)
         )
         reason = "" if whole else "its keys are not those of an experiment"
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -99,20 +105,22 @@ def settings_in(file: Path) -> dict[str, Any]:
     return content
 
 
-def longer(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether steps were added to an experiment that trains."""
-    old, new = ((settings.get("trainer") or {}).get("max_steps") for settings in (before, now))
-    return old is not None and new is not None and new > old
-
-
 def faults(context: Lineage) -> list[Problem]:
     """Every setting that may not differ from the folder's and does; nothing where the folder is new."""
     file = context.folder.settings
     if not file.exists():
         return []
     before, now, trust = settings_in(file), remembered(context), context.experiment.trust
-    changed = changed_settings(completed(own(before), trust), own(now))
-    changed |= changed_beneath(before.get("required"), now, trust)
+    whole = completed(own(before) | {"specialties": held(before)}, trust)
+    changed = changed_settings(*(in_common(whole, own(now)) if context.provides == "expert" else (whole, own(now))))
+    changed |= changed_beneath(context, before.get("required"), now)
+    if context.provides == "expert" and not changed and replaces_results(context, before, now):
+        names = ", ".join(before["specialties"])
+        message = (
+            f"what is merged or examined here is of {names}, and would be replaced by that of others; choose another "
+            "`name` or `runs_dir`, or add a specialty beside them by add_specialty.yaml"
+        )
+        return [Problem(str(file), "specialties", message=message)]
     note = "a run goes on with more steps, never with fewer"
     if longer(before, now) and context.experiment.train == "sequential":
         note = "one specialty after the other, a longer run would have changed over to the next one later"
@@ -129,20 +137,20 @@ def own(content: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in RECORDS}
 
 
-def changed_beneath(
-    before: Mapping[str, Any] | None, now: Mapping[str, Any], trust: Sequence[str] = ()
-) -> dict[str, str]:
+def changed_beneath(context: Lineage, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, str]:
     """What differs in the experiments beneath, as `NAME:key`; nothing where a former version did not record them."""
     after = now["required"]
     if before is None:
         return {}
     if set(before) != set(after):
         return {"requires": both_values(sorted(before), sorted(after))}
-    return {
-        f"{name}:{key}": both
-        for name, settings in after.items()
-        for key, both in changed_settings(completed(before[name], trust), settings).items()
-    }
+    found: dict[str, str] = {}
+    for member in context.lineage[:-1]:
+        name, trust = member.called, context.experiment.trust
+        both = completed(before[name], trust), after[name]
+        both = in_common(*both) if member.provides == "expert" else both
+        found |= {f"{name}:{key}": told for key, told in changed_settings(*both).items()}
+    return found
 
 
 def cannot_go_on(context: Lineage, specialty: str, before: Mapping[str, Any]) -> list[Problem]:

@@ -71,6 +71,7 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     keep_freed_memory()
     same_numbers()
     threading.excepthook = unless_told_again
+    tell_notes(loaded, part)
     try:
         context = assemble(loaded)
         # An agent starts from a merge, which is made beneath it before it trains.
@@ -102,6 +103,13 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     if is_first():
         where(context)
     return 0
+
+
+def tell_notes(loaded: Loaded, part: Part) -> None:
+    """Say what is in order and should be known; processes that do a share of the work leave it to the first one."""
+    if part == WHOLE and not loaded.experiment.only and is_first():
+        for note in loaded.all_notes:
+            print(note, flush=True)
 
 
 def unless_told_again(arguments: threading.ExceptHookArgs) -> None:

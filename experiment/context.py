@@ -64,9 +64,7 @@ class ExperimentContext(Lineage):
             steps = self.steps if self.experiment.train == "sequential" else 0
             self._data[specialty] = Mixture(members, specialty=specialty, seed=self.experiment.seed, sequence=steps)
         if specialty not in self._data:
-            component = self.experiment.specialties[specialty]
-            merged = Component(component.class_path, {**self.experiment.data, **component.init_args})
-            self._data[specialty] = self._built(merged, specialty)
+            self._data[specialty] = self._built(self.experiment.specialties[specialty], specialty)
         return self._data[specialty]
 
     def further_data(self, component: Component, called: str) -> VQADataModule:

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from datetime import timedelta
@@ -28,7 +29,7 @@ from callbacks.own_signals import OwnSignals
 from callbacks.phase_times import PhaseTimes
 from callbacks.progress import PlainProgress, StepBar
 from callbacks.resume_point import ResumePoint, resumed_step
-from configs.schema import Experiment, Fit, seconds_of
+from configs.schema import AGENT, Experiment, Fit, seconds_of
 from datamodules.base import VQADataModule
 from experiment.context import ExperimentContext
 from experiment.continuation import continuations
@@ -89,6 +90,10 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     }
     if context.integrates:
         facts[FOUNDATIONS] = foundations(context)
+    if stage.feed().kind == "rows" and (taught := taught_by(context, specialty)):
+        facts["taught"] = taught
+        if is_first():
+            print(f"{experiment.name}/{specialty}: {taught_line(taught)}", flush=True)
     facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():
         write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")
@@ -113,6 +118,30 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
             save_result(context, specialty, stage, kept, fingerprint=fingerprint, provenance=facts)
         trainer.strategy.barrier("the result stands")
     data.trainer = None  # it would keep the model alive
+
+
+def taught_by(context: ExperimentContext, specialty: str) -> dict[str, int]:
+    """Questions to imitate by what they have to go by, where the set tells kinds apart; of an agent, all sets'."""
+    names = context.specialties if specialty == AGENT else [specialty]
+    return dict(sum((Counter(context.data(name).taught()) for name in names), Counter()))
+
+
+def taught_line(taught: Mapping[str, int]) -> str:
+    """The same in words.
+
+    Examples:
+        >>> taught_line({"answers_alone": 33})
+        'answer-only SFT: no worked chains, so that the answers alone of 33 training questions are taught'
+        >>> taught_line({"chains": 20, "answers_alone": 13})
+        'SFT on the worked chains of 20 training questions, and on the answers alone of 13 that have none'
+    """
+    chains, alone, left = (taught.get(name, 0) for name in ("chains", "answers_alone", "not_imitated"))
+    said = f"SFT on the worked chains of {chains} training questions"
+    if not chains:
+        said = f"answer-only SFT: no worked chains, so that the answers alone of {alone} training questions are taught"
+    elif alone:
+        said += f", and on the answers alone of {alone} that have none"
+    return said + (f"; {left} more have neither, and are not imitated" if left else "")
 
 
 def trainer_of(context: ExperimentContext, **arguments: Any) -> L.Trainer:

@@ -2,7 +2,8 @@
 
 Source: domain-specific adaptation, MMedExpert-R1, arXiv:2601.10949; LoRA, arXiv:2106.09685.
 Choice: ranks, rates and steps are ours, the paper publishes none. Every trace is learnt under its guideline's
-    instruction and under the neutral prompt, because the expert is examined with the neutral one.
+    instruction and under the neutral prompt, because the expert is examined with the neutral one. A trace that follows
+    no guideline, or an answer that stands alone for want of one, is learnt under the neutral prompt only.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ class SFTLoRA(Stage):
     @override
     def demand(cls, config: Config) -> Demand:
         guidelines = StageContext.guidelines_named(config.guidelines)
-        return Demand(("", *(item.instruction for item in guidelines.values())), traces=frozenset(guidelines))
+        traces = frozenset({NEUTRAL, *guidelines})
+        return Demand(("", *(item.instruction for item in guidelines.values())), traces=traces)
 
     @override
     def feed(self) -> Feed:
-        return Feed("rows", guidelines=frozenset(self.instructions) - {NEUTRAL}, read_picture=self.policy.read_picture)
+        return Feed("rows", guidelines=frozenset(self.instructions), read_picture=self.policy.read_picture)
 
     @override
     def metrics_at_start(self) -> dict[str, float]:

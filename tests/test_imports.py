@@ -22,7 +22,7 @@ ALLOWED = {
     # What is imitated is read by the reader that will score it, and no other.
     "datamodules/targets.py": ("datamodules", "evaluation"),
     "datamodules/check/report.py": ("datamodules", "evaluation.detectable"),
-    "datamodules/check/__main__.py": ("configs", "datamodules"),
+    **{f"datamodules/{name}__main__.py": ("configs", "datamodules") for name in ("", "check/")},
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
     "evaluation/answers.py": ("evaluation.lenient", "evaluation.thinking"),
     "evaluation/lenient.py": tuple(f"evaluation.{name}" for name in ("claims", "marks", "mentions", "rules")),

@@ -257,7 +257,7 @@ def look_at(
     examples: Iterable[Example], data: VQADataModule, limit: int | None, draw: bool, looks: bool
 ) -> dict[Any, Picture]:
     """Every distinct picture of the examples, by `source_key`."""
-    root, allowed = data.root, data.config.allowed_roots
+    root, allowed = data.root, data.further_folders
     sources = {source_key(source): source for example in examples for source in example.images}
     files = sorted(key for key, source in sources.items() if file_of(source) is not None)
     opened = len(files) if limit is None else limit

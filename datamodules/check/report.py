@@ -109,6 +109,8 @@ def as_lines(audits: Sequence[Audit], found: Sequence[Overlap]) -> Iterable[str]
             yield f"  left out: {number} {reason}"
         for file, count in one.notes.get("rows", {}).items():
             yield f"  {file}: {count}"
+        for sentence in one.notes.get("assumed", ()):
+            yield f"  assumed: {sentence}"
         consequence = "left out by on_bad_row: skip" if one.usable else "not usable"
         if one.problems:
             yield f"  {len(one.problems)} PROBLEMS ({consequence}):"

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.columns import Columns
+
 TRIALS = 40
 """Questions per split, on as many pictures."""
 STEMS = (
@@ -242,6 +244,34 @@ def mmedexpert(root: Path) -> dict:
     return {"root": str(root)}
 
 
+def table_row(i: int) -> dict:
+    return {
+        "case": f"{i // 2}.0",
+        "film": f"{i}.png",
+        "question": f"Which sign does film {i} show?",
+        **{letter: f"sign {i} {letter.lower()}" for letter in "ABCD"},
+        "answer": "ABCD"[i % 4],
+        "chain": f"the shadow is round, so the answer is sign {i} {'abcd'[i % 4]}." if i % 3 else "",
+        "kind": "panorama" if i % 2 else "bite wing",
+    }
+
+
+TABLE_COLUMNS = {
+    "patient": "case",
+    "images": ("film",),
+    "options": tuple("ABCD"),
+    "reasoning": {"differential": "chain"},
+    "tags": {"question_type": "kind"},
+}
+
+
+def table(root: Path) -> dict:
+    for i in range(2 * TRIALS):
+        picture(root / "films" / f"{i}.png", 9000 + i)
+    write_csv(root / "questions.csv", [table_row(i) for i in range(2 * TRIALS)])
+    return {"root": str(root), "images": "films", "answer_as": "letter", "columns": Columns(**TABLE_COLUMNS)}
+
+
 SHAPES = {
     "datamodules.medxpertqa.MedXpertQA": medxpertqa,
     "datamodules.mmedexpert.MMedExpert": mmedexpert,
@@ -251,6 +281,7 @@ SHAPES = {
     "datamodules.pmc_vqa.PMCVQA": pmc_vqa,
     "datamodules.r1_json.R1Json": r1_json,
     "datamodules.slake.Slake": slake,
+    "datamodules.table.Table": table,
     "datamodules.vqa_rad.VQARad": lambda root: short_answers(root, ("train", "test")),
 }
 """Class path -> a function that makes a folder in its shape and returns the options to read it with."""

@@ -14,6 +14,7 @@ from PIL import Image
 
 from datamodules.batch import BadExampleError, Example, load_image
 from datamodules.check import quick_check
+from datamodules.labelled import stem_and_options
 from datamodules.loading import Feed
 from datamodules.medxpertqa import MedXpertQA
 from datamodules.mmedexpert import MMedExpert
@@ -22,7 +23,7 @@ from datamodules.omnimedvqa import OmniMedVQA
 from datamodules.path_vqa import PathVQA
 from datamodules.pmc_vqa import PMCVQA
 from datamodules.prompts import question_text
-from datamodules.r1_json import R1Json, stem_and_options
+from datamodules.r1_json import R1Json
 from datamodules.slake import Slake
 from datamodules.vqa_rad import VQARad
 from tests.datamodules import released_shapes as made

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.batch import BadExampleError
+from datamodules.columns import Columns
+from datamodules.labelled import stem_and_options
 from datamodules.medxpertqa import MedXpertQA
 from datamodules.mmedexpert import MMedExpert
 from datamodules.mmmu_med import MMMUMed
@@ -18,10 +20,11 @@ from datamodules.omnimedvqa import OmniMedVQA
 from datamodules.options import lettered
 from datamodules.places import find_picture
 from datamodules.pmc_vqa import PMCVQA
-from datamodules.r1_json import R1Json, stem_and_options
+from datamodules.r1_json import R1Json
 from datamodules.row_set import NotAskedError
 from datamodules.rows import Record
 from datamodules.slake import Slake
+from datamodules.table import Table
 from tests.datamodules import released_shapes as made
 
 ROWS = {
@@ -32,7 +35,10 @@ ROWS = {
     MMMUMed: made.mmmu_row(3),
     R1Json: made.medvlm_row(3),
     MMedExpert: made.mmedexpert_row(3),
+    Table: made.table_row(3),
 }
+OPTIONS = {Table: {"answer_as": "letter", "columns": Columns(**made.TABLE_COLUMNS)}}
+"""Of sets that read rows by a mapping."""
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=30),
     lambda inner: (
@@ -48,7 +54,7 @@ JSON = st.recursive(
 def test_any_value_in_any_field_is_an_example_or_a_named_fault(cls, data):
     field = data.draw(st.sampled_from(sorted(ROWS[cls])))
     row = {**ROWS[cls], field: data.draw(JSON)}
-    module = cls(cls.Config(root="made/root"), specialty="s")
+    module = cls(cls.Config(root="made/root", **OPTIONS.get(cls, {})), specialty="s")
     try:
         example = module.example(Record("file.json", 1, row))
     except (BadExampleError, NotAskedError):

@@ -9,14 +9,17 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
 from artifacts.adapter_files import adapter_sha256
 from configs.load import load
+from experiment.claim import faults
 from experiment.integration import is_ready, start_of
 from experiment.run import assemble
+from tests.experiment.conftest import bars, contents, write_bars
 from tests.experiment.test_resume import WEIGHTS, curves, point
 from tests.lightning_modules.test_distillation import INTEGRATE
 
@@ -174,3 +177,65 @@ def test_a_dry_run_takes_a_step_of_what_is_there_and_of_what_is_not(based, linea
 
 def test_every_setting_has_a_test_that_needs_it():
     INTEGRATE.check()
+
+
+def growing(machine, folder, data):
+    """The files by which `gamma` joins the lineage, as configs/add_specialty.yaml and its folder have them."""
+    files = folder / "files"
+    shutil.copytree(machine.files, files)
+    nothing = {"layout": None, "cards": None, "evaluate": None}
+    written = {
+        "add_dsa": {"extends": ["dsa.yaml"], "name": "dsa"},
+        "add_gba": {"extends": ["gba.yaml"], "name": "gba", "requires": ["add_dsa.yaml"]},
+        "add_merge": {"extends": ["gba.yaml"], "requires": ["add_gba.yaml"], "module": None, "trainer": None},
+        "add": {"extends": ["integrate.yaml"], "requires": ["add_merge.yaml"]},
+    }
+    written["add_gba"]["callbacks"] = {"merge": None, "evaluate": None}
+    written["add_merge"]["callbacks"] = nothing
+    for name, content in written.items():
+        (files / f"{name}.yaml").write_text(yaml.safe_dump({**content, "specialty": None}))
+    (files / "gamma.yaml").write_text(yaml.safe_dump({"specialties": {"gamma": bars(data)}}))
+    return files
+
+
+def test_one_more_specialty_trains_merges_and_examines_beside_the_others_which_stay_as_they_are(
+    lineage, bars_module, tmp_path
+):
+    data = bars_module / "data" / "gamma"
+    write_bars(data, "g")
+    files = growing(lineage, tmp_path, data)
+    made = lineage.copy(tmp_path / "runs")
+    kept = {stage: contents(made.runs / stage) for stage in ("base", "dsa", "gba")}
+    told = ["specialty=gamma", f"data={files / 'gamma.yaml'}", f"runs_dir={made.runs}"]
+    assert train.main(["--config", str(files / "add.yaml"), *told]) == 0
+    for stage, before in kept.items():
+        after = contents(made.runs / stage)
+        changed = {name for name in before if after.get(name) != before[name]}
+        assert changed <= {"experiment.json", "status.json"}, "bytes or times of what was finished"
+    for stage in ("dsa", "gba"):
+        assert (made.runs / stage / "gamma/adapter/manifest.json").exists()
+        settings = json.loads((made.runs / stage / "experiment.json").read_text())
+        assert (list(settings["specialties"]), list(settings["added"])) == (["alpha", "beta"], ["gamma"])
+    recipe = yaml.safe_load((made.runs / "add_merge_gamma/merged/ties/recipe.yaml").read_text())
+    assert len(recipe["sources"]) == 6
+    made_from = json.loads((made.runs / "add_gamma/agent/adapter/manifest.json").read_text())["extra"]["made_from"]
+    assert list(made_from["teachers"]) == ["alpha", "beta", "gamma"]
+    assert made_from["start"] == adapter_sha256(made.runs / "add_merge_gamma/merged/task_arithmetic/adapter")
+    with open(made.runs / "add_gamma/evaluation/matrix.csv") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert {"dsa/gamma", "gba/alpha", "gba/gamma", "add_merge_gamma/merged/ties", "add_gamma/agent"} <= set(rows)
+    assert all(row["gamma/accuracy"] != "" and row["alpha/accuracy"] != "" for row in rows.values())
+    claims = json.loads((made.runs / "add_gamma/evaluation/verdict.json").read_text())
+    assert {"dsa's experts", "gba's experts"} <= {claim["system"] for claim in claims}  # of all three columns
+
+    def refused(name, *more):
+        """What the folders say to an experiment that is asked for now."""
+        context = assemble(load(files / f"{name}.yaml", [f"runs_dir={made.runs}", *more]))
+        return "\n".join(str(problem) for member in context.lineage for problem in faults(member))
+
+    assert refused("gba") == refused("add", *told[:2]) == refused("dsa", "specialties=[beta]") == ""
+    assert "would be replaced by that of others" in refused("gba", "specialties=[beta]")
+    more = json.dumps(bars(data))
+    assert "would be replaced by that of others" in refused("gba", f"specialties.gamma={more}")
+    assert "made with" in refused("add_gba", *told[:2], "specialties.gamma.init_args.names=[bayesian]")
+    assert "specialties" in refused("integrate", "specialties=[beta]")

@@ -1,0 +1,260 @@
+"""A table of questions as a lab has it, CSV, spreadsheet export, JSON lines or Parquet, read by a mapping in YAML.
+
+    specialties:
+      dental:
+        class_path: datamodules.table.Table
+        init_args:
+          root: data/dental
+          file: questions.csv
+          images: films
+          answer_as: letter
+          columns: {patient: case, question: question, images: [film], options: [A, B, C, D], answer: answer}
+
+`python -m datamodules new NAME --from FILE` proposes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from datamodules.base import SPLITS
+from datamodules.batch import LETTERS, BadExampleError, Example, ImageSource, file_of
+from datamodules.cells import SEVERAL, Cells, absent, written_list
+from datamodules.columns import AnswerKind, Columns, answer_alone, chains, right_option, split_of, stem_and_choices
+from datamodules.embedded import EmbeddedPicture, HubPicture, saved_rows
+from datamodules.pictures import Paged
+from datamodules.places import files_below, find_picture, inside_root
+from datamodules.regular import present
+from datamodules.released import ReleasedSet
+from datamodules.row_set import BY_PATIENT
+from datamodules.rows import Fault, Record, shortened
+from datamodules.store import Store
+
+EMPTY = "rows whose cells are all empty"
+
+
+class Table(ReleasedSet):
+    """Questions of one table.
+
+    Layout: a .csv, .tsv, .json, .jsonl or .parquet file below the root, or a folder that `datasets` saved; and the
+    pictures that its rows name, below `images`.
+    """
+
+    @dataclass(frozen=True)
+    class Config(ReleasedSet.Config):
+        """Where the table lies, and what its columns hold."""
+
+        file: str = "questions.csv"
+        """Name of the file below the root, or a pattern for several, such as `data/*.parquet`."""
+        columns: Columns = field(default_factory=Columns)
+        """Which column holds what."""
+        answer_as: AnswerKind = "text"
+        """How the answer is given: the option's letter, its text, or its number counted from 0 or from 1."""
+        separator: str = ""
+        """Between the options of one cell that is no list and has no letters, such as `|`."""
+        ask: str = ""
+        """Question of every row, where there is no column for it."""
+        choices: tuple[str, ...] = ()
+        """Options of every row, where there is no column for them."""
+        images: str = ""
+        """Folder of the pictures, below the root or any other; empty is the root. No name in a row leaves it."""
+        image_suffix: str = ""
+        """Added to names of pictures that have none, such as `.jpg`."""
+        answer_only: bool = True
+        """Rows without a worked chain teach their answer alone; false trains on them only where questions are rolled
+        out, and leaves them to the examination."""
+        shuffle_options: bool = True
+        """Draw the order of the options per question, so that no letter is favoured."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.columns.question and not self.ask.strip():
+                raise ValueError("columns must name the column of the question, or `ask` say what all rows are asked")
+            if self.choices and self.columns.options:
+                raise ValueError(
+                    "choices are the options of every row, and columns.options names columns of them; leave one out"
+                )
+            if self.answer_as != "text" and not (self.choices or self.columns.options):
+                raise ValueError(
+                    f"answer_as is {self.answer_as}, which needs options; open questions have answer_as: text"
+                )
+
+    def __init__(self, config: Config | None = None, **arguments: Any) -> None:
+        """Read nothing yet; arguments as of `VQADataModule`."""
+        super().__init__(config, **arguments)
+        self.assumed: Counter[str] = Counter()
+
+    @property
+    @override
+    def subset(self) -> str:
+        return f"table {self.config.file}"
+
+    @property
+    @override
+    def statement(self) -> dict[str, Any]:
+        return {**super().statement, "assumed": self.assumptions()}
+
+    def assumptions(self) -> list[str]:
+        """What was assumed of the cells and the rows that were read, a sentence each."""
+        c, columns = self.config, self.config.columns
+        found = [f"{what} ({count} cells)" for what, count in sorted(self.assumed.items())]
+        if not columns.patient:
+            stands = "picture" if columns.images else "row"
+            found.append(f"no column names patients: each {stands} counts as a patient of its own")
+        if not columns.reasoning:
+            taught = "their answers alone are taught" if c.answer_only else "nothing is there to imitate"
+            found.append(f"no column has worked chains: {taught}")
+        return found
+
+    @override
+    def files(self) -> Mapping[str, Sequence[Path]]:
+        name = self.config.file
+        if not any(sign in name for sign in "*?["):
+            path = self.root / name
+            return {BY_PATIENT: [path] if present(path) else []}
+        return {BY_PATIENT: files_below(self.root, name, self.config.allowed_roots)}
+
+    @override
+    def records(self) -> Iterator[tuple[str, Record | Fault]]:
+        column = self.config.columns.split
+        for split, record in super().records():
+            named = ""
+            if column and isinstance(record, Record):
+                try:
+                    named = split_of(Cells(record, Counter()), column)
+                except BadExampleError as error:
+                    record = Fault(record.file, record.row, str(error))
+            yield named or split, record
+
+    @override
+    def rows_in(self, path: Path) -> Iterator[Record | Fault]:
+        """The rows of a file; where a column is missing from its header, one fault for all of them."""
+        rows = self.saved(path) if path.is_dir() else super().rows_in(path)
+        first = next(rows, None)
+        if isinstance(first, Record) and path.suffix not in (".json", ".jsonl"):  # whose rows have keys of their own
+            missing = [name for name in self.config.columns.named() if name not in first.fields]
+            if missing:
+                count = 1 + sum(one.rows if isinstance(one, Fault) else 1 for one in rows)
+                yield Fault(first.file, 0, absent(missing[0], first.fields), count, unread=True)
+                return
+        if first is not None:
+            yield first
+        yield from rows
+
+    def saved(self, folder: Path) -> Iterator[Record | Fault]:
+        """The rows of a folder that `datasets` saved, which must lie where files of the set may lie."""
+        inside_root(folder, self.root, self.config.allowed_roots)
+        yield from saved_rows(folder, self.config.file)
+
+    @override
+    def example(self, record: Record) -> Example:
+        if all(record.get(name) is None for name in record.fields):
+            raise self.not_asked(EMPTY)
+        c, columns, cells = self.config, self.config.columns, Cells(record, self.assumed)
+        stem, options = stem_and_choices(cells, columns, c.ask, c.separator)
+        options = dict(zip(LETTERS, c.choices, strict=False)) or options
+        images = tuple(source for name in columns.images for source in self.pictures(cells, name))
+        closed = bool(options) or c.answer_as != "text"
+        answer = right_option(cells, columns.answer, options, c.answer_as) if closed else cells.text(columns.answer)
+        key = cells.name(columns.id) if columns.id else f"{Path(record.file).stem}-{record.row}"
+        reasoning = chains(cells, columns)
+        if not reasoning and c.answer_only:
+            reasoning = answer_alone(answer)
+        tags = {name: cells.text(column, "") for name, column in columns.tags.items()}
+        return Example(
+            patient_id=cells.name(columns.patient) if columns.patient else self.picture_name(images) or key,
+            images=images,
+            question=stem,
+            options=tuple(options.values()),
+            answer=answer,
+            question_id=key,
+            reasoning=reasoning,
+            tags={name: text for name, text in tags.items() if text},
+        )
+
+    def pictures(self, cells: Cells, column: str) -> list[ImageSource]:
+        """The pictures of a cell: one that stands in it, or those that it names.
+
+        Raises:
+            BadExampleError: something else stands there, or a name leads out of the folder.
+        """
+        value = cells.value(column)
+        if isinstance(value, EmbeddedPicture | HubPicture):
+            return [replace(value, frames=self.config.frames)]
+        found = written_list(value) if isinstance(value, str) else value
+        if isinstance(found, list):
+            names = found
+        elif isinstance(value, str):
+            names = [value] if present(self.place(value)) else [name for name in SEVERAL.split(value) if name]
+        else:
+            names = [] if value is None else [value]
+        if not all(isinstance(name, str) for name in names):
+            raise BadExampleError(f"{column} is {shortened(value)}, expected names of pictures")
+        places = [self.place(name) for name in names]
+        return [
+            self.shown(place if present(place) else self.place(cells.whole(name, column)))
+            for name, place in zip(names, places, strict=True)
+        ]
+
+    def picture_name(self, images: Sequence[ImageSource]) -> str:
+        """The first picture, which tells patients apart where no column does; empty where there is none."""
+        if not images:
+            return ""
+        file = file_of(images[0])
+        return getattr(images[0], "sha256", "") if file is None else file.relative_to(self.pictures_root).as_posix()
+
+    @property
+    def pictures_root(self) -> Path:
+        """The folder of the pictures."""
+        return self.root / self.config.images
+
+    @property
+    @override
+    def further_folders(self) -> tuple[str, ...]:
+        return (*super().further_folders, str(self.pictures_root))
+
+    def place(self, name: str) -> Path:
+        """The file of a picture's name, whichever way its separators lean; errors as of `find_picture`."""
+        c = self.config
+        suffixed = name if name.lower().endswith(c.image_suffix.lower()) else name + c.image_suffix
+        place = find_picture(self.pictures_root, ("",), suffixed, c.allowed_roots)
+        if "\\" in suffixed and not present(place):
+            return find_picture(self.pictures_root, ("",), suffixed.replace("\\", "/"), c.allowed_roots)
+        return place
+
+    def shown(self, path: Path) -> ImageSource:
+        """A file, or the page of it that the settings choose."""
+        return path if self.config.frames == "refuse" else Paged(path, self.config.frames)
+
+    @override
+    def taught(self) -> dict[str, int]:
+        train = self.splits["train"]
+        alone = sum(example.reasoning == answer_alone(example.answer) for example in train)
+        bare = sum(not example.reasoning for example in train)
+        return {"chains": len(train) - alone - bare, "answers_alone": alone, "not_imitated": bare}
+
+    @override
+    def expected_splits(self) -> Collection[str]:
+        held = [name for name in SPLITS if self.scan.examples[name]]
+        return held if self.config.columns.split else super().expected_splits()
+
+    @override
+    def collected(self) -> tuple[Store, dict[str, Sequence[int]]]:
+        found = super().collected()
+        for sentence in self.assumptions():
+            tell(f"specialty {self.specialty!r}: assumed: {sentence}")
+        return found
+
+
+@cache
+def tell(line: str) -> None:
+    """Say something on stderr, once in a process: each experiment of a lineage has the set for itself."""
+    print(line, file=sys.stderr, flush=True)
