@@ -24,6 +24,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.matrix_cells import DEFAULT_TOKENS, MatrixCells
 from callbacks.matrix_workers import answer_cells
 from callbacks.routers import Blocks, Route, RouterName, learned, oracle, routed
+from callbacks.settings_board import settings_of, write_table
 from configs.schema import Component, Slot
 from datamodules.base import VQADataModule
 from datamodules.loading import Demand
@@ -57,6 +58,7 @@ class EvaluateExperts(ExperimentCallback):
     """Raw answers, scored strictly; lenient accuracy, parse rate, votes and variants stand beside it."""
 
     is_shared = True
+    work = "examining, scoring and comparing"
 
     @dataclass(frozen=True)
     class Config(Ranged):
@@ -177,7 +179,12 @@ class EvaluateExperts(ExperimentCallback):
                 "matrix.csv": matrix_csv(table, kept),
             }
             write_board(folder, table, predictions, below, kept)
+            write_table(folder, table, settings_of(self.experiment, [row.model for row in table]))
             write_tables(folder, texts)
+        if not self.experiment.is_asked:  # the matrix of the experiment that is asked for has these rows too
+            name = self.experiment.experiment.name
+            print(f"{name}: {len(table)} models are examined; matrix and verdict: {folder}/report.md", flush=True)
+            return
         print("\n" + matrix_text(table, below, kept) + "\n", flush=True)
         if recovered:
             print(headroom_text(recovered) + "\n", flush=True)
