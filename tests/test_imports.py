@@ -33,6 +33,7 @@ ALLOWED = {
     "merge": ("artifacts", "configs"),  # a recipe is read by the one loader
     "lightning_modules": (
         "datamodules.batch",
+        "datamodules.graded",
         "datamodules.loading",
         "datamodules.order",
         "datamodules.prompts",
