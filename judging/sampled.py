@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from configs.build import build
 from configs.schema import Component, Slot
-from datamodules.base import VQADataModule
+from datamodules.base import VQADataModule, uniform_hash
 from datamodules.batch import BadExampleError, Example
 from datamodules.graded import RIGHT, Graded
 from evaluation.predictions import Prediction, by_variant, read_predictions
@@ -33,7 +33,8 @@ class SampledAnswers(VQADataModule):
         predictions: str = ""
         """Folder of the examined experiment, or a file of predictions; several answers to each question."""
         model: str = ""
-        """Row of its matrix whose answers are taken; empty takes the only one."""
+        """Row of its matrix whose answers are taken, such as `sft_dsa/{specialty}`, each specialty's own expert; empty
+        takes the only one."""
         questions: dict[str, Annotated[Component, Slot("datamodules.base.VQADataModule")]] = field(default_factory=dict)
         """Specialty -> the set that its questions came from, with the options that the examination had."""
         test_fraction: float = 0.0
@@ -47,6 +48,14 @@ class SampledAnswers(VQADataModule):
                 raise ValueError("predictions must name an examined experiment, and questions the sets that it asked")
             if self.shuffle_options:
                 raise ValueError("shuffle_options must stay off: letters in the answers mean the options as they stood")
+
+    @override
+    def split_of(self, patient_id: str) -> str:
+        """By another hash than that of the questions' own sets, of whose patients one split alone is here."""
+        u = uniform_hash("sampled", self.config.split_seed, patient_id)
+        if u < self.config.test_fraction:
+            return "test"
+        return "val" if u < self.config.test_fraction + self.config.val_fraction else "train"
 
     @override
     def examples(self) -> Iterator[Graded]:
@@ -66,20 +75,35 @@ class SampledAnswers(VQADataModule):
         """Specialty -> question id -> its answers, of the chosen row.
 
         Raises:
-            BadExampleError: there is no such row, or it is not clear which one is meant.
+            BadExampleError: the row has no answers, or it is not clear which one is meant.
         """
         found = by_variant(read_predictions(Path(self.config.predictions)))[""]
         models = list(dict.fromkeys(item.model for item in found))
-        chosen = self.config.model or (models[0] if len(models) == 1 else "")
-        if chosen not in models:
+        if not self.config.model and len(models) > 1:
             raise BadExampleError(
-                f"{self.config.predictions}: model={self.config.model!r} is none of its rows: {', '.join(models)}"
+                f"{self.config.predictions}: name the row whose answers are taken as `model`: {', '.join(models)}"
             )
         grouped: dict[str, dict[str, list[Prediction]]] = {}
         for item in found:
-            if item.model == chosen and item.completion.strip():
+            if is_of(item, self.config.model) and item.completion.strip():
                 grouped.setdefault(item.specialty, {}).setdefault(item.question_id, []).append(item)
+        if missing := [name for name in self.config.questions if name not in grouped]:
+            raise BadExampleError(
+                f"{self.config.predictions}: model={self.config.model!r} has no answer on {missing[0]}; rows: "
+                f"{', '.join(models)}"
+            )
         return grouped
+
+
+def is_of(item: Prediction, model: str) -> bool:
+    """Whether an answer is of a row of the matrix; empty means any, and {specialty} the answer's own column.
+
+    Examples:
+        >>> from types import SimpleNamespace
+        >>> is_of(SimpleNamespace(model="sft_dsa/skin", specialty="skin"), "sft_dsa/{specialty}")
+        True
+    """
+    return not model or item.model == model.replace("{specialty}", item.specialty)
 
 
 def questions_of(data: VQADataModule) -> dict[str, Example]:

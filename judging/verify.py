@@ -23,7 +23,7 @@ from evaluation.choosing import Verified, lines_of
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
-from judging.sampled import questions_of
+from judging.sampled import is_of, questions_of
 from judging.verified_report import as_csv, figure, page, read, written
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="its dotted settings")
     parser.add_argument("--verifier", required=True, help="experiment file that trained the verifier")
     parser.add_argument("--verifier-set", action="append", default=[], metavar="key=value", help="its settings")
+    parser.add_argument("--model", default="", help="row that is looked at, such as sft_dsa/{specialty}; empty: all")
     parser.add_argument("--run", default="verifier", help="the verifier's run (specialty) in that experiment")
     given = parser.parse_intermixed_args(arguments)
     stop_alike()
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from experiment.live_model import context_of
 
         context = context_of(given.config, given.settings)
-        print(printable_whole(verify(context, grader_of(given.verifier, given.verifier_set, given.run))))
+        grader = grader_of(given.verifier, given.verifier_set, given.run)
+        print(printable_whole(verify(context, grader, given.model)))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -64,8 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def verify(context: ExperimentContext, grader: Grader) -> str:
+def verify(context: ExperimentContext, grader: Grader, model: str = "") -> str:
     """Score every answer of an examination that has no score by this verifier yet, and write what follows.
+
+    Args:
+        context: of the examined experiment.
+        grader: the verifier.
+        model: row whose answers are looked at, as of `judging.sampled.is_of`.
 
     Raises:
         ValueError: the verifier did not learn outcomes, or the answers are not one file's.
@@ -78,7 +85,9 @@ def verify(context: ExperimentContext, grader: Grader) -> str:
             "objective: outcome and one dimension, as configs/verifier_tiny.yaml"
         )
     folder = context.folder.evaluation
-    predictions = by_variant(read_predictions(folder))[""]
+    predictions = [item for item in by_variant(read_predictions(folder))[""] if is_of(item, model)]
+    if not predictions:
+        raise ValueError(f"--model {model!r} is no row of {folder}")
     known = read(folder / SCORES, grader.identity)
     missing = [item for item in predictions if key_of(item) not in known]
     scores = known | dict(scored(context, grader, missing))

@@ -74,7 +74,7 @@ def test_answers_are_scored_once_and_the_tables_say_what_follows(examined):
     assert f"| m | adult | {n} | 3 | 66.7 | 100.0 | 100.0" in text.replace("  ", " ")
     assert {path.name for path in folder.iterdir()} >= {"verified.jsonl", "verified.md", "verified.csv", "verified.png"}
     again = Marker()
-    assert verify(context, again) == text
+    assert verify(context, again, "m") == text
     assert again.asked == []
     other = Marker("b")  # another verifier's scores are not its own
     assert verify(context, other) == text
@@ -123,7 +123,7 @@ def test_sampled_answers_are_graded_by_the_main_score(examined):
 
 def test_answers_of_others_are_refused(examined):
     folder, lines, _ = examined
-    with pytest.raises(BadExampleError, match=r"model='x' is none of its rows: m"):
+    with pytest.raises(BadExampleError, match=r"model='x' has no answer on adult; rows: m"):
         _ = sampled(folder, model="x").splits
     fewer = Component(SET.class_path, {"n_patients": 20})
     with pytest.raises(BadExampleError, match="is no question of"):
@@ -135,6 +135,6 @@ def test_answers_of_others_are_refused(examined):
     moved = json.loads(lines[0].to_json()) | {"model": "other"}
     with open(folder / "predictions.jsonl", "a") as file:
         file.write(json.dumps(moved) + "\n")
-    with pytest.raises(BadExampleError, match="none of its rows: m, other"):
+    with pytest.raises(BadExampleError, match="name the row whose answers are taken as `model`: m, other"):
         _ = sampled(folder).splits
     assert len(sampled(folder, model="m").splits["train"]) > 0

@@ -11,10 +11,11 @@ from lightning_modules.reward_model import RewardModel
 from lightning_modules.stage import StageContext
 from tests.conftest import noise_image, randomise_adapter
 from tests.lightning_modules.rl_harness import Watch
+from tests.lightning_modules.test_stage import COMMON
 from tests.settings import Register
 from tests.slow_reference import qwen_inputs, stock_attention
 
-ACTS = Register(RewardModel.Config, Register(RewardModel.__mro__[1].Config))
+ACTS = Register(RewardModel.Config, COMMON)
 ANSWERS = ("heart 62 of 110, so the answer is wide.", "narrow.", "so which heart is wide, the answer is both, both.")
 NAMES = ("accuracy", "overall")
 
@@ -127,7 +128,7 @@ def test_a_step_is_the_slow_reference_in_value_and_gradient(tiny_policy, objecti
             parameter.copy_(before[name])
     loss, verdicts = slow_loss(stage, examples)
     assert verdicts == (7 if objective == "preference" else 13)
-    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(loss.detach()), rel=1e-5)
     reference = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(stage.trained.values()))])
     torch.testing.assert_close(watch.gradients[0], reference, atol=2e-6, rtol=2e-4)
 
@@ -187,7 +188,7 @@ def test_validation_fits_a_temperature_and_names_dimensions(tiny_policy):
         "val/dimension/accuracy", "val/dimension/overall",
     }  # fmt: skip
     loss, verdicts = slow_loss(stage, questions()[:3])
-    assert found["val/loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert found["val/loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     right = found["val/dimension/accuracy"] * 3 + found["val/dimension/overall"] * 4
     assert found["val/accuracy/judge"] == pytest.approx(right / verdicts) == pytest.approx(right / 7)
 
@@ -207,5 +208,4 @@ def test_what_it_cannot_learn_from_is_refused_before_training(mixed_examples):
 
 
 def test_every_setting_has_a_test_that_needs_it():
-    ACTS.elsewhere[0].tests |= dict.fromkeys(f for f in ACTS.elsewhere[0].missing())  # those of `Stage`: test_stage.py
     ACTS.check()
