@@ -9,6 +9,7 @@ from pathlib import Path
 
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError, Example, ImageSource, file_of, load_image
+from datamodules.graded import Graded
 from datamodules.memory import key_of, recall, remember, stamp
 from datamodules.prompts import VERSION
 from datamodules.shown import READING
@@ -19,7 +20,7 @@ _known: dict[str, str] = {}
 
 
 def data_sha256(data: VQADataModule, split: str) -> str:
-    """Hash of a split's questions, options, answers and traces in their order, and of its picture files' bytes.
+    """Hash of a split's questions, options, answers, traces and grades in their order, and of its picture files' bytes.
 
     Pictures that stand in a row count by the hash of their bytes, those that are drawn or cut when looked at by
     question id. Files are read once for the same rows, as long as path, size and times stay: within a process, and
@@ -112,7 +113,8 @@ def trouble(example: Example) -> str:
 def row_bytes(example: Example) -> bytes:
     """Everything in a row but its pictures."""
     row = (example.question_id, example.patient_id, example.question, example.options, example.answer)
-    return repr((*row, sorted(example.reasoning.items()))).encode()
+    own = (example.answers, sorted(example.grades.items())) if isinstance(example, Graded) else ()
+    return repr((*row, sorted(example.reasoning.items()), *own)).encode()
 
 
 def prompt_sha256(example: Example, instruction: str) -> str:

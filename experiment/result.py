@@ -10,6 +10,7 @@ from typing import Any
 from artifacts.adapter_files import adapter_sha256, write_adapter
 from artifacts.base_files import write_base
 from artifacts.checkpoints import before
+from artifacts.head_files import KEY, write_head
 from artifacts.manifest import beside
 from experiment.context import ExperimentContext
 from experiment.integration import FOUNDATIONS
@@ -81,6 +82,9 @@ def save_result(
         | {"steps": provenance["steps"], "continuations": provenance["continuations"]}
         | ({FOUNDATIONS: provenance[FOUNDATIONS]} if FOUNDATIONS in provenance else {}),
     }
+    further = stage.beside_adapter(kept.validation.get("metrics", {}))
+    if further is not None:
+        manifest["extra"][KEY] = write_head(run.adapter, *further)
     if stage.provides != "base":
         config, tensors = stage.policy.adapter_state(stage.adapter)
         write_adapter(run.adapter, config, tensors, manifest)

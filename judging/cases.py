@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from datamodules.batch import ImageSource
+from datamodules.graded import DIMENSIONS
 
-DIMENSIONS = ("accuracy", "relevance", "comprehensiveness", "creativity", "responsiveness", "overall")
+__all__ = ["DIMENSIONS", "ORGANS", "Case"]
+
 ORGANS = (
     *("abdomen", "brain", "breast", "chest", "eye", "foot", "gastrointestinal_tract", "heart", "lower_limb", "lung"),
     *("oral_cavity", "pelvic_cavity", "upper_limb"),
 )
 RELEASED_CASES = 1026
-TAGS = ("department", "modality", "question_type", "dataset", "body_part")
+TAGS = ("department", "modality", "question_type", "dataset", "body_part", "flaws")
 """Fields by which results are broken down where the rows have them."""
 SIDES = "AB"
 """What the first and the second answer are called."""
@@ -33,7 +35,8 @@ class Case:
         answers: the first (A) and the second (B), as the file has them.
         picture: that the question is about.
         cluster: hash of the picture's bytes: cases that share a picture go together in every interval.
-        truth: dimension -> "A" or "B", the physicians' majority.
+        truth: dimension -> "A" or "B", the physicians' majority; of made pairs, dimensions on which they are equal are
+            absent.
         tags: attributes to break results down by.
     """
 

@@ -96,7 +96,9 @@ def differences(sheets: Sequence[Sheet], baseline: str = "", alpha: float = 0.05
         if first is None:
             raise ValueError(f"--baseline {baseline!r} is none of {', '.join(sheet.name for sheet in sheets)}")
         pairs = [(first, sheet) for sheet in sheets if sheet is not first]
-    return judged([difference(*pair, name, alpha) for pair in pairs for name in (ALL, *DIMENSIONS)], alpha)
+    decided = {name for case in sheets[0].cases for name in case.about.truth}
+    names = (ALL, *(name for name in DIMENSIONS if name in decided))
+    return judged([difference(*pair, name, alpha) for pair in pairs for name in names], alpha)
 
 
 def difference(first: Sheet, second: Sheet, dimension: str, alpha: float) -> JudgeDifference:

@@ -95,7 +95,7 @@ class Majority(Heuristic):
 
     @override
     def study(self, cases: Sequence[Case]) -> None:
-        counts = {name: Counter(case.truth[name] for case in cases) for name in DIMENSIONS}
+        counts = {name: Counter(case.truth.get(name) for case in cases) for name in DIMENSIONS}
         self.letters = {name: max(SIDES, key=lambda side, held=held: held[side]) for name, held in counts.items()}
 
     @property

@@ -22,6 +22,7 @@ class Request:
         prompt: the whole user turn, see `judging.messages`.
         pictures: shown before it, in order.
         answers: that the message shows, in its order; heuristics look at these alone.
+        question: that they answer, as it stands in the message.
     """
 
     case_id: str
@@ -29,6 +30,7 @@ class Request:
     prompt: str
     pictures: tuple[ImageSource, ...]
     answers: tuple[str, ...]
+    question: str
 
 
 @dataclass(frozen=True)

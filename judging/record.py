@@ -35,7 +35,7 @@ class Line:
         cluster: what goes together with it.
         order: in which the answers were shown; of single answers, `given`.
         part: 0, or in `score` mode which answer was graded.
-        truth: dimension -> side, in the order given.
+        truth: dimension -> side, in the order given; on the others the answers are equal.
         lengths: characters of both answers, in the order given.
         tags: of the case.
         reply: as it came.
@@ -164,7 +164,8 @@ def checked_line(held: Any) -> Line:
     """
     line = Line(**{**held, "lengths": tuple(held["lengths"])})
     sound = (
-        set(line.truth) == set(DIMENSIONS)
+        bool(line.truth)
+        and set(line.truth) <= set(DIMENSIONS)
         and set(line.truth.values()) <= set(SIDES)
         and line.order in ("given", "swapped")
         and line.part in (0, 1)

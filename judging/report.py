@@ -13,6 +13,7 @@ from statistics import fmean
 
 from artifacts.durable import write_text
 from evaluation.report_files import markdown, percent
+from judging.calibration import reliability, section
 from judging.cases import DIMENSIONS, RELEASED_CASES, TAGS
 from judging.measures import Measure, beside, macro, measures
 from judging.official import organ_accuracy
@@ -24,9 +25,10 @@ NAMED = (*DIMENSIONS, ALL)
 MICRO, MACRO = "all cases", "mean of organs"
 Found = Mapping[tuple[str, str, str, str], Measure]
 """By kind, group, dimension and measure, see `Cell`."""
-MOST_VALUES = 20
+MOST_VALUES = 24
 """Values of a tag that the page has room for; every value is in the table of numbers."""
-PAGE, NUMBERS, OFFICIAL, FIGURE = "report.md", "measures.csv", "released.csv", "report.png"
+PAGE, NUMBERS, OFFICIAL = "report.md", "measures.csv", "released.csv"
+FIGURE, RELIABILITY = "report.png", "reliability.png"
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def write_report(sheet: Sheet, out: Path) -> str:
     page = page_of(sheet, found)
     write_text(out / PAGE, page)
     write_text(out / NUMBERS, as_csv(found))
-    if sheet.mode == "pair":
+    if sheet.mode == "pair" and all(len(case.about.truth) == len(DIMENSIONS) for case in sheet.cases):
         write_text(out / OFFICIAL, released_csv(sheet))
     from judging.figure import figure  # matplotlib, which a wrong folder need not wait for
 
     figure(sheet, found).savefig(out / FIGURE, dpi=150)
+    if sheet.mode == "pair" and (drawn := reliability(sheet)) is not None:
+        drawn.savefig(out / RELIABILITY, dpi=150)
     return page
 
 
@@ -128,6 +132,7 @@ def page_of(sheet: Sheet, found: Sequence[Cell]) -> str:
     parts += ["## Accuracy, percent\n", accuracy_table(sheet, at), ACCURACY_TOLD]
     parts += ["## Both orders, percent\n", orders_table(sheet, at)]
     parts += ["## Length, percent\n", table(at, LENGTH), LENGTH_TOLD]
+    parts += section(sheet)
     parts += ["## How replies were read\n", reading_table(sheet)]
     for kind in ("organ", *TAGS):
         names = list(dict.fromkeys(cell.group for cell in found if cell.kind == kind))
@@ -140,16 +145,18 @@ def page_of(sheet: Sheet, found: Sequence[Cell]) -> str:
 
 def accuracy_table(sheet: Sheet, at: Found) -> str:
     """Accuracy of every dimension, and of the rules beside it."""
-    plain = {name: beside(rows_of(sheet.cases, (name,))) for name in DIMENSIONS}
-    rules = {key: [held[key] for held in plain.values()] for key in ("majority", "longer_answer")}
-    plain[ALL] = {key: fmean(values) for key, values in rules.items()}
+    rows = {name: rows_of(sheet.cases, (name,)) for name in DIMENSIONS}
+    plain = {name: beside(held) for name, held in rows.items() if len(held.truth)}
+    counts = [len(rows[name].truth) for name in plain]
+    rules = ("majority", "longer_answer")
+    plain[ALL] = {key: fmean([held[key] for held in plain.values()], counts) for key in rules}
     lines = [
         [
             name,
             shown(at[MICRO, MICRO, name, "accuracy"]),
             shown(at[MACRO, MACRO, name, "accuracy"]),
             *(shown(at[MICRO, MICRO, name, measure]) for measure in ("strict_accuracy", "accuracy_answered", "kappa")),
-            *(f"{100 * plain[name][key]:.1f}" for key in rules),
+            *(f"{100 * plain[name][key]:.1f}" if name in plain else "-" for key in rules),
         ]
         for name in NAMED
     ]
@@ -168,7 +175,7 @@ def group_table(kind: str, names: Sequence[str], at: Found) -> str:
 
 ACCURACY_TOLD = (
     "Right verdicts of all, in the order given; what could not be read is wrong. 95 % intervals, in which a case's "
-    "verdicts and cases of one picture go together; `all six` is the mean of the dimensions. κ is Cohen's, with the "
+    "verdicts and cases of one picture go together; `all six` is the mean of the verdicts. κ is Cohen's, with the "
     "physicians, of what was read. The last two columns are rules on the same cases: the more frequent letter (which "
     "has seen the truth) and the longer answer. Guessing gives 50.\n"
 )
@@ -221,7 +228,10 @@ def about(sheet: Sheet) -> list[str]:
     who = ", ".join(f"{key} {value}" for key, value in asked["judge"].items())
     lines = [f"- judge: {who}", f"- mode: {asked['mode']}; wording: {words}"]
     pictures = len({case.about.cluster for case in sheet.cases})
-    lines.append(f"- {asked['cases']} cases, {len(DIMENSIONS) * asked['cases']} verdicts, {pictures} pictures")
+    verdicts = sum(len(case.about.truth) for case in sheet.cases)
+    lines.append(f"- {asked['cases']} cases, {verdicts} verdicts, {pictures} pictures")
+    if verdicts < len(DIMENSIONS) * asked["cases"]:
+        lines.append("- made pairs: whom a line calls physicians is the rule by which the answers were made")
     if asked["cases"] != RELEASED_CASES:
         lines.append(f"- the release has {RELEASED_CASES} cases: no figure here is the release's")
     if sheet.mode != "pair":

@@ -14,6 +14,7 @@ from configs.build import build
 from judging.cases import Case
 from judging.judge import Judge, JudgeError, Request
 from judging.messages import VERSION, instruction, message
+from judging.pairs import pair_cases
 from judging.record import Order, Record, line_of
 from judging.release import data_sha256, read_release
 from judging.settings import Settings
@@ -39,7 +40,7 @@ def run(settings: Settings) -> int:
         How many replies the folder holds.
 
     Raises:
-        BadExampleError: the release cannot be used.
+        BadExampleError: the release, or the pairs, cannot be used.
         JudgeError: the judge cannot.
         RecordError: the folder holds something else.
         UnfinishedError: replies are missing.
@@ -47,8 +48,7 @@ def run(settings: Settings) -> int:
     judge: Judge = build(settings.judge)
     if settings.mode not in judge.modes:
         raise JudgeError(f"mode {settings.mode!r}: {settings.judge.class_path} knows {', '.join(judge.modes)}")
-    release = read_release(Path(settings.data), settings.organs, settings.allowed_roots, decode=judge.sees)
-    cases = release.usable(settings.on_bad_row)
+    cases, left_out = cases_of(settings, decode=judge.sees)
     judge.study(cases)
     told = words_of(settings)
     record = Record(Path(settings.out))
@@ -58,7 +58,7 @@ def run(settings: Settings) -> int:
             "mode": settings.mode,
             "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
             "cases": len(cases),
-            "left_out_rows": len(release.faults),
+            "left_out_rows": left_out,
             "data_sha256": data_sha256(cases),
         }
     )
@@ -75,6 +75,22 @@ def run(settings: Settings) -> int:
     if held < len(asked):
         raise UnfinishedError(f"{held} of {len(asked)} replies are there; run the same command again to go on")
     return held
+
+
+def cases_of(settings: Settings, *, decode: bool) -> tuple[tuple[Case, ...], int]:
+    """The cases to judge, and how many rows of a release cannot be used.
+
+    Args:
+        settings: name a release or pairs.
+        decode: as of `read_release`.
+
+    Raises:
+        BadExampleError: the release, or the pairs, cannot be used.
+    """
+    if settings.pairs is not None:
+        return pair_cases(build(settings.pairs, specialty="pairs")), 0
+    release = read_release(Path(settings.data), settings.organs, settings.allowed_roots, decode=decode)
+    return release.usable(settings.on_bad_row), len(release.faults)
 
 
 def words_of(settings: Settings) -> str:
@@ -106,4 +122,4 @@ def requests(judge: Judge, cases: Sequence[Case], told: str, settings: Settings)
             prompt = message(told, case.question, answers, settings.mode)
             about = (who, settings.mode, case.case_id, place.order, str(place.part), case.cluster, prompt)
             key = hashlib.sha256("\x1f".join(about).encode()).hexdigest()
-            yield Request(case.case_id, key, prompt, (case.picture,), answers), place
+            yield Request(case.case_id, key, prompt, (case.picture,), answers, case.question), place

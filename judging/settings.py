@@ -17,14 +17,18 @@ JudgeSlot = Annotated[Component, Slot("judging.judge.Judge")]
 
 @dataclass(frozen=True)
 class Settings(Ranged):
-    """One judge on one release."""
+    """One judge on one release, or on made pairs."""
 
-    data: str
-    """Folder of the release; see `judging.release`."""
     out: str
     """Folder of the replies; one judge, mode and wording each. The same command goes on where it stopped."""
     judge: JudgeSlot
-    """A class of `judging.heuristics`, `judging.local.LocalJudge`, `judging.endpoint.EndpointJudge`, or your own."""
+    """A class of `judging.heuristics`, `judging.local.LocalJudge`, `judging.trained.TrainedJudge`,
+    `judging.endpoint.EndpointJudge`, or your own."""
+    data: str = ""
+    """Folder of the release; see `judging.release`."""
+    pairs: Annotated[Component, Slot("datamodules.base.VQADataModule")] | None = None
+    """In place of a release: a set of graded answers, two to each question, such as
+    `datamodules.phantoms.pairs.PhantomPairs`; its test split is judged."""
     mode: Mode = "pair"
     """`pair` is the release's protocol; `score` grades each answer alone; `batch` asks for an order."""
     orders: Literal["both", "given"] = "both"
@@ -46,6 +50,10 @@ class Settings(Ranged):
         super().__post_init__()
         if not self.out or Path(self.out).resolve() == Path.cwd().resolve():
             raise ValueError(f"out must be a folder of its own, got {self.out!r}")
+        if bool(self.data) == (self.pairs is not None):
+            raise ValueError("name either data, the folder of a release, or pairs, a set of graded answers; not both")
+        if self.pairs is not None and self.organs:
+            raise ValueError("organs are those of a release; pairs have none")
         if self.instruction and self.thinking:
             raise ValueError("thinking is a sentence of our instruction; put your own into the instruction file")
 

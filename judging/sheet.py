@@ -142,8 +142,8 @@ class Rows:
 
 
 def rows_of(cases: Sequence[Judged], dimensions: Sequence[str] = DIMENSIONS) -> Rows:
-    """The verdicts of cases on dimensions."""
-    pairs = [(case, name) for case in cases for name in dimensions]
+    """The verdicts of cases on dimensions, where one of the answers is better."""
+    pairs = [(case, name) for case in cases for name in dimensions if name in case.about.truth]
 
     def coded(readings: Sequence[Mapping[str, str]]) -> np.ndarray:
         found = [SIDES.find(held.get(name, "-")) for held, (_, name) in zip(readings, pairs, strict=True)]

@@ -164,6 +164,14 @@ class Stage(L.LightningModule):
         """What training takes from a data set."""
         raise NotImplementedError
 
+    def beside_adapter(self, validation: Mapping[str, float]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """(weights, meaning as JSON) of what is learnt besides the adapter, such as a head; None where nothing is.
+
+        Args:
+            validation: metrics of the weights that are kept.
+        """
+        return None
+
     def metrics_at_start(self) -> dict[str, float]:
         """Metrics that progress shows."""
         return {}

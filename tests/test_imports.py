@@ -35,6 +35,7 @@ ALLOWED = {
     "merge": ("artifacts", "configs"),  # a recipe is read by the one loader
     "lightning_modules": (
         "datamodules.batch",
+        "datamodules.graded",
         "datamodules.loading",
         "datamodules.order",
         "datamodules.prompts",

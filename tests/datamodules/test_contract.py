@@ -20,6 +20,7 @@ import datamodules
 from datamodules.assets import AssetError
 from datamodules.base import SPLITS, VQADataModule
 from datamodules.batch import BadExampleError, image_key, load_image
+from datamodules.graded import Graded
 from datamodules.loading import Feed
 from datamodules.released import ReleasedSet
 from tests.datamodules.released_shapes import SHAPES
@@ -119,7 +120,7 @@ def test_splits_hold_different_patients_and_every_answer_is_an_option(path):
     else:
         batches = list(module.training_batches(Feed("questions", 2), 3))
         assert [len({e.question_id for e in batch.examples}) for batch in batches] == [2, 2, 2]
-    if not isinstance(module, ReleasedSet):
+    if not isinstance(module, ReleasedSet) and not isinstance(module.splits["train"][0], Graded):
         assert module.rows(), "nothing to imitate"
 
 

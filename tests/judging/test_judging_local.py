@@ -92,7 +92,7 @@ def test_what_the_model_cannot_take_is_refused_by_name(machine, tmp_path, capsys
 def test_a_reply_depends_on_its_request_alone(tiny_policy, tmp_path):
     release = read_release(write_made(tmp_path, cases=2, organs=ORGANS), ORGANS)
     asked = [
-        Request(case.case_id, case.case_id, f"Who wins? {case.question}", (case.picture,), case.answers)
+        Request(case.case_id, case.case_id, f"Who wins? {case.question}", (case.picture,), case.answers, case.question)
         for case in release.cases
     ]
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from tests.experiment import test_integration
-from tests.lightning_modules import test_rl_settings, test_stage
+from tests.lightning_modules import test_dpo, test_reward_model, test_rl_settings, test_stage
 from tests.lightning_modules.rl_acts import PARTS, RL
 from tests.lightning_modules.sabotages import SABOTAGES
 from tests.sabotage import ROOT, Copy
@@ -30,6 +30,7 @@ def registered():
     """(module, class, field, whether in subclasses too) of every setting, and the test that its register names."""
     assert test_rl_settings, "its import fills the registers"
     stages = (RL, test_stage.COMMON, test_stage.SFT, test_stage.BASE, test_integration.INTEGRATE)
+    stages += (test_reward_model.ACTS, test_dpo.ACTS)
     for register in (*stages, *PARTS.values()):
         for field, test in register.tests.items():
             if field in FROM_THE_FILE:

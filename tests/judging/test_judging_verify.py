@@ -1,0 +1,140 @@
+# Reference: the answers themselves; a verifier whose odds are known. Run: pytest tests/judging/test_judging_verify.py
+import json
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from answering.grader import Grader
+from configs.schema import Component
+from datamodules.batch import BadExampleError
+from datamodules.graded import RIGHT, Graded
+from datamodules.phantoms.chest import ChestFilms
+from evaluation.predictions import Prediction
+from judging.sampled import SampledAnswers
+from judging.verify import verify
+
+SET = Component("datamodules.phantoms.chest.ChestFilms", {"n_patients": 40})
+
+
+@pytest.fixture
+def examined(tmp_path):
+    """An examination with three answers to each test question: right, wrong, and right with other words."""
+    data = ChestFilms(ChestFilms.Config(n_patients=40), specialty="adult")
+    lines = []
+    for example in data.splits["test"]:
+        wrong = next(option for option in example.options if option != example.answer)
+        for sample, said in enumerate((example.answer, wrong, example.answer)):
+            text = f"<think>number {sample}.</think><answer>{said}</answer>"
+            lines.append(
+                Prediction(
+                    *("m", "adult", example.question_id, example.patient_id, "neutral"),
+                    *(example.options, example.letter, text),
+                    sample=sample,
+                )
+            )
+    folder = tmp_path / "run" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "predictions.jsonl").write_text("".join(line.to_json() + "\n" for line in lines))
+    context = SimpleNamespace(folder=SimpleNamespace(evaluation=folder), data=lambda name: data)
+    return folder, lines, context
+
+
+class Marker(Grader):
+    """Odds by the words of an answer; counts what it is asked."""
+
+    def __init__(self, sha="a", objective="outcome"):
+        super().__init__(None, (), {}, {"dimensions": [RIGHT], "objective": objective, "sha256": sha})
+        object.__setattr__(self, "asked", [])
+
+    @property
+    def identity(self):
+        return {"head": self.meaning["sha256"]}
+
+    @contextmanager
+    def acting(self):
+        def grade(asked):
+            self.asked.extend(asked)
+            return [torch.tensor([[2.0 if "number 2" in text else -1.0] for text in texts]) for _, texts in asked]
+
+        yield grade
+
+
+def test_answers_are_scored_once_and_the_tables_say_what_follows(examined):
+    folder, lines, context = examined
+    first = Marker()
+    text = verify(context, first)
+    n = len(lines) // 3
+    assert len(first.asked) == n
+    assert all(len(texts) == 3 for _, texts in first.asked)
+    by_id = {line.question_id: line for line in lines}
+    for example, _ in first.asked:  # options stand as they stood when they were answered
+        assert example.options == by_id[example.question_id].options
+    assert f"| m | adult | {n} | 3 | 66.7 | 100.0 | 100.0" in text.replace("  ", " ")
+    assert {path.name for path in folder.iterdir()} >= {"verified.jsonl", "verified.md", "verified.csv", "verified.png"}
+    again = Marker()
+    assert verify(context, again, "m") == text
+    assert again.asked == []
+    other = Marker("b")  # another verifier's scores are not its own
+    assert verify(context, other) == text
+    assert len(other.asked) == n
+    # one more answer is asked for alone
+    kept = (folder / "verified.jsonl").read_text().splitlines()
+    (folder / "verified.jsonl").write_text("\n".join(kept[:-1]) + "\n")
+    third = Marker("b")
+    assert verify(context, third) == text
+    assert [len(texts) for _, texts in third.asked] == [1]
+    (folder / "verified.jsonl").write_text(kept[0] + "\n{\n")
+    with pytest.raises(ValueError, match="no file of a verifier's scores"):
+        verify(context, Marker("b"))
+
+
+def test_what_cannot_be_verified_is_refused(examined):
+    _, _, context = examined
+    with pytest.raises(ValueError, match="learnt preference on right; a verifier has objective: outcome"):
+        verify(context, Marker(objective="preference"))
+    smaller = ChestFilms(ChestFilms.Config(n_patients=20))
+    context.data = lambda name: smaller
+    with pytest.raises(BadExampleError, match="is no question of the experiment with these options"):
+        verify(context, Marker())
+
+
+def sampled(folder, **options):
+    config = {"predictions": str(folder), "questions": {"adult": SET}, "val_fraction": 0.3} | options
+    return SampledAnswers(SampledAnswers.Config(**config), specialty="verifier")
+
+
+def test_sampled_answers_are_graded_by_the_main_score(examined):
+    folder, lines, _ = examined
+    data = sampled(folder)
+    found = [example for split in ("train", "val") for example in data.splits[split]]
+    assert len(found) == len(lines) // 3
+    assert not data.splits["test"]
+    assert not {e.patient_id for e in data.splits["train"]} & {e.patient_id for e in data.splits["val"]}
+    by_id = {(line.question_id, line.sample): line for line in lines}
+    for example in found:
+        assert isinstance(example, Graded)
+        assert example.grades == {RIGHT: (1.0, 0.0, 1.0)}
+        own = example.question_id.removeprefix("adult/")
+        assert example.answers == tuple(by_id[own, sample].completion for sample in range(3))
+        assert example.options == by_id[own, 0].options
+
+
+def test_answers_of_others_are_refused(examined):
+    folder, lines, _ = examined
+    with pytest.raises(BadExampleError, match=r"model='x' has no answer on adult; rows: m"):
+        _ = sampled(folder, model="x").splits
+    fewer = Component(SET.class_path, {"n_patients": 20})
+    with pytest.raises(BadExampleError, match="is no question of"):
+        _ = sampled(folder, questions={"adult": fewer}).splits
+    with pytest.raises(ValueError, match="predictions must name an examined experiment"):
+        SampledAnswers.Config()
+    with pytest.raises(ValueError, match="shuffle_options must stay off"):
+        sampled(folder, shuffle_options=True)
+    moved = json.loads(lines[0].to_json()) | {"model": "other"}
+    with open(folder / "predictions.jsonl", "a") as file:
+        file.write(json.dumps(moved) + "\n")
+    with pytest.raises(BadExampleError, match="name the row whose answers are taken as `model`: m, other"):
+        _ = sampled(folder).splits
+    assert len(sampled(folder, model="m").splits["train"]) > 0
