@@ -28,26 +28,26 @@ class Columns(Ranged):
     """Names of columns; an empty one is not there."""
 
     question: str = "question"
-    """Of the stem; where it is empty, `ask` of the set is asked of every row."""
+    """The column of the stem; where it is empty, `ask` of the set is asked of every row."""
     answer: str = "answer"
-    """Of the right answer, in the form that `answer_as` says."""
+    """The column of the right answer, in the form that `answer_as` says."""
     options: tuple[str, ...] = ()
     """Several columns, one option in each; or one, that holds a list (JSON or Python), texts behind letters or numbers
     (`A) lung B) liver`), or texts with `separator` between them. The question's own column does where they stand in it.
     None: `choices` of the set, or an open question."""
     images: tuple[str, ...] = ()
-    """Of names of picture files, in the order shown; one cell may name several."""
+    """The columns with names of picture files, in the order shown; one cell may name several."""
     patient: str = ""
-    """Of what tells patients apart. Without it a picture stands for its patient, and where there is none the row does:
-    if a patient has several pictures, train and test then share patients."""
+    """The column that tells patients apart. Without it a picture stands for its patient, a row without one for
+    a patient of its own. If a patient has several pictures, train and test then share patients."""
     id: str = ""
-    """Of what tells rows apart; empty takes file and row."""
+    """The column that tells rows apart; empty takes file and row."""
     reasoning: dict[str, str] = field(default_factory=dict)
     """Guideline -> column of its worked chain; `neutral` for a chain that follows none."""
     guideline: str = ""
-    """Of the guideline that a row's chain follows, where `reasoning` has one column for all of them."""
+    """The column of the guideline that a row's chain follows, where `reasoning` has one column for all of them."""
     split: str = ""
-    """Of train, val or test; empty, or an empty cell, splits by patients."""
+    """The column that holds train, val or test; empty, or an empty cell, splits by patients."""
     tags: dict[str, str] = field(default_factory=dict)
     """Attribute -> column, to break results down by, such as {question_type: type, modality: modality}."""
 

@@ -25,7 +25,7 @@ SPEC = importlib.util.spec_from_file_location("hooks", DOCS / "theme" / "hooks.p
 hooks = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(hooks)
 MKDOCS = Path(os.environ.get("MKDOCS", ROOT / ".venv-docs" / "bin" / "mkdocs"))
-HOW_TO_WITHOUT_ONE = {"tensorboard.md", "curation.md", "judging.md", "sweeps.md"}
+HOW_TO_WITHOUT_ONE = {"tensorboard.md", "curation.md", "judging.md", "sweeps.md", "report.md"}
 """Pages whose examples stand in tests of their own commands."""
 
 
