@@ -116,6 +116,10 @@ def base_at(name: str) -> Trained:
             if not isinstance(origin, Mapping):
                 raise AdapterError(f"{folder / MANIFEST}: does not say from which model the base was trained")
             return Trained(BASE, (), {**placed(origin, folder, ROOT), "weights": str(folder)})
+    place = Path(name).expanduser()
+    if not place.exists() and place.parent != Path() and place.parent.is_dir():  # a run, misspelt, and none of a hub
+        held = [path.name for path in sorted(place.parent.iterdir()) if path.is_dir() and path.name[0] != "."]
+        raise AdapterError(f"{name}: no such folder; {place.parent} holds {', '.join(held[:20]) or 'none'}")
     return Trained(BASE, (), checkpoint_origin(name))
 
 

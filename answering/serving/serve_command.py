@@ -106,7 +106,7 @@ def doors_of(given: Namespace) -> Doors:
             f"--host {printable(given.host)} can be reached from other machines: set a key with --key-variable NAME, "
             "or listen at 127.0.0.1"
         )
-    return Doors(key, () if key else LOOPBACK)
+    return Doors(key, () if key else (*LOOPBACK, given.host))
 
 
 def is_loopback(host: str) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from configs.build import build, import_class
+from configs.build import build, import_class, imported_config
 from configs.checkpoints import model_of
 from configs.schema import Component
 from lightning_modules.families.base import VisionLanguageFamily
+
+OWN_CORPORA = "datamodules."
+"""Where a function that writes a tokenizer's corpus must lie to be called."""
 
 
 class UnknownOriginError(ValueError):
@@ -39,21 +43,24 @@ def family_of(origin: Mapping[str, Any], **settings: Any) -> VisionLanguageFamil
         UnknownOriginError: it names no family of this project, or settings that it does not have.
         CheckpointError: the checkpoint is not there, or not whole.
     """
-    class_path, stated = str(origin.get("class_path")), origin.get("init_args")
+    class_path, stated = str(origin.get("class_path")), origin.get("init_args") or {}
+    place = f"the base is from {class_path[:200]}"
     try:
         found = import_class(class_path, ())
     except ImportError as error:
-        raise UnknownOriginError(f"the base is from {class_path[:200]}: {error}") from error
-    if not issubclass(found, VisionLanguageFamily):
-        raise UnknownOriginError(f"the base is from {class_path[:200]}, which is no family of models")
-    weights = origin.get("weights")
-    corpus = str((stated or {}).get("corpus", "datamodules."))
-    if weights is None and not corpus.startswith("datamodules."):
-        raise UnknownOriginError(
-            f"the base is from {class_path}, with a tokenizer made by {corpus[:200]}: not run here"
-        )
+        raise UnknownOriginError(f"{place}: {error}") from error
+    config = imported_config(found)
+    if not issubclass(found, VisionLanguageFamily) or config is None:
+        raise UnknownOriginError(f"{place}, which is no family of models")
+    known = {field.name for field in fields(config)}
+    if not isinstance(stated, Mapping) or (strange := sorted(set(map(str, stated)) - known)):
+        told = strange[0] if isinstance(stated, Mapping) else type(stated).__name__
+        raise UnknownOriginError(f"{place}, which has no setting {told[:100]!r}; is it of another version?")
+    weights, corpus = origin.get("weights"), str(stated.get("corpus", OWN_CORPORA))
+    if weights is None and not corpus.startswith(OWN_CORPORA):
+        raise UnknownOriginError(f"{place}, with a tokenizer made by {corpus[:200]}, which is not run here")
     try:
-        component = Component(class_path, {**(stated or {}), **settings})
+        component = Component(class_path, {**stated, **settings})
         return build(component, weights=None if weights is None else Path(str(weights)))
-    except TypeError as error:  # a setting of another version
-        raise UnknownOriginError(f"the base is from {class_path} with settings that it has not: {error}") from error
+    except (TypeError, LookupError, AttributeError) as error:  # a value that no such setting has
+        raise UnknownOriginError(f"{place}, and its settings do not fit: {error}") from error

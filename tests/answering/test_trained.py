@@ -35,7 +35,7 @@ def test_a_checkpoint_is_a_base_and_two_are_not_served_together(tmp_path):
             "tests.conftest.corpus",
             "answering.trained.trained",
         ),
-        *("answering.live_base.LiveBase", "lightning_modules.families.base.Nothing", "torch.nn.Linear"),
+        *("answering.live_base.LiveBase", "lightning_modules.families.base.VisionLanguageFamily", "torch.nn.Linear"),
     ],
 )
 def test_only_families_of_ours_are_built(class_path):
@@ -70,3 +70,5 @@ def test_a_base_is_found_where_it_was_beside_the_adapter_or_in_the_project(tmp_p
     (tmp_path / "models/mine").mkdir(parents=True)
     (tmp_path / "models/mine/config.json").write_text("{}")
     assert found("models/mine") == ("models/mine", None)  # as it is called, from here
+    with pytest.raises(AdapterError, match="runs/gba holds alpha"):
+        trained([str(adapter.parent.with_name("alfa"))])
