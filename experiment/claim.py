@@ -49,6 +49,7 @@ def claim_folder(context: Lineage) -> None:
             else:
                 content = dict(before)
             content |= with_added(context, before)
+            content = {key: one for key, one in content.items() if key != "added" or one}
         write_text(file, json.dumps(content, indent=2) + "\n")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from datamodules.cells import SEVERAL, written_list
+from datamodules.columns import Columns
 from datamodules.proposal.answers import UnclearError, find_answers
 from datamodules.proposal.roles import Draft, find_roles, find_tags
 from datamodules.proposal.sample import Sample, distinct
@@ -18,6 +21,8 @@ ASK = "What does the picture show?"
 CLASS = "datamodules.table.Table"
 MOST_NAMES = 200
 """Names of pictures that are looked for in a folder."""
+ROLES = tuple(field.name for field in fields(Columns))
+"""What a column may hold."""
 
 
 def propose(sample: Sample, images: Path | None, given: Mapping[str, Any]) -> Draft:
@@ -31,7 +36,7 @@ def propose(sample: Sample, images: Path | None, given: Mapping[str, Any]) -> Dr
     Raises:
         UnclearError: no question or answer can be told, or two ways of reading say different things.
     """
-    draft = Draft({**given.get("columns", {})}, {name: one for name, one in given.items() if name != "columns"})
+    draft = Draft(columns_in(given), {name: one for name, one in given.items() if name != "columns"})
     unknown = [name for name in draft.used if name and name not in sample.columns]
     if unknown:
         raise UnclearError(f"there is no column {unknown[0]!r}; there are {', '.join(map(repr, sample.columns))}")
@@ -59,6 +64,24 @@ def propose(sample: Sample, images: Path | None, given: Mapping[str, Any]) -> Dr
             "teacher write chains (docs/curation.md)"
         )
     return draft
+
+
+def columns_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that somebody has named.
+
+    Raises:
+        UnclearError: something else than names stands there.
+    """
+    columns = given.get("columns", {})
+    for role, held in columns.items() if isinstance(columns, dict) else [("", columns)]:
+        names = held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]
+        if role and role not in ROLES:
+            near = get_close_matches(role, ROLES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(ROLES)}"
+            raise UnclearError(f"there is no columns.{role}{hint}")
+        if not role or not all(isinstance(name, str) for name in names):
+            raise UnclearError(f"columns.{role} is {held!r}, expected the name of a column, or several")
+    return dict(columns)
 
 
 def find_folder(sample: Sample, draft: Draft, images: Path | None) -> None:
@@ -128,9 +151,6 @@ def settings_of(sample: Sample, draft: Draft) -> dict[str, Any]:
         **draft.settings,
         "columns": columns,
     }
-
-
-ROLES = ("id", "patient", "question", "images", "options", "answer", "reasoning", "guideline", "split", "tags")
 
 
 def as_yaml(name: str, sample: Sample, draft: Draft, command: str) -> str:

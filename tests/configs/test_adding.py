@@ -71,7 +71,7 @@ def test_what_is_wrong_is_told_once(tmp_path):
     assert told.count("\n") == 0
     assert "specialty: missing; name it, and the file that describes it: specialty=NAME data=FILE" in told
     told = faults("add_specialty.yaml", "specialty=dentl", f"data={file}")
-    assert "describes no specialty 'dentl'; there are dental, clinic; did you mean 'dental'?" in told
+    assert "describes no specialty 'dentl'; there are clinic, dental; did you mean 'dental'?" in told
     assert told.count("\n") == 0
     assert "is one of those that are there already" in faults(
         "add_specialty.yaml", "specialty=pediatrics", "data=phantoms"

@@ -57,7 +57,7 @@ def test_a_file_that_is_there_is_never_written_over(tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dental.yaml").write_text("mine\n")
     assert new(tmp_path, made.path) == (2, "mine")
-    assert "is there already and is not written over" in capsys.readouterr().err
+    assert "is there already, and is not written over" in capsys.readouterr().err
 
 
 def test_numbers_that_may_count_from_0_or_from_1_are_asked_about(tmp_path, capsys):
@@ -94,8 +94,15 @@ def test_a_table_of_labels_becomes_questions_and_says_what_it_assumed(tmp_path, 
         (("x", "answer"), ("u", "v"), (), "no column is called question or holds questions"),
         (("question", "A", "B", "answer"), ("q?", "x", "y", "z"), (), "do not fit each other"),
         (("question", "answer"), ("q?", "x"), ("columns.answer=ansr",), "there is no column 'ansr'"),
-        (("question", "answer"), ("q?", "x"), ("columns.anser=answer",), "columns.anser: unknown key"),
+        (
+            ("question", "answer"),
+            ("q?", "x"),
+            ("columns.anser=answer",),
+            "there is no columns.anser; did you mean 'answer'?",
+        ),
         (("question", "answer"), ("q?", "x"), ("on_bad_row=maybe",), "on_bad_row"),
+        (("question", "answer"), ("q?", "x"), ("columns.options=[[1]]",), "expected the name of a column"),
+        (("question", "answer"), ("q?", "x"), ("columns=3",), "expected the name of a column"),
         (("question", "question"), ("q?", "x"), (), "names 'question' twice"),
     ],
 )
