@@ -16,10 +16,11 @@ from __future__ import annotations
 import argparse
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from evaluation import comparison_report, seed_table
+from evaluation.comparison_report import Comparison
 from evaluation.methods import labels_of, method_pairs, methods_of, same_answers
 from evaluation.pairwise import compare_pair, judged
 from evaluation.report_files import write_reports
@@ -66,9 +67,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def one_by_one(given: Namespace) -> str:
     """The table of single systems, each with its baseline; arguments of the command line as parsed."""
     systems = load_systems(given.experiments, given.models, given.scorer)
-    pairs = pairs_of(systems, given.baseline)
+    rows, told = compared(systems, given.baseline, given.scorer, given.vary, given.alpha)
+    return write_reports(rows, comparison_report.HEADER, list(map(comparison_report.cells, rows)), told, given.out)
+
+
+def compared(
+    systems: Sequence[System],
+    baseline: str | None = None,
+    scorer: str = "",
+    vary: Collection[str] = (),
+    alpha: float = 0.05,
+) -> tuple[list[Comparison], str]:
+    """Compare single systems, each with its baseline.
+
+    Args:
+        systems: as of `evaluation.systems.load_systems`.
+        baseline: as of `evaluation.systems.pairs_of`.
+        scorer: what the systems were scored by; empty where it is the main score of each protocol.
+        vary: keys of the protocol that may differ.
+        alpha: family-wise error rate; intervals cover 1 - alpha.
+
+    Returns:
+        The rows, judged together, and the caption.
+
+    Raises:
+        ValueError: nothing can be compared; says why.
+    """
+    pairs = pairs_of(systems, baseline)
     for first, second in pairs:
-        refuse_unlike(first, second, given.vary)
+        refuse_unlike(first, second, vary)
     apart = [pair for pair in pairs if not answer_alike(*pair)]
     if not apart:
         raise ValueError(
@@ -76,9 +103,8 @@ def one_by_one(given: Namespace) -> str:
             f"{pairs[0][0].name!r} and {pairs[0][1].name!r}; are these the same models? Name "
             "others by --models and --baseline"
         )
-    rows = judged([row for pair in apart for row in compare_pair(*pair, confidence=1 - given.alpha)], given.alpha)
-    told = comparison_report.caption(rows, scorer_of(given, systems), given.alpha, len(pairs) - len(apart))
-    return write_reports(rows, comparison_report.HEADER, list(map(comparison_report.cells, rows)), told, given.out)
+    rows = judged([row for pair in apart for row in compare_pair(*pair, confidence=1 - alpha)], alpha)
+    return rows, comparison_report.caption(rows, scorer_of(scorer, systems), alpha, len(pairs) - len(apart))
 
 
 def over_seeds(given: Namespace, others: Sequence[Path]) -> str:
@@ -102,15 +128,15 @@ def over_seeds(given: Namespace, others: Sequence[Path]) -> str:
         raise ValueError(f"{pairs[0][0].name!r} and {pairs[0][1].name!r} gave the very same completions; name others")
     rows = [row for pair in apart for row in seed_table.compare_methods(*pair, confidence=1 - given.alpha)]
     rows = judged(rows, given.alpha)
-    scorer = scorer_of(given, [system for side in loaded for system in side])
+    scorer = scorer_of(given.scorer, [system for side in loaded for system in side])
     told = seed_table.caption(rows, scorer, given.alpha, [note for note in dict.fromkeys(notes) if note])
     return write_reports(rows, seed_table.HEADER, list(map(seed_table.cells, rows)), told, given.out)
 
 
-def scorer_of(given: Namespace, systems: Sequence[System]) -> str:
-    """By which name answers were scored."""
+def scorer_of(scorer: str, systems: Sequence[System]) -> str:
+    """By which name answers were scored, where the user named none."""
     used = sorted({main_scorer(item) for system in systems for item in system.items.values()})
-    return given.scorer or " and ".join(used)
+    return scorer or " and ".join(used)
 
 
 if __name__ == "__main__":

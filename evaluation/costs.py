@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.report_files import markdown
+from evaluation.report_files import Table
 
 TIMINGS = "timings.json"
 
@@ -81,10 +81,10 @@ def read(file: Path) -> dict[str, Any] | None:
     return found
 
 
-def costs_table(costs: Sequence[Cost]) -> str:
-    """In Markdown."""
+def costs_table(costs: Sequence[Cost]) -> Table:
+    """For reading."""
     head = ["experiment", "runs", "steps", "rollouts", "CPU seconds", "peak memory, MiB"]
-    return markdown(head, [list(cells(cost)) for cost in costs])
+    return Table(head, [list(cells(cost)) for cost in costs], names=3)
 
 
 def cells(cost: Cost) -> Iterator[str]:

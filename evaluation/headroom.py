@@ -19,7 +19,7 @@ import numpy as np
 from evaluation.agents import cast
 from evaluation.pairwise import MACRO
 from evaluation.predictions import Prediction
-from evaluation.report_files import markdown, percent
+from evaluation.report_files import Table, markdown, percent
 from evaluation.shares import Outcomes, Share, mean_difference, share_of_gain, share_over_seeds
 
 FILE = "headroom.csv"
@@ -130,8 +130,8 @@ def least(shares: Mapping[str, Share]) -> str:
     return f"{(name := min(known, key=known.get))} {100 * known[name]:.1f}" if known else ""
 
 
-def headroom_table(found: Headroom) -> str:
-    """Every model by specialty, in Markdown."""
+def headroom_table(found: Headroom) -> Table:
+    """Every model by specialty."""
     head = ["model", "specialty", "n", "patients", "base, %", "experts, %", "model, %", "headroom, points"]
     head += ["recovered, %", "model − expert, points"]
     lines = [
@@ -141,12 +141,13 @@ def headroom_table(found: Headroom) -> str:
         for rows in found.by_model.values()
         for row in rows
     ]
-    return (
-        f"{markdown(head, lines)}\n\nRecovered: (model − base) / (experts − base), {found.experts} each on their own "
+    caption = (
+        f"Recovered: (model − base) / (experts − base), {found.experts} each on their own "
         "specialty; it is not bounded where the questions do not show that these gained anything. In brackets 95 % by "
         "patient for every line by itself: other patients, not other training seeds. The verdict's interval is wider "
         "where it names the best of several agents. Model − expert: what serving the other specialties too costs."
     )
+    return Table(head, lines, caption, names=3)
 
 
 def headroom_text(found: Headroom) -> str:

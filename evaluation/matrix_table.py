@@ -56,7 +56,7 @@ def matrix_text(rows: Sequence[Row], below: Sequence[Line] = (), kept: Mapping[s
         below: what they are to be seen against, as of `evaluation.baselines.lines_below`.
         kept: as of `evaluation.kept.kept_column`.
     """
-    heads, lines = _shown(rows, below, kept)
+    heads, lines = shown_matrix(rows, below, kept)
     table = [["model", *(name for name, _ in heads)], ["", *(size for _, size in heads)]]
     table += [[name, *(cell.text for cell in cells)] for name, cells in lines]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -78,7 +78,7 @@ def matrix_figure(rows: Sequence[Row], below: Sequence[Line] = (), kept: Mapping
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    heads, lines = _shown(rows, below, kept)
+    heads, lines = shown_matrix(rows, below, kept)
     figure = Figure(figsize=(2.4 + 1.7 * len(heads), 1.4 + 0.55 * len(lines)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -94,16 +94,16 @@ def matrix_figure(rows: Sequence[Row], below: Sequence[Line] = (), kept: Mapping
     return figure
 
 
-class _Cell(NamedTuple):
+class MatrixCell(NamedTuple):
     """What is written in a cell, and the accuracy that its colour shows; NaN shows none."""
 
     text: str
     share: float = math.nan
 
 
-def _shown(
+def shown_matrix(
     rows: Sequence[Row], below: Sequence[Line], kept: Mapping[str, Kept]
-) -> tuple[list[tuple[str, str]], list[tuple[str, list[_Cell]]]]:
+) -> tuple[list[tuple[str, str]], list[tuple[str, list[MatrixCell]]]]:
     """(name, size) of the columns, and the lines: of models, then those below, each with its name."""
     columns, last = columns_of(rows), [KEPT] if kept else []
     sizes = [f"n = {next(row.cells[s].n for row in rows if s in row.cells)}" for s in columns]
@@ -111,12 +111,12 @@ def _shown(
     lines = []
     for row in rows:
         found = [row.cells.get(specialty) for specialty in columns]
-        cells = [_Cell("-") if one is None else _Cell(_percent(one), one.accuracy) for one in found]
-        cells.append(_Cell("-") if row.macro is None else _Cell(f"{100 * row.macro:.1f}", row.macro))
+        cells = [MatrixCell("-") if one is None else MatrixCell(_percent(one), one.accuracy) for one in found]
+        cells.append(MatrixCell("-") if row.macro is None else MatrixCell(f"{100 * row.macro:.1f}", row.macro))
         lines.append((row.model, [*cells, *(_kept_cell(kept.get(row.model)) for _ in last)]))
     for line in below:
-        cells = [_Cell(line.told.get(s, "-"), line.shares.get(s, math.nan)) for s in columns]
-        lines.append((line.name, [*cells, _Cell(""), *(_Cell("") for _ in last)]))
+        cells = [MatrixCell(line.told.get(s, "-"), line.shares.get(s, math.nan)) for s in columns]
+        lines.append((line.name, [*cells, MatrixCell(""), *(MatrixCell("") for _ in last)]))
     return heads, lines
 
 
@@ -132,14 +132,14 @@ def _kept_size(kept: Mapping[str, Kept]) -> str:
     return f"n = {next(iter(kept.values())).score.n}"
 
 
-def _kept_cell(one: Kept | None) -> _Cell:
+def _kept_cell(one: Kept | None) -> MatrixCell:
     if one is None:
-        return _Cell("-")
+        return MatrixCell("-")
     if one.difference is None:
-        return _Cell(_percent(one.score), one.score.accuracy)
+        return MatrixCell(_percent(one.score), one.score.accuracy)
     paired = one.difference
     told = percent(paired.difference, paired.low, paired.high, sign="+")
-    return _Cell(f"{100 * one.score.accuracy:.1f}, {told}", one.score.accuracy)
+    return MatrixCell(f"{100 * one.score.accuracy:.1f}, {told}", one.score.accuracy)
 
 
 def _kept_numbers(one: Kept | None) -> list[str]:

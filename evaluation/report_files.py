@@ -1,4 +1,4 @@
-"""A table of differences as Markdown, CSV, LaTeX and a figure."""
+"""Tables for reading in Markdown; a table of differences also as CSV, LaTeX and a figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Verdict = Literal["better", "worse", "no evidence"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for reading, before it is Markdown or a page.
+
+    Attributes:
+        header: the columns' names.
+        rows: cells for reading, as many as the header has.
+        caption: what the columns mean.
+        names: how many of the first columns hold names, in which Markdown must not act.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    names: int = 0
+
+    @property
+    def markdown(self) -> str:
+        """The table, and its caption below."""
+        return markdown(self.header, self.rows, self.names) + (f"\n\n{self.caption}" if self.caption else "")
 
 
 class Judged(Protocol):
@@ -74,7 +96,7 @@ def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], names: int =
     """A table in Markdown; its first columns hold names, which are made harmless."""
     shown = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for line in lines:
-        escaped = [re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell) if i < names else cell for i, cell in enumerate(line)]
+        escaped = [re.sub(r"([\\|`*_<>\[\]])" if i < names else r"(\|)", r"\\\1", cell) for i, cell in enumerate(line)]
         shown.append("| " + " | ".join(" ".join(cell.split()) for cell in escaped) + " |")
     return "\n".join(shown)
 

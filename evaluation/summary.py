@@ -216,11 +216,11 @@ def summary(folders: Sequence[Path]) -> str:
             f"{one.facts.path}: accuracies by the scorer {one.scorer}\n\n{matrix_markdown(one.table, one.below)}"
         )
         if one.headroom is not None:
-            told.append(headroom_table(one.headroom))
+            told.append(headroom_table(one.headroom).markdown)
         if pairs := stages(one.table):
             told.append(comparison_markdown(one.main, pairs))
         if costs := costs_of(one.facts.path):
-            told.append(f"{one.facts.path}: what training took\n\n{costs_table(costs)}")
+            told.append(f"{one.facts.path}: what training took\n\n{costs_table(costs).markdown}")
     told.append(
         "One letter: the commonest right answer of the training rows for every question; ≤ that of these questions, an "
         f"upper bound, where training rows are not known. No picture is measured by {SETTING}. Visible: the smallest "

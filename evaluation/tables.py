@@ -1,4 +1,4 @@
-"""Every table that follows from raw answers, in Markdown: scores, votes, variants of the questions, scorers, tags."""
+"""Every table that follows from raw answers: scores, votes, variants of the questions, scorers, tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evaluation.kept import answers_of, kept_column
 from evaluation.predictions import Prediction, by_variant
 from evaluation.prices import CAPTION as CAPTION_OF_COSTS
 from evaluation.prices import NAMES, Prices, cost_rows
-from evaluation.report_files import percent, points
+from evaluation.report_files import Table, percent, points
 from evaluation.routes import route_rows
 from evaluation.scorers import NEEDS_OPTIONS, main_scorer, scorer_named
 from evaluation.scoring import Score, by_tag, score
@@ -77,7 +77,7 @@ def parts_of(predictions: Sequence[Prediction]) -> Parts:
     return parts
 
 
-def scores_table(parts: Parts, beside: Beside) -> str:
+def scores_table(parts: Parts, beside: Beside) -> Table:
     """Every model on every specialty: what counts and the lenient reading, unread answers, micro and macro means."""
     rows = []
     for model, columns in parts.items():
@@ -90,10 +90,10 @@ def scores_table(parts: Parts, beside: Beside) -> str:
             rows.append(_score_row(model, "micro", score(whole), beside.cells(whole)))
             means = [math.fsum(values) / len(found) for values in zip(*map(_rates, found.values()), strict=True)]
             rows.append([model, "macro", str(len(whole)), "", *map(_share, means), *beside.macro(columns)])
-    return _table(["model", "specialty", *_score_names(parts)], rows) + f"\n\n{CAPTION}"
+    return Table(["model", "specialty", *_score_names(parts)], rows, CAPTION)
 
 
-def scorer_table(parts: Parts, name: str, variants: Sequence[Prediction], training: Answers) -> str:
+def scorer_table(parts: Parts, name: str, variants: Sequence[Prediction], training: Answers) -> Table:
     """Every model on every specialty by one named scorer, with the reasons it gives; `variants` hold all answers."""
     outcome = scorer_named(name)
     readable = [item for item in variants if item.options or name not in NEEDS_OPTIONS]
@@ -119,30 +119,30 @@ def scorer_table(parts: Parts, name: str, variants: Sequence[Prediction], traini
                     told,
                 ]
             )
-    return _table(["model", "specialty", "n", f"{name}, %", *BESIDE, "how it was read"], rows)
+    return Table(["model", "specialty", "n", f"{name}, %", *BESIDE, "how it was read"], rows)
 
 
-def breakdown_table(parts: Parts, tag: str, beside: Beside) -> str:
+def breakdown_table(parts: Parts, tag: str, beside: Beside) -> Table:
     """Every model by the values of one tag."""
     rows = [
         _score_row(model, value, score(items), beside.cells(items))
         for model, columns in parts.items()
         for value, items in by_tag([item for items in columns.values() for item in items], tag).items()
     ]
-    return _table(["model", tag, *_score_names(parts)], rows)
+    return Table(["model", tag, *_score_names(parts)], rows)
 
 
-def routes_table(parts: Parts) -> str:
-    """How often every router chose a question's own specialty; empty if there is no router."""
+def routes_table(parts: Parts) -> Table:
+    """How often every router chose a question's own specialty; no rows if there is no router."""
     rows = [
         [model, specialty, str(n), percent(*share), astray] for model, specialty, n, share, astray in route_rows(parts)
     ]
     names = ["model", "specialty", "questions", "sent to their own expert, %", "the others went to"]
-    return _table(names, rows) if rows else ""
+    return Table(names, rows)
 
 
-def kept_table(predictions: Sequence[Prediction]) -> str:
-    """Every model on the base's own questions, next to the base; empty if they were not asked."""
+def kept_table(predictions: Sequence[Prediction]) -> Table:
+    """Every model on the base's own questions, next to the base; no rows if they were not asked."""
     rows, answers = [], answers_of(predictions)
     for model, one in kept_column(predictions).items():
         kinds = {kind: score(items) for kind, items in by_tag(list(answers[model].values()), "question_type").items()}
@@ -155,11 +155,11 @@ def kept_table(predictions: Sequence[Prediction]) -> str:
             told += [percent(paired.difference, paired.low, paired.high, sign="+"), points(paired.detectable)]
         rows.append([model, str(one.score.n), str(one.score.n_clusters), *told, by_type])
     names = ["model", "n", "patients", "right, %", "difference from the base, points", "visible, points"]
-    return _table([*names, "by question type, %"], rows) if rows else ""
+    return Table([*names, "by question type, %"], rows)
 
 
-def several_table(parts: Parts) -> str:
-    """Votes, pass@k and maj@k of every model on every specialty; empty if each question has one completion."""
+def several_table(parts: Parts) -> Table:
+    """Votes, pass@k and maj@k of every model on every specialty; no rows if each question has one completion."""
     rows = []
     for model, columns in parts.items():
         for specialty, items in columns.items():
@@ -172,11 +172,11 @@ def several_table(parts: Parts) -> str:
                 )
                 rows.append([model, specialty, str(found.n), alone, _share(found.vote), passed, won])
     names = ["model", "specialty", "questions", "by guideline, %", "vote, %", "pass@k, %", "maj@k, %"]
-    return _table(names, rows) if rows else ""
+    return Table(names, rows)
 
 
-def ablation_table(main: Parts, variants: Mapping[str, Parts]) -> str:
-    """Every variant beside the main way, on the questions that it was asked; empty if there is none."""
+def ablation_table(main: Parts, variants: Mapping[str, Parts]) -> Table:
+    """Every variant beside the main way, on the questions that it was asked; no rows if there is none."""
     rows = []
     for label, parts in variants.items():
         for model, columns in parts.items():
@@ -187,11 +187,11 @@ def ablation_table(main: Parts, variants: Mapping[str, Parts]) -> str:
                 told.append(f"{found.p:.3g}")
                 rows.append([model, specialty, label, str(found.n), *told, _share(found.same)])
     names = ["model", "specialty", "variant", "n", "main, %", "variant, %", "difference, points", "visible, points"]
-    return _table([*names, "p", "same answer, %"], rows) if rows else ""
+    return Table([*names, "p", "same answer, %"], rows)
 
 
-def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> str:
-    """All orders of the options (key "shuffle"), or all wordings ("wording"), together; empty if there is none."""
+def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> Table:
+    """All orders of the options (key "shuffle"), or all wordings ("wording"), together; no rows if there is none."""
     others = [parts for label, parts in variants.items() if label.startswith(f"{key}=")]
     rows = []
     for model, columns in main.items() if others else ():
@@ -201,13 +201,12 @@ def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> s
             letters = ", ".join(f"{name} {said}/{right}" for name, (said, right) in found.letters.items())
             rows.append([model, specialty, str(found.n), each, _share(found.changed), _share(found.always), letters])
     names = ["model", "specialty", f"n in every {key}", "each, %", "changed text, %", "right in all, %"]
-    return _table([*names, "letters, answered/right"], rows) if rows else ""
+    return Table([*names, "letters, answered/right"], rows)
 
 
-def prices_table(predictions: Sequence[Prediction], prices: Prices) -> str:
-    """What every model behind an endpoint was asked for, and cost; empty where all ran here."""
-    rows = cost_rows(predictions, prices)
-    return _table(NAMES, rows) + f"\n\n{CAPTION_OF_COSTS}" if rows else ""
+def prices_table(predictions: Sequence[Prediction], prices: Prices) -> Table:
+    """What every model behind an endpoint was asked for, and cost; no rows where all ran here."""
+    return Table(NAMES, cost_rows(predictions, prices), CAPTION_OF_COSTS)
 
 
 def telling_tags(predictions: Sequence[Prediction]) -> list[str]:
@@ -223,7 +222,22 @@ def report(
     kept: Sequence[Prediction] = (),
     prices: Prices | None = None,
 ) -> str:
-    """All tables of one file of predictions.
+    """The verdict and all tables of one file of predictions, in Markdown; arguments and errors of `all_tables`."""
+    claims = verdict_text(verdict(by_variant(predictions)[""], kept))
+    found = all_tables(predictions, scorers, tags, training, kept, prices)
+    shown = {"Verdict": claims, **{title: table.markdown for title, table in found.items()}}
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in shown.items() if text)
+
+
+def all_tables(
+    predictions: Sequence[Prediction],
+    scorers: Sequence[str],
+    tags: Sequence[str],
+    training: Answers | None = None,
+    kept: Sequence[Prediction] = (),
+    prices: Prices | None = None,
+) -> dict[str, Table]:
+    """All tables of one file of predictions, by their titles; those without rows are left out.
 
     Args:
         predictions: of any number of models, the main way first.
@@ -240,10 +254,10 @@ def report(
     parts = parts_of(main[1])
     variants = {label: parts_of(items) for label, items in others}
     beside = Beside(without_picture(predictions), training or {})
+    recovered = headroom(main[1])
     tables = {
-        "Verdict": verdict_text(verdict(main[1], kept)),
         "Scores": scores_table(parts, beside),
-        "Headroom recovered": headroom_table(found) if (found := headroom(main[1])) else "",
+        **({"Headroom recovered": headroom_table(recovered)} if recovered else {}),
         "Kept of the base's own questions": kept_table(kept),
         "Sent by routers": routes_table(parts),
         "Several answers per question": several_table(parts),
@@ -254,7 +268,7 @@ def report(
         **{f"By {tag}": breakdown_table(parts, tag, beside) for tag in tags},
         "Cost": prices_table([*predictions, *kept], prices or {}),
     }
-    return "\n\n".join(f"## {title}\n\n{table}" for title, table in tables.items() if table)
+    return {title: table for title, table in tables.items() if table.rows}
 
 
 def _rates(one: Score) -> tuple[float, ...]:
@@ -285,9 +299,3 @@ def _score_row(model: str, name: str, one: Score, beside: Sequence[str]) -> list
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in escaped]
-    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])

@@ -82,7 +82,7 @@ def test_what_is_recovered_by_hand():
         for name, numbers in (("headroom", row.headroom), ("cost", row.cost), ("share", row.share.interval)):
             assert [float(line[f"{name}{end}"]) for end in ("", "_low", "_high")] == list(numbers)
         assert (line["model"], line["specialty"], int(line["n"])) == (row.model, row.specialty, row.n)
-    assert headroom_table(found) in report(made(SCORES), (), ())
+    assert headroom_table(found).markdown in report(made(SCORES), (), ())
 
 
 def test_one_place_tells_who_is_who():
@@ -132,7 +132,7 @@ def test_words_stand_where_the_questions_do_not_bound_the_share(gain, bounded):
     (row,) = rows(found)
     assert row.share.bounded == bounded
     assert (UNBOUNDED in headroom_text(found)) != bounded
-    assert (UNBOUNDED in headroom_table(found)) != bounded
+    assert (UNBOUNDED in headroom_table(found).markdown) != bounded
     assert headroom_csv(found).splitlines()[1].endswith(",,,") != bounded
     assert row.headroom[0] == pytest.approx(gain / 100)
 
@@ -184,7 +184,7 @@ def test_costs_are_those_of_all_that_is_required(tmp_path):
         ("old", 1, 3, None, None, 50.0),
         ("agent", 1, 3, 48, 2.5, 100.0),
     ]
-    assert "| old | 1 | 3 | - | - | 50 |" in costs_table(found)
+    assert "| old | 1 | 3 | - | - | 50 |" in costs_table(found).markdown
     (tmp_path / "old" / "a" / "timings.json").write_text("{")
     with pytest.raises(ValueError, match=r"timings\.json: is damaged"):
         costs_of(tmp_path / "agent")
