@@ -1,0 +1,95 @@
+"""The questions behind the answers: the data sets that an experiment names are read again, by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs.build import build
+from configs.check import Checker
+from configs.problems import ConfigError, Problem
+from configs.schema import Component, Slot
+from datamodules.batch import BadExampleError, Example
+from datamodules.hashes import prompt_sha256
+from datamodules.prompts import NEUTRAL
+from evaluation.costs import read
+from evaluation.kept import KEPT
+from evaluation.predictions import Prediction
+
+DATA = Slot("datamodules.base.VQADataModule")
+
+
+@dataclass
+class Questions:
+    """The questions of one experiment.
+
+    Attributes:
+        known: column -> question id -> question.
+        notes: why questions of a column cannot be shown, in words.
+    """
+
+    known: dict[str, dict[str, Example]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def asked(self, item: Prediction) -> Example | None:
+        """The question that an answer is to, if it is known and still the same as when it was asked.
+
+        Choice: stem and pictures are compared where the prompt carried no guideline of which the wording would be
+            needed, which is the way of every matrix; options and right answer always.
+        """
+        found = self.known.get(item.specialty, {}).get(item.question_id)
+        if found is None or sorted(found.options) != sorted(item.options) or found.answer != item.gold:
+            return None
+        plain = item.guideline == NEUTRAL and not item.protocol.keys() & {"protocol", "image", "wording"}
+        if plain and item.prompt_sha256 and prompt_sha256(found, "") != item.prompt_sha256:
+            return None
+        return found
+
+
+def questions_of(experiment: Path, trust: Sequence[str] = ()) -> Questions:
+    """Read the sets of an experiment's folder; what cannot be read is told in the notes.
+
+    Args:
+        experiment: its folder.
+        trust: packages besides this project's whose data sets may be read. Those that the folder itself states do not
+            count: it may come from somebody else.
+
+    Raises:
+        ValueError: the settings are damaged.
+    """
+    settings = read(experiment / "experiment.json")
+    if settings is None:
+        return Questions(notes=[f"{experiment} has no experiment.json: questions and pictures are not shown"])
+    found = Questions()
+    for name, component in sets_of(settings).items():
+        try:
+            data = build(checked(component, name, trust, experiment), specialty=name, seed=settings.get("seed", 0))
+            found.known[name] = {one.question_id: one for part in data.splits.values() for one in part}
+        except (ConfigError, BadExampleError, ImportError, OSError, ValueError) as error:
+            found.notes.append(f"questions of {name} cannot be read, and are not shown: {error}")
+    return found
+
+
+def sets_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Column -> component of its data set, as resolved settings state them."""
+    callbacks = [one for one in (settings.get("callbacks") or {}).values() if isinstance(one, dict)]
+    kept = next((own for one in callbacks if (own := (one.get("init_args") or {}).get(KEPT))), None)
+    shared, own = settings.get("data") or {}, settings.get("specialties") or {}
+    found = {name: {**one, "init_args": {**shared, **(one.get("init_args") or {})}} for name, one in own.items()}
+    return found | ({KEPT: kept} if kept else {})
+
+
+def checked(component: Any, name: str, trust: Sequence[str], experiment: Path) -> Component:
+    """A component of a file that may be anybody's, checked like one of a configuration.
+
+    Raises:
+        ConfigError: it is no data set of this project or of a trusted package, or has wrong options.
+    """
+    problems: list[Problem] = []
+    place = str(experiment / "experiment.json")
+    good = Checker(lambda *fault: problems.append(Problem(place, *fault)), trust).component(component, DATA, name)
+    if problems:
+        raise ConfigError(problems)
+    return Component(good["class_path"], good["init_args"])
