@@ -24,6 +24,8 @@ ALLOWED = {
     "datamodules/check/report.py": ("datamodules", "evaluation.detectable"),
     "datamodules/check/__main__.py": ("configs", "datamodules"),
     "evaluation": ("datamodules.batch", "datamodules.prompts"),
+    # A report shows questions and pictures beside the answers, so it reads the sets that an experiment's settings name.
+    "evaluation/report": ("configs", "datamodules", "evaluation"),
     "evaluation/answers.py": ("evaluation.lenient", "evaluation.thinking"),
     "evaluation/lenient.py": tuple(f"evaluation.{name}" for name in ("claims", "marks", "mentions", "rules")),
     "evaluation/mentions.py": ("evaluation.marks", "evaluation.rules"),

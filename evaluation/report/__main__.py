@@ -4,8 +4,8 @@
     python -m evaluation.report runs/rl_gba runs/rl_grpo --out report      two beside each other
     python -m evaluation.report runs/rl_gba --out report --cases 0         all cases
 
-The folder opens without a server: report/index.html, and report/cases.html with pictures, answers and verdicts. It holds
-pictures and texts of the data, so it is as confidential as they are.
+The folder opens without a server: report/index.html, and report/cases.html with pictures, answers and verdicts. It
+holds pictures and texts of the data, so it is as confidential as they are.
 """
 
 from __future__ import annotations

@@ -110,9 +110,7 @@ def answer_of(item: Prediction, model: int) -> dict[str, Any]:
     given |= {"cut": True} if item.truncated else {}
     given |= {"fault": item.fault} if item.fault else {}
     if item.option_losses:
-        given["losses"] = {
-            letter: round(loss, 3) for letter, loss in zip(LETTERS, item.option_losses, strict=False)
-        }
+        given["losses"] = {letter: round(loss, 3) for letter, loss in zip(LETTERS, item.option_losses, strict=False)}
     return given
 
 

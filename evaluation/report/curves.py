@@ -1,4 +1,4 @@
-"""Training curves out of the event files: one row of charts per quantity, one column per specialty, one colour per run."""
+"""Training curves from the event files: a row per quantity, a column per specialty, a colour per experiment."""
 
 from __future__ import annotations
 

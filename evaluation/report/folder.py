@@ -8,10 +8,9 @@ import os
 import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from PIL import Image
-from typing_extensions import Self
 
 from datamodules.batch import ImageSource, load_image
 

@@ -96,8 +96,10 @@ def write_pages(
     gallery, sections, notes, whole = Gallery(), [], [], {}
     for place, name in zip(places, names, strict=True):
         predictions, kept = read_predictions(place), read_kept(place)
+        print(f"{name}: scoring and comparing {len(predictions)} answers", flush=True)
         sections.append(section_of(name, place, predictions, kept, scorers))
         draw_bars(folder, sections[-1], by_variant(predictions)[""])
+        print(f"{name}: reading its questions and pictures", flush=True)
         questions = questions_of(place, trust)
         notes += questions.notes
         notes += fill(gallery, folder, (name if len(places) > 1 else "", place), (predictions, kept), questions, most)
