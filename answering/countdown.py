@@ -13,7 +13,7 @@ from tqdm import tqdm
 class Countdown:
     """Progress of work that comes in pieces: a bar for a person, for a log at most one line every `seconds`."""
 
-    def __init__(self, name: str, total: int, unit: str, seconds: float = 15.0) -> None:
+    def __init__(self, name: str, total: int, unit: str, seconds: float = 5.0) -> None:
         """Start the clock.
 
         Args:

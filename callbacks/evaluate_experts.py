@@ -57,6 +57,7 @@ class EvaluateExperts(ExperimentCallback):
     """Raw answers, scored strictly; lenient accuracy, parse rate, votes and variants stand beside it."""
 
     is_shared = True
+    work = "examining, scoring and comparing"
 
     @dataclass(frozen=True)
     class Config(Ranged):
@@ -178,6 +179,10 @@ class EvaluateExperts(ExperimentCallback):
             }
             write_board(folder, table, predictions, below, kept)
             write_tables(folder, texts)
+        if not self.experiment.is_asked:  # the matrix of the experiment that is asked for has these rows too
+            name = self.experiment.experiment.name
+            print(f"{name}: {len(table)} models are examined; matrix and verdict: {folder}/report.md", flush=True)
+            return
         print("\n" + matrix_text(table, below, kept) + "\n", flush=True)
         if recovered:
             print(headroom_text(recovered) + "\n", flush=True)

@@ -18,6 +18,8 @@ class ExperimentCallback(L.Callback):
     """Base class of the callbacks that a YAML lists."""
 
     config: Any
+    work: ClassVar[str] = ""
+    """What `finish` does, in words for somebody who waits; empty takes the class's name."""
     is_shared: ClassVar[bool] = False
     """Whether `finish_share` does part of the work of `finish`, which then finds it done."""
 

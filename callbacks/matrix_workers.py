@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import warnings
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ import torch
 from answering.examination import Cell
 from artifacts.gpus import own_gpu, take_gpu
 from callbacks.matrix_cells import MatrixCells
+from guards.telling import doing, telling
 
 if TYPE_CHECKING:
     from callbacks.evaluate_experts import EvaluateExperts
@@ -41,8 +43,9 @@ def answer_cells(matrix: MatrixCells, todo: Sequence[Cell]) -> None:
         shares = [pool.submit(answer_part, *part) for part in parts]
         children = active_children()
         try:
-            for share in shares:
-                share.result()
+            with doing(""):  # the workers speak for themselves
+                for share in shares:
+                    share.result()
         except BrokenProcessPool as error:
             raise RuntimeError(how_a_worker_ended(children)) from error
 
@@ -51,7 +54,8 @@ def answer_part(config: EvaluateExperts.Config, experiment: ExperimentContext, t
     """What a worker process does: its share of the cells."""
     torch.set_num_threads(experiment.experiment.threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    MatrixCells(config, experiment).examination().run(todo)
+    with telling(), doing(f"{experiment.experiment.name}: examining, in process {os.getpid()}"):
+        MatrixCells(config, experiment).examination().run(todo)
 
 
 def how_a_worker_ended(children: Sequence[BaseProcess]) -> str:

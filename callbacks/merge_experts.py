@@ -40,6 +40,8 @@ AUTO = "auto"
 class MergeExperts(ExperimentCallback):
     """Merges with each configured method into `merged/<name>/`; idempotent, and safe among several processes."""
 
+    work = "merging the experts"
+
     @dataclass(frozen=True)
     class Config(Ranged):
         """Which methods, and how large the merged adapter may be."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -27,6 +29,7 @@ from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
 from guards.printable import printable_lines
+from guards.telling import doing, telling
 from merge.run import CONFLICT_JSON, REJECTED
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
@@ -72,19 +75,9 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     same_numbers()
     threading.excepthook = unless_told_again
     try:
-        context = assemble(loaded)
-        # An agent starts from a merge, which is made beneath it before it trains.
-        integrates = any(member.integrates for member in context.lineage)
-        beneath = Part(merges_only=True) if part.trains_only and integrates else part
-        for member in context.lineage:
-            member.part = part if member is context else beneath
-        if loaded.experiment.launcher is not None:
-            launch(context, dry_run=dry_run)
-            return 0
-        if dry_run:
-            print(dry_run_report(context))
-            return 0
-        run_lineage(context)
+        with telling() if is_first() else nullcontext():
+            with doing(f"{name}: getting ready"):
+                context = carried_out(loaded, dry_run=dry_run, part=part)
     except (KeyboardInterrupt, SystemExit):
         if is_first():
             print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -99,9 +92,31 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     except BaseException:
         leave_the_others()
         raise
-    if is_first():
+    if context is not None and is_first():
         where(context)
     return 0
+
+
+def carried_out(loaded: Loaded, *, dry_run: bool, part: Part) -> ExperimentContext | None:
+    """Do what `execute` is asked for; its errors are those of all that this calls.
+
+    Returns:
+        The experiment, where this command brought it to its end and has to say what lies where.
+    """
+    context = assemble(loaded)
+    # An agent starts from a merge, which is made beneath it before it trains.
+    integrates = any(member.integrates for member in context.lineage)
+    beneath = Part(merges_only=True) if part.trains_only and integrates else part
+    for member in context.lineage:
+        member.part = part if member is context else beneath
+    if loaded.experiment.launcher is not None:
+        launch(context, dry_run=dry_run)
+        return None
+    if dry_run:
+        print(dry_run_report(context))
+        return None
+    run_lineage(context)
+    return context if part == WHOLE else None
 
 
 def unless_told_again(arguments: threading.ExceptHookArgs) -> None:
@@ -136,7 +151,7 @@ def leave_the_others() -> None:
 
 
 def where(context: ExperimentContext) -> None:
-    """Say what lies where, and how to look at it."""
+    """Say what lies where, and what to do next."""
     folder = context.folder
     lines = [f"Everything of this experiment lies in {folder.path}/"]
     if (folder.evaluation / "matrix.csv").exists():
@@ -147,7 +162,13 @@ def where(context: ExperimentContext) -> None:
     if context.provides != "nothing":
         what, run = ("agent", AGENT) if context.provides == "agent" else ("experts", "<specialty>")
         lines.append(f"  {what:<20} {folder.path}/{run}/adapter, samples.jsonl, provenance.json")
-    lines.append(f"Curves, cards and figures: make board   (tensorboard --logdir {context.experiment.runs_dir})")
+    lines.append("Next")
+    lines.append(
+        f"  curves and cards     make board   (tensorboard --logdir {shlex.quote(context.experiment.runs_dir)})"
+    )
+    if (folder.evaluation / "matrix.csv").exists():
+        report = f"python -m evaluation.report {shlex.quote(str(folder.path))} --out report"
+        lines.append(f"  a page with cases    {report}")
     print("\n".join(lines), flush=True)
 
 

@@ -48,11 +48,13 @@ class ExperimentContext(Lineage):
     Attributes:
         live: the base in memory; shared with the experiments that this one requires.
         part: of the work that this command does.
+        is_asked: whether the command names this experiment, not one that requires it.
         remembers: whether what is found out about the data is kept for other processes; a dry run leaves no file.
     """
 
     live: LiveBase = field(default_factory=LiveBase)
     part: Part = WHOLE
+    is_asked: bool = True
     remembers: bool = True
     _data: dict[str, VQADataModule] = field(default_factory=dict)
     _further: dict[str, VQADataModule] = field(default_factory=dict)

@@ -40,6 +40,7 @@ from experiment.question_choice import chosen_questions
 from experiment.reading import TOKENIZER, reading_of
 from experiment.result import Kept, save_result
 from experiment.standing import BASE, PARENT, ROWS, check_base, parent_sha256, read_provenance
+from guards.telling import doing
 from lightning_modules.sharding import NAME as FSDP2
 from lightning_modules.sharding import ShardedBase
 from lightning_modules.stage import Stage
@@ -58,7 +59,8 @@ def train(context: ExperimentContext, specialty: str) -> None:
         run.set_status("running")
         try:
             with named(run.path):  # curves are written by a thread that does not say where
-                _fit(context, specialty)
+                with doing(f"{experiment.name}/{specialty}: training"):
+                    _fit(context, specialty)
             if context.provides == "base" or experiment.trainer.get("strategy") == FSDP2:
                 context.live.clear()  # its weights are those of the run now, or lie in parts on several devices
         except BaseException as error:
@@ -73,7 +75,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
     context = within_memory(context, specialty, run.path)
     data = context.training_data(specialty)
     questions = chosen_questions(context, specialty)  # may ask the model, with the base whole
-    policy, fingerprint = context.policy(blocks_in_files=experiment.trainer.get("strategy") == FSDP2)
+    with doing(f"{experiment.name}/{specialty}: loading the model"):
+        policy, fingerprint = context.policy(blocks_in_files=experiment.trainer.get("strategy") == FSDP2)
     policy.bare()  # whoever came before, in the same process, left adapters
     stage = context.stage(specialty, policy, fingerprint)
     stage.questions = questions
@@ -101,7 +104,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         callbacks = callbacks_of(context, specialty, waiting, [last] if best is None else [last, best])
         trainer = trainer_of(context, logger=curves, callbacks=callbacks)
         if resume is None:
-            trainer.validate(stage, datamodule=data, verbose=False)  # what the run starts from
+            with doing(f"{experiment.name}/{specialty}: validation before the first step"):  # what the run starts from
+                trainer.validate(stage, datamodule=data, verbose=False)
         trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
         if trainer.global_step < trainer.max_steps and not trainer.should_stop:
             raise RuntimeError(

@@ -28,15 +28,16 @@ from experiment.joint import check_joint
 from experiment.launchers.part import WHOLE
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
+from guards.telling import doing
 from lightning_modules.sharding import NAME as FSDP2
 
 
 def assemble(loaded: Loaded, live: LiveBase | None = None) -> ExperimentContext:
     """Build the context of an experiment and of everything that it requires; all share one live base."""
-    live = live or LiveBase()
+    is_asked, live = live is None, live or LiveBase()
     required = [assemble(one, live) for one in loaded.required]
     own = (loaded.experiment, loaded.resolved, loaded.path, required, loaded.called, loaded.arguments)
-    return ExperimentContext(*own, live=live)
+    return ExperimentContext(*own, live=live, is_asked=is_asked)
 
 
 def run_lineage(context: ExperimentContext) -> None:
@@ -191,7 +192,7 @@ def run_experiment(context: ExperimentContext) -> None:
     runs = context.runs_of(wanted)
     if is_first():
         claim_folder(context)
-    with phase(context, "data"):
+    with phase(context, "data", "looking at the data"):
         training = context.provides != "nothing"
         if not training:
             _ = context.examined  # a folder that is no adapter is told now
@@ -257,7 +258,7 @@ def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
     for callback in context.callbacks():
         if part.merges_only and callback.is_shared:
             break
-        with phase(context, type(callback).__name__):
+        with phase(context, type(callback).__name__, getattr(callback, "work", "")):
             if part.share is not None:
                 callback.finish_share(*part.share)
             else:
@@ -294,10 +295,17 @@ def unfinished(context: ExperimentContext, runs: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def phase(context: ExperimentContext, name: str) -> Iterator[None]:
-    """Record in the experiment's status.json in which phase it was interrupted, or failed."""
+def phase(context: ExperimentContext, name: str, work: str = "") -> Iterator[None]:
+    """Record in the experiment's status.json in which phase it was interrupted, or failed.
+
+    Args:
+        context: of the experiment.
+        name: of the phase.
+        work: what is done in it, in words; empty takes the name.
+    """
     try:
-        yield
+        with doing(f"{context.experiment.name}: {work or name}"):
+            yield
     except BaseException as error:
         write_failure(context.folder.path, error, phase=name)
         raise

@@ -14,6 +14,7 @@ from artifacts.folders import read_state
 from artifacts.gpus import own_gpu
 from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
+from guards.telling import doing
 
 LOOK_SECONDS = 0.2
 """Time between two looks at the workers."""
@@ -36,10 +37,12 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
         environment = without_ranks() | own_gpu(worker, context.experiment.trainer)
         own = [f"{context.called}:only={json.dumps(share)}", f"{context.called}:workers=1"]
         own += [f"{member.called}:overwrite=false" for member in context.lineage]  # that was done once, before
+        own += ["--part", "train"]  # what is made of finished runs is made here, once, when all are in
         # In a session of its own Ctrl-C reaches it through us alone, once, and it can record where it stood.
         running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=environment)
     try:
-        codes = ended(context, running)
+        with doing(""):  # the workers speak for themselves
+            codes = ended(context, running)
     except BaseException:
         for process in running.values():
             process.terminate()  # not SIGINT, which a job in a shell's background is started deaf to

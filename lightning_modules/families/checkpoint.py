@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
+from transformers.utils.logging import disable_progress_bar
 
 from artifacts.stored_weights import StoredParameter, in_files
 from configs.checkpoints import CheckpointError, stated_config
@@ -87,6 +88,7 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing, or a tensor is missing, one too many or of another shape.
         """
+        disable_progress_bar()  # the bar would run through the lines of whoever else speaks
         told_of = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # refused below, with what else is
         try:
             given = self.stored(model_class) if in_files else {**self.source(), "use_safetensors": True}

@@ -67,6 +67,7 @@ def test_each_training_worker_is_started_with_a_gpu_of_its_own(monkeypatch, tmp_
     side_by_side.run_side_by_side(context, ["a", "b", "c", "d"])
     assert [env[VISIBLE] for _, env in started] == expected
     assert all("LOCAL_RANK" not in env and env["PATH"] == os.environ["PATH"] for _, env in started)
+    assert all(command[-2:] == ["--part", "train"] for command, _ in started)  # what follows is made once, not by each
     assert ['gba:only=["a", "d"]' in command for command, _ in started] == [True, False, False]
 
 
