@@ -45,8 +45,8 @@ bench: $(STAMP) .venv-bench/.installed  ## RL and SFT steps of the small model b
 	$(RUN) -m benchmarks.rl_vs_trl --size 5m --work fixed --out benchmark-results
 	$(RUN) -m benchmarks.sft_vs_trl --size 5m --work fixed --out benchmark-results
 
-board: $(STAMP)  ## TensorBoard over runs/, on this machine only
-	$(VENV)/bin/tensorboard --logdir runs --host 127.0.0.1 --port $(PORT) --samples_per_plugin images=200,text=200
+board: $(STAMP)  ## TensorBoard over runs/, opened on what matters
+	$(RUN) -m experiment.board runs --port $(PORT)
 
 clean:  ## remove caches; runs/, assets/ and the environment stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from callbacks.experiment_callback import ExperimentCallback
 from callbacks.matrix_cells import DEFAULT_TOKENS, MatrixCells
 from callbacks.matrix_workers import answer_cells
 from callbacks.routers import Blocks, Route, RouterName, learned, oracle, routed
+from callbacks.settings_board import settings_of, write_table
 from configs.schema import Component, Slot
 from datamodules.base import VQADataModule
 from datamodules.loading import Demand
@@ -178,6 +179,7 @@ class EvaluateExperts(ExperimentCallback):
                 "matrix.csv": matrix_csv(table, kept),
             }
             write_board(folder, table, predictions, below, kept)
+            write_table(folder, table, settings_of(self.experiment, [row.model for row in table]))
             write_tables(folder, texts)
         if not self.experiment.is_asked:  # the matrix of the experiment that is asked for has these rows too
             name = self.experiment.experiment.name

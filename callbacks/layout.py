@@ -18,6 +18,11 @@ Layout = dict[str, dict[str, list]]
 """Category -> chart title -> ["Multiline", regular expressions over tags]."""
 
 CHARTS: dict[str, dict[str, str]] = {
+    "validation": {
+        "right answers": "val/accuracy/*",
+        "parsed": "val/parsed/*",
+        "loss (nats per token)": "val/loss",
+    },
     "rewards": {
         "total": "train/reward/total",
         "right answers": "train/reward/correct",
@@ -35,11 +40,6 @@ CHARTS: dict[str, dict[str, str]] = {
         "of correctness": "train/dead_groups/correct",
         "of form": "train/dead_groups/format",
         "rows whose advantage is zero": "train/dead_rows",
-    },
-    "validation": {
-        "right answers": "val/accuracy/*",
-        "parsed": "val/parsed/*",
-        "loss (nats per token)": "val/loss",
     },
     "does the neutral prompt learn": {
         "accuracy: guided less neutral": "train/prompt_gap/correct",

@@ -47,10 +47,10 @@ def write_board(folder: Path, report: Mapping[str, Any]) -> None:
         for key in PER_EXPERT:
             for name in report["names"]:
                 if (value := report["experts"][name][key]) is not None:
-                    writer.add_scalar(f"merge/{key}/{name}", value, 0)
-        writer.add_scalar("merge/retained_energy", report["merged"]["retained_energy"], 0)
+                    writer.add_scalar(f"weights/{key}/{name}", value, 0)
+        writer.add_scalar("weights/retained_energy", report["merged"]["retained_energy"], 0)
         for key, title in MATRICES.items():
-            writer.add_figure(f"merge/{key}", grid(report[key], report["names"], report["names"], title))
+            writer.add_figure(f"weights/{key}", grid(report[key], report["names"], report["names"], title))
         layers, projections = places(report["modules"])
         maps = {key: (title, {n: f[key] for n, f in report["modules"].items()}) for key, title in HEAT_MAPS.items()}
         for key in PER_EXPERT:
@@ -58,11 +58,11 @@ def write_board(folder: Path, report: Mapping[str, Any]) -> None:
             of = {name: values for name, values in of.items() if any(v is not None for v in values.values())}
             maps |= {f"{key}/{name}": (f"{key} of {name}", values) for name, values in of.items()}
             if of:
-                writer.add_figure(f"merge/layers/{key}", lines(of, layers, key))
+                writer.add_figure(f"weights/layers/{key}", lines(of, layers, key))
         for key, (title, values) in maps.items():
             rows = [[values.get(layers[layer].get(projection, "")) for projection in projections] for layer in layers]
-            writer.add_figure(f"merge/modules/{key}", grid(rows, list(layers), projections, title, "layer"))
-        writer.add_text("merge/verdict", verdict(report, rejected=folder.name == REJECTED), 0)
+            writer.add_figure(f"weights/modules/{key}", grid(rows, list(layers), projections, title, "layer"))
+        writer.add_text("weights/verdict", verdict(report, rejected=folder.name == REJECTED), 0)
 
 
 def verdict(report: Mapping[str, Any], *, rejected: bool) -> str:

@@ -195,6 +195,9 @@ class Experiment(Ranged):
         default_factory=dict
     )
     """Free name -> callback. `null` removes an inherited one."""
+    logger: list[Annotated[Component, Slot("lightning.pytorch.loggers.logger.Logger")]] = field(default_factory=list)
+    """Loggers besides TensorBoard, such as `{class_path: lightning.pytorch.loggers.CSVLogger}`; `trust` must name
+    lightning. Those of W&B and MLflow need their packages. Names and folder are the run's where init_args say none."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of Lightning's Trainer; see `configs.trainer`."""
     fit: Fit = field(default_factory=Fit)

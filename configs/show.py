@@ -23,6 +23,7 @@ HOW_IT_IS_ASKED = (
 """Settings of `endpoints.endpoint.Endpoint` that decide no reply: a budget that is spent can be raised."""
 FREE_TO_CHANGE = (
     *("only", "trust", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache"),
+    "logger",
     "launcher",
     *("adapters", "trainer.log_every_n_steps", "trainer.profiler"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from artifacts.ranks import is_first
@@ -31,13 +27,12 @@ class Curves(TensorBoardLogger):
         self.experiment.close()
 
 
-def tensorboard(context: ExperimentContext, specialty: str, stage: L.LightningModule, resumed: int | None) -> Curves:
-    """The run's logger; settings and the names of the metrics to compare go into the HParams table.
+def tensorboard(context: ExperimentContext, specialty: str, resumed: int | None) -> Curves:
+    """The run's logger.
 
     Args:
         context: of the experiment.
         specialty: the run.
-        stage: knows its metrics.
         resumed: step from which on the run logs anew; what an interrupted run logged there is withdrawn. None starts
             afresh.
     """
@@ -45,16 +40,4 @@ def tensorboard(context: ExperimentContext, specialty: str, stage: L.LightningMo
     if resumed is None and is_first():
         set_aside(context.folder.run(specialty).path)  # of a run that was killed before its first checkpoint
     # A board that is being looked at forgets what it read of files that are gone only if it is told the step.
-    logger = Curves(folder, name=name, version=specialty, default_hp_metric=False, purge_step=resumed or 0)
-    if resumed is None and is_first():
-        names = dict.fromkeys(stage.metrics_at_start(), 0.0)  # the table takes names from here, values from the curves
-        for summary in hparams(flat(context.resolved), names):
-            logger.experiment.file_writer.add_summary(summary)
-    return logger
-
-
-def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys for the HParams table; lists become text."""
-    if isinstance(tree, dict):
-        return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: tree if isinstance(tree, int | float | str | bool) else str(tree)}
+    return Curves(folder, name=name, version=specialty, default_hp_metric=False, purge_step=resumed or 0)

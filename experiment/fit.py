@@ -34,6 +34,7 @@ from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.curves import tensorboard
 from experiment.integration import FOUNDATIONS, foundations
+from experiment.loggers import further_loggers
 from experiment.memory_choice import within_memory
 from experiment.provenance import provenance
 from experiment.question_choice import chosen_questions
@@ -98,11 +99,11 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         write_text(run.path / "provenance.json", json.dumps(facts, indent=2) + "\n")
     quiet_lightning()
     resume = str(run.checkpoint) if run.checkpoint.exists() else None
-    curves = tensorboard(context, specialty, stage, resumed_step(run.checkpoint, steps))
-    with deferred() as waiting, closing(curves):
+    curves = tensorboard(context, specialty, resumed_step(run.checkpoint, steps))
+    with deferred() as waiting, closing(curves), further_loggers(context, specialty) as others:
         best, last = best_checkpoint(experiment.fit, data, run.checkpoint.parent), LastValidation()
         callbacks = callbacks_of(context, specialty, waiting, [last] if best is None else [last, best])
-        trainer = trainer_of(context, logger=curves, callbacks=callbacks)
+        trainer = trainer_of(context, logger=[curves, *others], callbacks=callbacks)
         if resume is None:
             with doing(f"{experiment.name}/{specialty}: validation before the first step"):  # what the run starts from
                 trainer.validate(stage, datamodule=data, verbose=False)

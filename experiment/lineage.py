@@ -30,7 +30,7 @@ class Lineage:
 
     Attributes:
         experiment: typed settings.
-        resolved: the same as plain data, for files and the HParams table.
+        resolved: the same as plain data, for files.
         path: of the YAML.
         required: the experiments that this one starts from, in order.
         called: the name that the YAML gives it, by which command-line settings address it.

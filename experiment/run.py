@@ -26,6 +26,7 @@ from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
 from experiment.joint import check_joint
 from experiment.launchers.part import WHOLE
+from experiment.loggers import check_loggers
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
 from guards.telling import doing
@@ -82,6 +83,8 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_integration(member)
         check_joint(member)
         check_endpoint(member)
+        if member.experiment.module is not None and unfinished(member, member.runs):
+            check_loggers(member)
     check_one_group(context)
 
 

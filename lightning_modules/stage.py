@@ -165,7 +165,7 @@ class Stage(L.LightningModule):
         raise NotImplementedError
 
     def metrics_at_start(self) -> dict[str, float]:
-        """Metrics that the HParams table shows, named before the first step because TensorBoard fixes them then."""
+        """Metrics that progress shows."""
         return {}
 
     # -- steps ---------------------------------------------------------------------------------------------------

@@ -423,12 +423,14 @@ def test_a_merge_is_on_the_board(made):
     report = json.loads((folder / "conflict.json").read_text())
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
     for name in report["names"]:
-        assert events.Scalars(f"merge/retention/{name}")[0].value == pytest.approx(report["experts"][name]["retention"])
-        assert events.Scalars(f"merge/survival/{name}")[0].value == pytest.approx(0.5, abs=0.01)
-    figures = {"merge/cosine", "merge/overlap_inputs", "merge/overlap_outputs", "merge/modules/mass_conflict"}
-    per_expert = {f"merge/modules/{key}/dsa.alpha" for key in ("norm", "retention", "interference", "survival")}
-    assert figures | per_expert | {"merge/layers/retention", "merge/layers/norm"} <= set(events.Tags()["images"])
-    picture = Image.open(io.BytesIO(events.Images("merge/modules/mass_conflict")[0].encoded_image_string))
+        assert events.Scalars(f"weights/retention/{name}")[0].value == pytest.approx(
+            report["experts"][name]["retention"]
+        )
+        assert events.Scalars(f"weights/survival/{name}")[0].value == pytest.approx(0.5, abs=0.01)
+    figures = {"weights/cosine", "weights/overlap_inputs", "weights/overlap_outputs", "weights/modules/mass_conflict"}
+    per_expert = {f"weights/modules/{key}/dsa.alpha" for key in ("norm", "retention", "interference", "survival")}
+    assert figures | per_expert | {"weights/layers/retention", "weights/layers/norm"} <= set(events.Tags()["images"])
+    picture = Image.open(io.BytesIO(events.Images("weights/modules/mass_conflict")[0].encoded_image_string))
     assert len(picture.convert("RGB").getcolors(2**20)) > 10
     write_board(folder, report)
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1

@@ -26,7 +26,7 @@ BEFORE = re.compile(rf"last\.ckpt\.before(\.{re.escape(MANIFEST)})?$")
 """The last checkpoint but one is of the step at which a run was interrupted, if it was."""
 EVENTS = "events.out.tfevents."
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # says of each board what was withdrawn
-TIMED = ("time/", "speed/", "memory/")
+TIMED = ("work/",)
 """Scalars whose values the machine decides; their steps are compared all the same."""
 MAY_DIFFER: dict[str, tuple[str, ...]] = {
     "status.json": ("time", "pid", "seconds"),

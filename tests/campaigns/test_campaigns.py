@@ -37,7 +37,7 @@ def left(folder, *, value=0.5, steps=(0, 1), text='{"a": 1}'):
     with SummaryWriter(str(folder / "run")) as writer:
         for step in steps:
             writer.add_scalar("train/loss", value, step)
-            writer.add_scalar("time/step_s", hash(str(folder)) % 100, step)
+            writer.add_scalar("work/time/step_s", hash(str(folder)) % 100, step)
     return folder
 
 

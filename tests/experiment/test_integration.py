@@ -66,7 +66,7 @@ def test_curves_and_validation_are_by_specialty(integrated):
         assert sum(weights) == pytest.approx(1)
     first = {tag: events.Scalars(f"val/accuracy/{tag}")[0].value for tag in ("agent", "alpha", "beta")}
     assert min(first["alpha"], first["beta"]) <= first["agent"] <= max(first["alpha"], first["beta"])
-    assert {tag for tag in tags if tag.startswith("time/")} >= {"time/teacher_s", "time/rollout_s"}
+    assert {tag for tag in tags if tag.startswith("work/")} >= {"work/time/teacher_s", "work/time/rollout_s"}
 
 
 def test_an_interrupted_integration_goes_on_to_the_same_bytes(lineage, tmp_path, monkeypatch):
@@ -156,6 +156,11 @@ def test_an_agent_of_other_teachers_is_refused_and_one_that_stands_is_left_alone
     before = weights.stat().st_mtime_ns
     assert made.run("integrate") == 0
     assert weights.stat().st_mtime_ns == before
+    told = capsys.readouterr().out
+    assert told.count("\nmodel ") == 1  # the matrix, of the experiment that is asked for
+    assert "gba: " in told
+    assert "models are examined; matrix and verdict: " in told
+    assert told.count("Everything of this experiment lies in") == told.count("python -m evaluation.report") == 1
     record = made.runs / "integrate/agent/adapter/manifest.json"
     manifest = json.loads(record.read_text())
     manifest["extra"]["made_from"]["teachers"]["beta"][1] = "0" * 64

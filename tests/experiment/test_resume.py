@@ -40,7 +40,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar of a run; of what the machine decides, the steps alone."""
     events = EventAccumulator(str(run)).Reload()
     return {
-        tag: [(e.step, 0.0 if tag.startswith(("time/", "speed/", "memory/")) else e.value) for e in events.Scalars(tag)]
+        tag: [(e.step, 0.0 if tag.startswith("work/") else e.value) for e in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
 
@@ -76,10 +76,10 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeyp
     assert {**kept, "PhaseTimes": None} == {**again, "PhaseTimes": None}  # seconds differ, and cards were drawn again
     assert (run / "samples.jsonl").read_bytes() == (other / "samples.jsonl").read_bytes()
     first, second = curves(run), curves(other)
-    assert {tag for tag in first if tag.startswith("time/")} >= {
-        "time/forward_s",
-        "time/backward_s",
-        "time/optimizer_s",
+    assert {tag for tag in first if tag.startswith("work/time/")} >= {
+        "work/time/forward_s",
+        "work/time/backward_s",
+        "work/time/optimizer_s",
     }
     assert first == second
     assert cards(run) == cards(other)

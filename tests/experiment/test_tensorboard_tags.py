@@ -3,8 +3,12 @@
 Run: pytest tests/experiment/test_tensorboard_tags.py.
 """
 
+import csv
 import io
+import json
+import os
 import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
@@ -13,6 +17,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from callbacks.layout import CHARTS, GUIDELINE_QUANTITIES, scalar_layout
+from experiment import board
 
 SFT = {"train/loss", "train/token_probability"}
 GBA = {
@@ -75,21 +80,56 @@ def test_the_matrix_is_a_figure_and_one_scalar_per_cell(lineage):
         assert events.Scalars(tag)[0].value == pytest.approx(float(accuracy), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("experiment", "expected"),
-    [("dsa", SFT), ("gba", {"train/reward/total", "train/reward/correct", "train/kl/ref_nats"})],
-)
-def test_settings_and_metric_names_are_in_the_hparams_table_and_invent_no_value(lineage, experiment, expected):
-    events = read(lineage.runs / experiment / "alpha")
-    plugin = events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    table = plugin_data_pb2.HParamsPluginData.FromString(plugin).experiment
-    names = {info.name.tag for info in table.metric_infos}
-    assert names == expected
-    start = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    settings = plugin_data_pb2.HParamsPluginData.FromString(start).session_start_info.hparams
-    assert settings["module.init_args.lora_rank"].number_value == 2
-    for tag in names & set(events.Tags()["scalars"]):
-        assert [event.step for event in events.Scalars(tag)] == [0, 1]  # no placeholder beside the measured first step
+def table_of(folder):
+    """Names of the metrics, settings and values of one row of the HParams table."""
+    events = read(folder)
+    held = [
+        events.summary_metadata[f"_hparams_/{key}"].plugin_data.content for key in ("experiment", "session_start_info")
+    ]
+    names, start = map(plugin_data_pb2.HParamsPluginData.FromString, held)
+    settings = {key: one.string_value or one.number_value for key, one in start.session_start_info.hparams.items()}
+    values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {info.name.tag for info in names.experiment.metric_infos}, settings, values
+
+
+def test_the_hparams_table_has_test_accuracies_and_the_settings_that_differ(lineage):
+    folder = lineage.runs / "gba/evaluation"
+    with open(folder / "matrix.csv") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    assert {path.name for path in (folder / "models").iterdir()} == {model.replace("/", ".") for model in rows}
+    for model, row in rows.items():
+        names, settings, values = table_of(folder / "models" / model.replace("/", "."))
+        assert names == set(values) == {f"test/accuracy/{name}" for name in ("alpha", "beta", "macro")}
+        for name in ("alpha", "beta", "macro"):
+            ((step, value),) = values[f"test/accuracy/{name}"]
+            assert (step, value) == (0, pytest.approx(float(row[f"{name}/accuracy"]), abs=1e-6))
+        assert settings["experiment"] == model.partition("/")[0]
+    _, dsa, _ = table_of(folder / "models/dsa.alpha")
+    _, gba, _ = table_of(folder / "models/gba.alpha")
+    assert dsa["specialty"] == gba["specialty"] == "alpha"
+    assert (dsa["module.class_path"], gba["module.class_path"]) == (
+        "lightning_modules.sft_lora.SFTLoRA",
+        "lightning_modules.rl_gba.GBA",
+    )
+    assert "module.init_args.lora_rank" not in gba  # the same in both
+    assert "trainer.max_steps" not in gba
+    assert table_of(folder / "models/gba.merged.ties")[1]["merge"] == "ties"
+    assert not any("hparams" in tag for tag in read(lineage.runs / "gba/alpha").summary_metadata)
+
+
+def test_the_board_opens_on_validation_reward_and_kl(lineage, capsys, monkeypatch):
+    started = []
+    monkeypatch.setattr(os, "execv", lambda path, command: started.append(command))
+    board.main([str(lineage.runs), "--port", "6123"])
+    told = capsys.readouterr().out.split()[1]
+    query = parse_qs(urlsplit(told).query)
+    tags = [card["tag"] for card in json.loads(query["pinnedCards"][0])]
+    drawn = {*read(lineage.runs / "gba/alpha").Tags()["scalars"], *read(lineage.runs / "gba/beta").Tags()["scalars"]}
+    assert tags[:2] == ["val/accuracy/alpha", "val/accuracy/beta"]
+    assert set(tags) - drawn == {"train/loss"}  # of imitation
+    assert {"train/reward/total", "train/kl/ref_nats"} <= set(tags)
+    assert "127.0.0.1" in started[0]
+    assert board.main([str(lineage.runs / "nowhere")]) == 2
 
 
 def test_the_layout_is_written_once_and_every_chart_finds_its_curve(lineage):
