@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import nullcontext
 
 from artifacts.interrupts import as_program
+from artifacts.ranks import is_first
 from configs.load import load
 from configs.problems import ConfigError
 from configs.show import format_resolved
 from experiment.launchers.part import WHOLE, Part
 from guards.arguments import Parser
+from guards.telling import doing, telling
 
 # Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
 # import this file and never call it.
@@ -54,13 +57,14 @@ def main(arguments: list[str]) -> int:
     # Idle OpenMP threads sleep instead of spinning: on cores shared with other work, spinning costs more than it saves.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        loaded = load(options.config, options.overrides)
-        if options.print_config:
-            print(format_resolved(loaded))
-            return 0
-        from experiment.command import execute  # imports torch, which a bad configuration need not wait for
+        with telling() if is_first() else nullcontext(), doing("reading the settings, and loading what they name"):
+            loaded = load(options.config, options.overrides)
+            if options.print_config:
+                print(format_resolved(loaded))
+                return 0
+            from experiment.command import execute  # imports torch, which a bad configuration need not wait for
 
-        return execute(loaded, dry_run=options.dry_run, part=part)
+            return execute(loaded, dry_run=options.dry_run, part=part)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

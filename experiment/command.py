@@ -8,7 +8,6 @@ import shlex
 import sys
 import threading
 import warnings
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -29,7 +28,7 @@ from experiment.memory import keep_freed_memory
 from experiment.reproducible import same_numbers
 from experiment.run import assemble, run_lineage
 from guards.printable import printable_lines
-from guards.telling import doing, telling
+from guards.telling import doing
 from merge.run import CONFLICT_JSON, REJECTED
 
 EXPECTED = (BadExampleError, AdapterError, MisconfigurationException, OSError, RuntimeError, ValueError)
@@ -75,9 +74,8 @@ def execute(loaded: Loaded, *, dry_run: bool, part: Part = WHOLE) -> int:
     same_numbers()
     threading.excepthook = unless_told_again
     try:
-        with telling() if is_first() else nullcontext():
-            with doing(f"{name}: getting ready"):
-                context = carried_out(loaded, dry_run=dry_run, part=part)
+        with doing(f"{name}: getting ready"):
+            context = carried_out(loaded, dry_run=dry_run, part=part)
     except (KeyboardInterrupt, SystemExit):
         if is_first():
             print(f"{name}: interrupted; the same command goes on where it stopped", file=sys.stderr)

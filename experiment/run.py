@@ -27,6 +27,7 @@ from experiment.integration import check_integration, is_ready
 from experiment.joint import check_joint
 from experiment.launchers.part import WHOLE
 from experiment.loggers import check_loggers
+from experiment.outlook import Outlook, plan
 from experiment.side_by_side import run_side_by_side
 from experiment.standing import check_parents, check_rows
 from guards.telling import doing
@@ -54,6 +55,8 @@ def run_lineage(context: ExperimentContext) -> None:
     refuse_changed(context)
     if is_first():
         clear_overwritten(context)
+        if len(context.lineage) > 1 and context.part == WHOLE:
+            print(plan(context, lambda member, run: member.is_run_complete(run)), flush=True)
     run_experiment(context)
 
 
@@ -288,8 +291,11 @@ def train_all(context: ExperimentContext, runs: Sequence[str]) -> None:
         if experiment.workers > 1 and len(todo) > 1:
             run_side_by_side(context, todo)
         else:
-            for run in todo:
+            outlook = Outlook(experiment.name, len(todo))
+            for number, run in enumerate(todo, 1):
                 train(context, run)
+                if is_first() and not context.part.trains_only:  # else others train the experiment's other runs
+                    outlook.tell(number)
 
 
 def unfinished(context: ExperimentContext, runs: Sequence[str]) -> list[str]:

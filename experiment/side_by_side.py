@@ -14,10 +14,13 @@ from artifacts.folders import read_state
 from artifacts.gpus import own_gpu
 from artifacts.ranks import without_ranks
 from experiment.context import ExperimentContext
+from experiment.outlook import Outlook, finished
 from guards.telling import doing
 
 LOOK_SECONDS = 0.2
 """Time between two looks at the workers."""
+TELL_SECONDS = 2.0
+"""Time between two looks at how many runs are done."""
 
 
 def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
@@ -42,7 +45,7 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
         running[" ".join(share)] = subprocess.Popen([*command, *own], start_new_session=True, env=environment)
     try:
         with doing(""):  # the workers speak for themselves
-            codes = ended(context, running)
+            codes = ended(context, running, todo)
     except BaseException:
         for process in running.values():
             process.terminate()  # not SIGINT, which a job in a shell's background is started deaf to
@@ -58,11 +61,15 @@ def run_side_by_side(context: ExperimentContext, todo: Sequence[str]) -> None:
         )
 
 
-def ended(context: ExperimentContext, running: Mapping[str, subprocess.Popen]) -> dict[str, int]:
+def ended(context: ExperimentContext, running: Mapping[str, subprocess.Popen], todo: Sequence[str]) -> dict[str, int]:
     """Wait for all workers: specialties of each -> exit code. What a signal ended is recorded at once."""
     codes: dict[str, int] = {}
+    outlook, looked = Outlook(context.experiment.name, len(todo)), time.monotonic()
     while len(codes) < len(running):
         time.sleep(LOOK_SECONDS)
+        if time.monotonic() - looked >= TELL_SECONDS:
+            looked = time.monotonic()
+            outlook.tell(finished([read_state(context.folder.run(run).path) for run in todo]))
         for share, process in running.items():
             if share not in codes and (code := process.poll()) is not None:
                 codes[share] = code

@@ -277,8 +277,10 @@ class Stage(L.LightningModule):
             metrics: by tag, the same on every device.
             shown: tags that the progress line and the result's manifest show.
         """
-        if self.logger is not None and (self.batches_done + 1) % self.trainer.log_every_n_steps == 0:
-            self.logger.log_metrics({**metrics, "train/bad_steps": float(self.bad_steps.total)}, step=self.batches_done)
+        if self.loggers and (self.batches_done + 1) % self.trainer.log_every_n_steps == 0:
+            drawn = {**metrics, "train/bad_steps": float(self.bad_steps.total)}
+            for logger in self.loggers:
+                logger.log_metrics(drawn, step=self.batches_done)
         self.log_dict({tag: metrics[tag] for tag in shown if tag in metrics}, prog_bar=True, logger=False)
 
     # -- validation ----------------------------------------------------------------------------------------------
@@ -309,8 +311,9 @@ class Stage(L.LightningModule):
 
     def log_validation(self) -> None:
         """Write the newest validation's point of each curve."""
-        if self.logger is not None and self.last_validation:
-            self.logger.log_metrics(self.last_validation["metrics"], step=self.last_validation["step"])
+        if self.last_validation:
+            for logger in self.loggers:
+                logger.log_metrics(self.last_validation["metrics"], step=self.last_validation["step"])
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 

@@ -126,7 +126,7 @@ def test_the_board_opens_on_validation_reward_and_kl(lineage, capsys, monkeypatc
     tags = [card["tag"] for card in json.loads(query["pinnedCards"][0])]
     drawn = {*read(lineage.runs / "gba/alpha").Tags()["scalars"], *read(lineage.runs / "gba/beta").Tags()["scalars"]}
     assert tags[:2] == ["val/accuracy/alpha", "val/accuracy/beta"]
-    assert set(tags) - drawn == {"train/loss"}  # of imitation
+    assert set(tags) - drawn == {"val/accuracy/mixed", "train/loss"}  # of the base, and of imitation
     assert {"train/reward/total", "train/kl/ref_nats"} <= set(tags)
     assert "127.0.0.1" in started[0]
     assert board.main([str(lineage.runs / "nowhere")]) == 2
