@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -89,12 +90,13 @@ def telling(key: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; lists become text.
+    """Nested settings as dotted keys; lists become text, and so do infinite numbers, which a browser cannot read.
 
     Examples:
-        >>> flat({"module": {"rate": 0.1, "terms": ["a"]}})
-        {'module.rate': 0.1, 'module.terms': "['a']"}
+        >>> flat({"module": {"rate": 0.1, "terms": ["a"], "tau": math.inf}})
+        {'module.rate': 0.1, 'module.terms': "['a']", 'module.tau': 'inf'}
     """
     if isinstance(tree, dict):
         return {k: v for key, value in tree.items() for k, v in flat(value, f"{prefix}{key}.").items()}
-    return {prefix[:-1]: tree if isinstance(tree, int | float | str | bool) else str(tree)}
+    plain = isinstance(tree, str | bool) or (isinstance(tree, int | float) and math.isfinite(tree))
+    return {prefix[:-1]: tree if plain else str(tree)}
