@@ -13,6 +13,7 @@ import torch
 from configs.build import build, config_of, import_class
 from configs.problems import ConfigError, Problem
 from configs.schema import Experiment
+from datamodules.graded import Graded
 from datamodules.prompts import prompt_text
 from datamodules.sight import drawn_tokens
 from experiment.context import ExperimentContext
@@ -102,7 +103,10 @@ class MemoryOfRun:
 
     @cached_property
     def lengths(self) -> tuple[int, int, int]:
-        """Tokens of the longest prompt without an instruction, of the longest with one, of the longest trace."""
+        """Tokens of the longest prompt without an instruction, of the longest with one, of the longest trace.
+
+        Of graded answers, those of all to one question in place of a trace.
+        """
         data, family = self.context.data(self.specialty), self.family
         demand = self.context.stage_class.demand(self.config)
         short, long, trace = 1, 2, 1
@@ -111,6 +115,8 @@ class MemoryOfRun:
             pictures = [drawn_tokens(source, family.to_input) for source in example.images]
             ids = [len(family.prompt_ids(prompt_text(example, text), pictures)) for text in demand.instructions]
             short, long = max(short, min(ids)), max(long, *ids)
+            if isinstance(example, Graded):  # its answers are branches of one line
+                trace = max(trace, sum(len(family.text_ids(text)) + 2 for text in example.answers))
             texts = (example.trace(name, data.config.answer_with) for name in example.reasoning)
             trace = max(trace, *(len(family.text_ids(text)) + 1 for text in texts), 1)
         return short, long, trace

@@ -62,8 +62,9 @@ class VerdictLessons(VQADataModule):
         return [(example, NEUTRAL, example.answers[0]) for example in self.splits["train"]]
 
     @override
-    def val_rows(self, guidelines: Collection[str] | None = None) -> Sequence[tuple[Example, str, str]]:
-        return [(example, NEUTRAL, example.answers[0]) for example in self.val_examples()]
+    def val_examples(self) -> Sequence[Example]:
+        """None: a reply is no answer that the reading of answers knows. `python -m judging` examines the judge."""
+        return ()
 
 
 def lesson(pair: Graded, order: str) -> Graded:
