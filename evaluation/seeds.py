@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FREE = ("name", "runs_dir", "overwrite", "description", "only", "workers", "threads", "feature_cache", "continuations")
+FREE = (
+    *("name", "runs_dir", "overwrite", "description", "only", "workers", "threads", "feature_cache", "continuations"),
+    "working_folder",
+)
 """Settings that change no result: where, on what machine, in how many pieces."""
 MACHINE = ("num_workers", "rows_at_once")
 """Options of any part that change no result."""

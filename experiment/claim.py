@@ -10,14 +10,15 @@ from typing import Any
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
-from configs.show import both_values, changed_settings, completed
+from configs.show import both_values, changed_settings, completed, flattened
 from experiment.continuation import continuation
-from experiment.lineage import Lineage, steps_of, trained_steps
+from experiment.lineage import PLACES, Lineage, steps_of, trained_steps
 
 REMEDY = "choose another `name` or `runs_dir`, or start afresh with overwrite=true"
-RECORDS = ("required", "continuations")
+FOLDER = "working_folder"
+RECORDS = ("required", "continuations", FOLDER)
 """Keys of experiment.json that are no settings of the experiment's own: the settings of the experiments beneath it by
-name, and how a finished experiment was extended."""
+name, how a finished experiment was extended, and where relative paths in it begin."""
 STEPS = "trainer.max_steps"
 
 
@@ -69,7 +70,7 @@ def clear_overwritten(lineage: Lineage) -> None:
 def remembered(context: Lineage) -> dict[str, Any]:
     """What experiment.json holds, as JSON gives it back."""
     beneath = {member.called: member.resolved for member in context.lineage[:-1]}
-    return json.loads(json.dumps(context.resolved | {"required": beneath}))
+    return json.loads(json.dumps(context.resolved | {"required": beneath, FOLDER: str(Path.cwd())}))
 
 
 def settings_in(file: Path) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def settings_in(file: Path) -> dict[str, Any]:
             and isinstance((content.get("trainer") or {}).get("max_steps", 1), int)
             and all(isinstance(one, dict) for one in (content.get("required") or {}).values())
             and isinstance(content.get("continuations", []), list)
+            and isinstance(content.get(FOLDER, ""), str)
         )
         reason = "" if whole else "its keys are not those of an experiment"
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -111,8 +113,8 @@ def faults(context: Lineage) -> list[Problem]:
     if not file.exists():
         return []
     before, now, trust = settings_in(file), remembered(context), context.experiment.trust
-    changed = changed_settings(completed(own(before), trust), own(now))
-    changed |= changed_beneath(before.get("required"), now, trust)
+    changed = differing(own(before), own(now), trust, before.get(FOLDER))
+    changed |= changed_beneath(before, now, trust)
     note = "a run goes on with more steps, never with fewer"
     if longer(before, now) and context.experiment.train == "sequential":
         note = "one specialty after the other, a longer run would have changed over to the next one later"
@@ -124,16 +126,37 @@ def faults(context: Lineage) -> list[Problem]:
     return [Problem(str(file), key, message=f"{both}{notes.get(key, '')}; {REMEDY}") for key, both in changed.items()]
 
 
+def differing(
+    before: Mapping[str, Any], now: Mapping[str, Any], trust: Sequence[str], folder: str | None
+) -> dict[str, str]:
+    """The settings of an experiment that may not differ and do, with both values in words.
+
+    Args:
+        before: those that it was made with.
+        now: those that are asked for.
+        trust: packages whose code may run.
+        folder: in which its relative paths began; None where a former version did not record it.
+    """
+    before = completed(before, trust)
+    old, new = flattened(before), flattened(now)
+    changed = changed_settings(before, now)
+    return {key: both for key, both in changed.items() if not same_place(key, old.get(key), new.get(key), folder)}
+
+
+def same_place(key: str, before: Any, now: Any, folder: str | None) -> bool:
+    """Whether a setting that names a file or a folder names the same one, from wherever either command was given."""
+    named = key.rpartition(".")[2] in PLACES and isinstance(before, str) and isinstance(now, str)
+    return named and folder is not None and (Path(folder) / before).resolve() == Path(now).resolve()
+
+
 def own(content: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of experiment.json that are the experiment's own."""
     return {key: value for key, value in content.items() if key not in RECORDS}
 
 
-def changed_beneath(
-    before: Mapping[str, Any] | None, now: Mapping[str, Any], trust: Sequence[str] = ()
-) -> dict[str, str]:
+def changed_beneath(whole: Mapping[str, Any], now: Mapping[str, Any], trust: Sequence[str] = ()) -> dict[str, str]:
     """What differs in the experiments beneath, as `NAME:key`; nothing where a former version did not record them."""
-    after = now["required"]
+    before, after = whole.get("required"), now["required"]
     if before is None:
         return {}
     if set(before) != set(after):
@@ -141,7 +164,7 @@ def changed_beneath(
     return {
         f"{name}:{key}": both
         for name, settings in after.items()
-        for key, both in changed_settings(completed(before[name], trust), settings).items()
+        for key, both in differing(before[name], settings, trust, whole.get(FOLDER)).items()
     }
 
 
