@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,20 +20,17 @@ from PIL import Image
 
 from artifacts.base_files import READ, WEIGHTS, read_base
 from artifacts.durable import folder_in_one_step
-from artifacts.interrupts import as_program, stop_alike
+from artifacts.interrupts import as_program
 from artifacts.manifest import file_sha256
 from configs.build import build
 from configs.checkpoints import model_of
 from configs.load import load
-from configs.problems import ConfigError
 from configs.schema import Component
 from datamodules.batch import Example
-from experiment.command import EXPECTED, told
+from experiment.command import add_experiment, ended
 from experiment.context import ExperimentContext
-from experiment.reproducible import same_numbers
 from experiment.run import assemble
 from guards.arguments import Parser
-from guards.printable import printable_lines
 from lightning_modules.families.published import PublishedFamily
 from lightning_modules.policy import Policy
 
@@ -54,29 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, help="experiment file whose base is finished, as train.py takes it")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the experiment")
+    add_experiment(parser, "its base is finished")
     parser.add_argument(
         "--out", type=Path, required=True, help="the checkpoint's folder; replaced if it is one already"
     )
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="precision of the stored weights")
     given = parser.parse_intermixed_args(arguments)
-    stop_alike()
-    try:
-        loaded = load(given.config, given.overrides)
-        same_numbers()
-        torch.set_num_threads(loaded.experiment.threads)
-        print(exported(assemble(loaded), given))
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except EXPECTED as error:
-        print(printable_lines(f"export: {told(error)}"), file=sys.stderr)
-        return 2 if type(error) is ValueError else 1
-    return 0
+    return ended("export", lambda: exported(opened(given), given), "nothing was written")
+
+
+def opened(given: Namespace) -> ExperimentContext:
+    """The experiment that the command line names."""
+    loaded = load(given.config, given.overrides)
+    torch.set_num_threads(loaded.experiment.threads)
+    return assemble(loaded)
 
 
 def exported(context: ExperimentContext, given: Namespace) -> str:

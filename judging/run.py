@@ -7,20 +7,18 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from configs.build import build
+from endpoints.asking import UnfinishedError
 from judging.cases import Case
 from judging.judge import Judge, JudgeError, Request
 from judging.messages import VERSION, instruction, message
 from judging.record import Order, Record, line_of
 from judging.release import data_sha256, read_release
 from judging.settings import Settings
-
-
-class UnfinishedError(RuntimeError):
-    """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +30,35 @@ class Place:
     part: int
 
 
-def run(settings: Settings) -> int:
-    """Ask for every reply that is missing.
+@dataclass(frozen=True)
+class Judging:
+    """What one run asks whom.
 
-    Returns:
-        How many replies the folder holds.
+    Attributes:
+        judge: who is asked.
+        record: the folder of the replies.
+        about: all that the replies follow from, as JSON.
+        asked: key -> request, and where its reply belongs.
+    """
+
+    judge: Judge
+    record: Record
+    about: dict[str, Any]
+    asked: dict[str, tuple[Request, Place]]
+
+    def waiting(self) -> list[Request]:
+        """The requests that the folder holds no reply to."""
+        known = {line.key for line in self.record.lines()}
+        return [request for key, (request, _) in self.asked.items() if key not in known]
+
+
+def prepare(settings: Settings) -> Judging:
+    """Read what a run needs, before anything is asked or written.
 
     Raises:
         BadExampleError: the release cannot be used.
         JudgeError: the judge cannot.
         RecordError: the folder holds something else.
-        UnfinishedError: replies are missing.
     """
     judge: Judge = build(settings.judge)
     if settings.mode not in judge.modes:
@@ -51,21 +67,34 @@ def run(settings: Settings) -> int:
     cases = release.usable(settings.on_bad_row)
     judge.study(cases)
     told = words_of(settings)
+    about = {
+        "judge": dict(judge.identity),
+        "mode": settings.mode,
+        "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
+        "cases": len(cases),
+        "left_out_rows": len(release.faults),
+        "data_sha256": data_sha256(cases),
+    }
     record = Record(Path(settings.out))
-    record.begin(
-        {
-            "judge": dict(judge.identity),
-            "mode": settings.mode,
-            "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
-            "cases": len(cases),
-            "left_out_rows": len(release.faults),
-            "data_sha256": data_sha256(cases),
-        }
-    )
+    record.check(about)
     asked = {request.key: (request, place) for request, place in requests(judge, cases, told, settings)}
-    with record.writer() as keep:
-        known = {line.key for line in record.lines()}
-        waiting = [request for key, (request, _) in asked.items() if key not in known]
+    return Judging(judge, record, about, asked)
+
+
+def run(settings: Settings) -> int:
+    """Ask for every reply that is missing.
+
+    Returns:
+        How many replies the folder holds.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+        UnfinishedError: replies are missing. The rest as of `prepare`.
+    """
+    judging = prepare(settings)
+    judge, record, asked = judging.judge, judging.record, judging.asked
+    with record.writer(judging.about) as keep:
+        waiting = judging.waiting()
         for request, reply in tqdm(
             judge.replies(waiting) if waiting else (), "judging", len(waiting), unit="reply", mininterval=1
         ):
@@ -75,6 +104,15 @@ def run(settings: Settings) -> int:
     if held < len(asked):
         raise UnfinishedError(f"{held} of {len(asked)} replies are there; run the same command again to go on")
     return held
+
+
+def cost(settings: Settings) -> str:
+    """What a run would ask, and cost at most, in words; nobody is asked. Errors as of `prepare`."""
+    judging = prepare(settings)
+    waiting = judging.waiting()
+    known = f"{len(judging.asked)} replies, {len(judging.asked) - len(waiting)} of them in {settings.out}"
+    paid = judging.judge.cost(waiting)
+    return f"{known}; {len(waiting)} to come" + (f", {paid}" if paid else "")
 
 
 def words_of(settings: Settings) -> str:
