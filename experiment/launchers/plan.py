@@ -45,7 +45,7 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
 def training_of(context: ExperimentContext, member: ExperimentContext, config: Launcher.Config) -> Iterator[Job]:
     """The job that trains one experiment of a lineage, once those before it have ended; none where nothing is to do.
 
-    Experts stand on experts of their own specialty alone, so that the tasks of the topmost train all of its chain.
+    Experts stand on experts of their own specialty alone, so that a task of the topmost trains those beneath it too.
 
     Args:
         context: that was asked for.
@@ -56,11 +56,12 @@ def training_of(context: ExperimentContext, member: ExperimentContext, config: L
     if member.provides == "agent" or (member.provides == "base" and above):
         part = "base" if member.provides == "base" else "agent" if above else "train"
         tasks = (task(member, AGENT if member.provides == "agent" else "base", "train"),) if to_do(member) else ()
-    elif member.provides == "nothing" or any(other.provides == "expert" for other in above):
-        return  # an expert above trains those beneath it
+    elif member.provides == "nothing":
+        return
     else:
-        part, todo = "train", [specialty for specialty in asked_of(context, member) if trains(member, specialty)]
-        tasks = tuple(task(member, one, "train", f"only={json.dumps([one])}") for one in todo)
+        higher = {specialty for other in above if other.provides == "expert" for specialty in other.specialties}
+        todo = [one for one in asked_of(context, member) if one not in higher and trains(member, one)]
+        part, tasks = "train", tuple(task(member, one, "train", f"only={json.dumps([one])}") for one in todo)
     if tasks:
         yield Job(part, f"{member.experiment.name}-{part}", tasks, *size(member, config))
 

@@ -102,6 +102,16 @@ def test_experts_that_an_agent_needs_are_trained_whoever_is_asked_for(machine, t
     made = asked_of(machine, tmp_path / "others", "gba").at(tmp_path / "runs")
     assert made.run("asked", *SLURM, "only=[beta]", "--dry-run") == 0
     assert "gba-train: 1 x" in capsys.readouterr().out
+    file = made.files / "gba.yaml"
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(content | {"specialties": {"alpha": content["specialties"]["alpha"]}}))
+    assert made.run("asked", *SLURM, "--dry-run") == 0  # of one specialty the expert is that of the experiment beneath
+    told = capsys.readouterr().out
+    names = [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")]
+    assert names == ["base-base", "dsa-train", "gba-train", "asked-finish"]
+    dsa = told.partition("job 2: ")[2].partition("job 3: ")[0]
+    assert "beta" in dsa
+    assert 'only=["alpha"]' not in dsa
 
 
 def test_nodes_and_cards_become_resources_and_reach_the_command(machine, tmp_path, cluster, capsys):
