@@ -44,7 +44,7 @@ def cost_rows(predictions: Sequence[Prediction], prices: Prices) -> list[list[st
 
 def cost(item: Prediction, price: Mapping[str, float]) -> float:
     """Money for a million answers like this one; where only a sum of tokens is known, at most."""
-    of_prompt = price["prompt"] if item.n_tokens else max(price.values())
+    of_prompt = price["prompt"] if item.n_tokens else max(price["prompt"], price["completion"])
     return item.prompt_tokens * of_prompt + item.n_tokens * price["completion"]
 
 

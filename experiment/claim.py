@@ -145,8 +145,12 @@ def differing(
 
 def same_place(key: str, before: Any, now: Any, folder: str | None) -> bool:
     """Whether a setting that names a file or a folder names the same one, from wherever either command was given."""
-    named = key.rpartition(".")[2] in PLACES and isinstance(before, str) and isinstance(now, str)
-    return named and folder is not None and (Path(folder) / before).resolve() == Path(now).resolve()
+    if folder is None or key.rpartition(".")[2] not in PLACES or not (isinstance(before, str) and isinstance(now, str)):
+        return False
+    try:
+        return (Path(folder) / before).resolve() == Path(now).resolve()
+    except (OSError, ValueError):  # no file can be called so
+        return False
 
 
 def own(content: Mapping[str, Any]) -> dict[str, Any]:
