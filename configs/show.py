@@ -115,7 +115,7 @@ def completed(before: Mapping[str, Any], trust: Sequence[str] = ()) -> dict[str,
         except Exception:  # made by another version: whatever is wrong with it, it is not what is asked for
             return component
 
-    for key in ("model", "module"):
+    for key in ("model", "module", "replay"):
         whole[key] = refilled(whole.get(key))
     for key in ("specialties", "callbacks"):
         whole[key] = {name: refilled(component) for name, component in (whole.get(key) or {}).items()}

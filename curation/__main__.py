@@ -4,48 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from artifacts.interrupts import as_program, stop_alike
-from configs.problems import ConfigError
+from artifacts.interrupts import as_program
 from curation.settings import Settings, load_settings
+from endpoints.command import add_words, ended
 from experiment.launchers.part import Part
 from guards.arguments import Parser
-from guards.printable import printable_lines
 
-UNFINISHED = 3
+COMMANDS = {
+    "run": "make a set, or go on making it",
+    "audit": "assign specialties by the rules and write a sample to look at",
+    "report": "print a finished set's counts and check them against its files",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, audit or report.
 
     Returns:
-        0, also when jobs were submitted; 1 if it failed, kept no question, or a finished set is damaged; 2 for a wrong
-        command or configuration; 3 if replies are missing and the same command goes on; 130 when it was interrupted,
-        likewise.
+        0, also when jobs were submitted; 1 if it failed, kept no question, or a finished set is damaged; the rest as
+        of `endpoints.command.ended`, and 2 for a wrong command.
     """
     parser = Parser(prog="python -m curation", description=__doc__)
-    parser.add_argument(
-        "command",
-        choices=("run", "audit", "report"),
-        help="run: make a set, or go on making it; audit: assign specialties by the rules and write a sample to look "
-        "at; report: print a finished set's counts and check them against its files",
-    )
-    parser.add_argument("words", nargs="*", metavar="key=value | FOLDER", help="settings; for report the set's folder")
-    parser.add_argument("--config", help="a YAML file, or one below configs/; for run and audit")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="with run: count what would be asked, and ask nobody; or show the jobs of a launcher",
-    )
+    add_words(parser, COMMANDS)
     parser.add_argument(
         "--part",
         default="",
-        metavar="I/N",
-        help="with run: ask about a share of the questions alone, as a launcher deals them out",
+        metavar="I/N|finish",
+        help="with run: ask about a share of the questions alone, as a launcher deals them out; or make the set from "
+        "what shares have asked for",
     )
     parser.add_argument("--csv", type=Path, default=Path("audit.csv"), help="with audit: where the sample goes")
     options = parser.parse_intermixed_args(arguments)
@@ -54,54 +44,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command != "report" and not options.config:
         parser.error(f"{options.command} needs --config")
     try:
-        share = Part.read(options.part).share if options.part else None
+        share = Part.read(options.part).share if options.part not in ("", "finish") else None
     except ValueError as error:
         parser.error(f"--part: {error}")
-    if options.part and (share is None or options.command != "run" or options.dry_run):
-        parser.error(f"--part goes with run, without --dry-run, and is I/N; got {options.part!r}")
-    try:
-        if options.command == "report":
-            return show(Path(options.words[0]))
-        settings = load_settings(options.config, options.words)
-        if options.command == "audit":
-            return write_sample(settings, options.csv)
-        return execute(settings, options, share)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
+    known = share is not None or options.part == "finish"
+    if options.part and (not known or options.command != "run" or options.dry_run):
+        parser.error(f"--part goes with run, without --dry-run, and is I/N or finish; got {options.part!r}")
+    return ended(lambda: execute(options, share))
 
 
-def execute(settings: Settings, options: Namespace, share: tuple[int, int] | None) -> int:
-    """Do what `run` asks for; exit codes as of `main`.
+def execute(options: Namespace, share: tuple[int, int] | None) -> int:
+    """Do what the command asks for; exit codes as of `main`.
 
     Args:
-        settings: of the curation.
         options: of the command line.
         share: (index from 0, count) of the questions to ask about; None for the whole.
     """
+    if options.command == "report":
+        return show(Path(options.words[0]))
+    settings = load_settings(options.config, options.words)
+    if options.command == "audit":
+        write_sample(settings, options.csv)
+        return 0
     from curation.run import NothingKeptError
-    from endpoints.answerer import UnusableError
-    from endpoints.asking import UnfinishedError
 
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    stop_alike()
     try:
         work(settings, options, share)
-    except (KeyboardInterrupt, SystemExit):
-        print("interrupted; every reply that came is kept, and the same command goes on", file=sys.stderr)
-        return 130
-    except UnfinishedError as error:
-        print(f"unfinished: {error}", file=sys.stderr)
-        return UNFINISHED
     except NothingKeptError as error:
         print("\n".join(summary({"gates": error.ledger.gates, "traces": error.ledger.traces, "kept": {}})))
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except ConfigError:
         raise
-    except (UnusableError, ValueError, OSError, RuntimeError) as error:
-        print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
-        return 1
     return 0
 
 
@@ -118,32 +89,25 @@ def work(settings: Settings, options: Namespace, share: tuple[int, int] | None) 
         for what, requests, known, tokens in most(settings):
             print(f"{what:<12} at most {requests} requests, {known} of them known; at most {tokens} tokens")
     else:
-        print("\n".join(summary(curate(settings))))
+        print("\n".join(summary(curate(settings, after_shares=bool(options.part)))))
         reader = "datamodules.mmedexpert.MMedExpert"
         print(f"written: {settings.out}/ (data/ is what {reader} reads; datasheet.md tells the rest)")
 
 
-def write_sample(settings: Settings, path: Path) -> int:
+def write_sample(settings: Settings, path: Path) -> None:
     """Write the sample for a person to look at, and print how many questions each specialty gets by the rules."""
     from collections import Counter
 
     from curation.output import write_audit
     from curation.run import prepare
 
-    try:
-        run = prepare(settings)
-        rows = run.candidates()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_audit(path, run.audited(rows))
-    except ConfigError:
-        raise
-    except (ValueError, OSError) as error:
-        print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
-        return 1
+    run = prepare(settings)
+    rows = run.candidates()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_audit(path, run.audited(rows))
     for specialty, count in sorted(Counter(row.specialty for row in rows).items()):
         print(f"{specialty:<18} {count}")
     print(f"written: {path}")
-    return 0
 
 
 def summary(counts: dict) -> list[str]:

@@ -42,6 +42,7 @@ class Endpoint(Teacher):
         """Limit of a reply in tokens; at least 1. Replies that are cut off there count as unknown."""
 
     on_device = False
+    never_kept = ("wrong_model",)
 
     def __init__(self, config: Config) -> None:
         """Take the key from its variable.
@@ -67,8 +68,8 @@ class Endpoint(Teacher):
         return question_text(request.example) + instruction
 
     @override
-    def attempts(self) -> int:
-        return self.client.attempts()
+    def attempts(self, request: Request) -> int:
+        return self.client.attempts(self.chat(request))
 
     @override
     def most_tokens(self, request: Request) -> int:

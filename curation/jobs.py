@@ -48,8 +48,9 @@ def jobs_of(settings: Settings, config: str, overrides: Sequence[str], told: Lau
     teachers = [one for one in (settings.teacher, settings.base, settings.classifier) if one is not None]
     on_device = any(import_class(one.class_path).on_device for one in teachers)
     alone = (1, 1, int(told.gpus and on_device))
-    jobs, count = [], told.curation_shards
+    jobs, count, last = [], told.curation_shards, command
     if count > 1:
+        last = (*command, "--part", "finish")
         shares = tuple(Task(f"share{n}of{count}", (*command, "--part", f"{n}/{count}")) for n in range(1, count + 1))
         jobs.append(Job("ask", f"{name}-ask", shares, *alone))
-    return [*jobs, Job("finish", f"{name}-finish", (Task("finish", command),), *alone)]
+    return [*jobs, Job("finish", f"{name}-finish", (Task("finish", last),), *alone)]

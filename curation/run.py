@@ -17,6 +17,7 @@ from curation.settings import Settings, resolved
 from curation.specialties import UNASSIGNED, classification, load_rules
 from curation.stages import Curation, pictures
 from curation.teachers import Request, Teacher
+from endpoints.budget import Budget
 from endpoints.replies import Replies
 from lightning_modules.rewards.guidelines import load_guidelines
 
@@ -75,8 +76,12 @@ def claim(settings: Settings) -> None:
         )
 
 
-def curate(settings: Settings) -> dict[str, Any]:
+def curate(settings: Settings, *, after_shares: bool = False) -> dict[str, Any]:
     """Make a set, or go on making it.
+
+    Args:
+        settings: of the curation.
+        after_shares: spend nothing at an endpoint: all that may be spent was dealt out to the shares (`ask_share`).
 
     Returns:
         What counts.json holds.
@@ -90,6 +95,8 @@ def curate(settings: Settings) -> dict[str, Any]:
     """
     with locked(settings.reply_folder, f"the replies of {settings.out}"):
         run = prepare(settings)
+        for budget in budgets(run) if after_shares else ():
+            budget.close()
         rows = run.candidates()
         audit = run.audited(rows)
         rows = run.assigned(rows, audit)
@@ -121,9 +128,8 @@ def ask_share(settings: Settings, index: int, count: int) -> int:
     """
     with locked(settings.reply_folder, f"the replies of {settings.out}", shared=True):
         run = prepare(settings)
-        for teacher in filter(None, (run.teacher, run.base, run.classifier)):
-            if teacher.budget is not None:
-                teacher.budget.keep_to(index, count)
+        for budget in budgets(run):
+            budget.keep_to(index, count)
         whole = run.candidates()
         rows = whole[index::count]
         mine = {row.id for row in rows}
@@ -131,6 +137,12 @@ def ask_share(settings: Settings, index: int, count: int) -> int:
         rows, _ = run.within_pass_rate(rows)
         run.taught(rows)
         return len(mine)
+
+
+def budgets(run: Curation) -> list[Budget]:
+    """What may be spent on each of those who are asked."""
+    asked = filter(None, (run.teacher, run.base, run.classifier))
+    return [teacher.budget for teacher in asked if teacher.budget is not None]
 
 
 def most(settings: Settings) -> list[tuple[str, int, int, int]]:
@@ -161,6 +173,6 @@ def most(settings: Settings) -> list[tuple[str, int, int, int]]:
         if teacher is not None:
             distinct = {teacher.key(request): request for request in requests}
             new = [request for key, request in distinct.items() if run.replies.get(key) is None]
-            tokens = sum(map(teacher.most_tokens, new)) * teacher.attempts()
+            tokens = sum(teacher.most_tokens(request) * teacher.attempts(request) for request in new)
             found.append((what, len(distinct), len(distinct) - len(new), tokens))
     return found

@@ -76,8 +76,8 @@ class Answerer(ABC, Generic[Asked]):
     def most_tokens(self, request: Asked) -> int:
         """Upper bound of what one attempt costs in tokens."""
 
-    def attempts(self) -> int:
-        """Upper bound of what one request costs in attempts."""
+    def attempts(self, request: Asked) -> int:
+        """Upper bound of what a request costs in attempts."""
         return 1
 
     def trouble_with(self, heard: Heard[Asked]) -> str:

@@ -26,6 +26,16 @@ class Price:
         """
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / MILLION
 
+    def told(self, prompt_tokens: int, completion_tokens: int) -> str:
+        """What so many tokens cost, to stand behind them in a sentence; empty where no price is known.
+
+        Examples:
+            >>> Price(2.0, 8.0).told(500_000, 250_000), Price().told(1, 1)
+            (', 3.00 in money', '')
+        """
+        known = self.prompt or self.completion
+        return f", {self.of(prompt_tokens, completion_tokens):.2f} in money" if known else ""
+
 
 @dataclass
 class Budget:
@@ -47,6 +57,10 @@ class Budget:
         """
         self.requests, self.tokens = (left // count + (index < left % count) for left in (self.requests, self.tokens))
         self.money /= count
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        self.requests = 0
 
     def take(self, prompt: int, completion: int) -> bool:
         """Set one attempt of at most so many tokens aside; False where they are not left."""

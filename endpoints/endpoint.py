@@ -20,7 +20,7 @@ from datamodules.batch import BadExampleError
 from endpoints.answerer import Answerer, Heard, UnusableError
 from endpoints.budget import Budget, Pause, Price
 from endpoints.chat import Chat, in_words
-from endpoints.reading import REFUSED, RETRIED, Reply, beginning
+from endpoints.reading import REFUSED, RETRIED, beginning
 from endpoints.side_by_side import side_by_side
 from endpoints.wire import Wire, wait_asked
 from guards.ranges import Ranged, at_least, between
@@ -172,8 +172,9 @@ class Endpoint(Answerer[Chat]):
         return {"about": request.about, "model": self.config.identity, "turns": self.whole(request).turns}
 
     @override
-    def attempts(self) -> int:
-        return 1 + self.config.retries
+    def attempts(self, request: Chat) -> int:
+        # One that must fit a schema may be put in words besides, to a server that refuses the field; see `heard`.
+        return 1 + self.config.retries + (request.schema is not None and self.knows_schemas)
 
     @override
     def most_tokens(self, request: Chat) -> int:
@@ -234,7 +235,7 @@ class Endpoint(Answerer[Chat]):
                 raise UnusableError(self.unusable(status, body))
             reply = self.read(status, body)
             told = (reply.prompt_tokens, reply.completion_tokens)
-            spent = apart(told, reply, most) if any(told) else (0, 0) if status >= REFUSED else most
+            spent = apart(told, most, self.config.price) if any(told) else (0, 0) if status >= REFUSED else most
         except (OSError, http.client.HTTPException) as error:
             return Tried(0, b"", 0.0, f"{type(error).__name__}: {str(error)[:200]}")
         finally:
@@ -291,9 +292,15 @@ class Endpoint(Answerer[Chat]):
         )
 
 
-def apart(told: tuple[int, int], reply: Reply, most: tuple[int, int]) -> tuple[int, int]:
-    """Tokens of prompt and answer; of a sum alone the answer's share, which costs more, is what it may be at most."""
-    if told[1] or not reply.text:
+def apart(told: tuple[int, int], most: tuple[int, int], price: Price) -> tuple[int, int]:
+    """Tokens of prompt and answer; of a sum alone as much as can be counts as what costs more.
+
+    Args:
+        told: by the endpoint; a sum alone stands with the prompt.
+        most: that either may be.
+        price: of both.
+    """
+    if told[1] or price.prompt > price.completion:
         return told
     answer = min(told[0], most[1])
     return told[0] - answer, answer

@@ -143,9 +143,15 @@ def unfinished(reasoning: str) -> str:
 
 
 def tokens_of(usage: Any) -> tuple[int, int]:
-    """Tokens of prompt and of answer; where only their sum is told, it counts as the prompt's."""
+    """Tokens of prompt and of answer; one that is not told is what the sum leaves, and a sum alone the prompt's.
+
+    Examples:
+        >>> tokens_of({"prompt_tokens": 20, "total_tokens": 30}), tokens_of({"total_tokens": 30})
+        ((20, 10), (30, 0))
+    """
     prompt, completion = whole(usage, "prompt_tokens"), whole(usage, "completion_tokens")
-    return (prompt, completion) if prompt or completion else (whole(usage, "total_tokens"), 0)
+    left = max(0, whole(usage, "total_tokens") - prompt - completion)
+    return (prompt, completion or left) if prompt else (left, completion)
 
 
 def beginning(body: bytes) -> str:

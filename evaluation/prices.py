@@ -15,7 +15,8 @@ MILLION = 1_000_000
 Prices = Mapping[str, Mapping[str, float]]
 CAPTION = (
     "Of the answers that stand here, whenever and by whichever experiment they were asked for; attempts that failed, "
-    "and may have cost something too, are not in it. Answers without words count as wrong."
+    "and may have cost something too, are not in it. Answers without words count as wrong. Where an endpoint tells no "
+    "tokens of an answer, what it counts costs at most the dearer of the two prices, and that is taken."
 )
 
 
@@ -36,12 +37,15 @@ def cost_rows(predictions: Sequence[Prediction], prices: Prices) -> list[list[st
         if not (prompt or faults):
             continue
         told = ", ".join(f"{fault} {count}" for fault, count in sorted(faults.items())) or "0"
-        price = prices.get(model)
-        money = (
-            f"{(prompt * price['prompt'] + completion * price['completion']) / MILLION:.4f}" if price else "no price"
-        )
+        money = f"{sum(cost(item, prices[model]) for item in items) / MILLION:.4f}" if model in prices else "no price"
         rows.append([model, str(len(items)), told, str(prompt), str(completion), money])
     return rows
+
+
+def cost(item: Prediction, price: Mapping[str, float]) -> float:
+    """Money for a million answers like this one; where only a sum of tokens is known, at most."""
+    of_prompt = price["prompt"] if item.n_tokens else max(price["prompt"], price["completion"])
+    return item.prompt_tokens * of_prompt + item.n_tokens * price["completion"]
 
 
 NAMES = ["model", "answers", "without words", "tokens of prompts", "tokens of answers", "money"]

@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 FREE = (
-    "name",
-    "runs_dir",
-    "overwrite",
-    "description",
-    "only",
-    "workers",
-    "threads",
-    "feature_cache",
-    "continuations",
-    "logger",
+    *("name", "runs_dir", "overwrite", "description", "only", "workers", "threads", "feature_cache", "continuations"),
+    *("logger", "working_folder"),
 )
 """Settings that change no result: where, on what machine, in how many pieces."""
 MACHINE = ("num_workers", "rows_at_once")

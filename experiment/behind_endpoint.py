@@ -69,11 +69,11 @@ def cost_line(context: ExperimentContext, callback: EvaluateExperts) -> str:
     most = [endpoint.most(chat) for chat in new]
     turns = second_turns(examination.decoding, len(chats)) if callback.config.protocol == "two_turn" else ""
     prompt, completion = map(sum, zip(*most, strict=True)) if most else (0, 0)
-    price = endpoint.config.price
-    money = f", {price.of(prompt, completion):.2f} in money" if price.of(1, 1) else ""
+    money = endpoint.config.price.told(prompt, completion)
+    times = max((endpoint.attempts(chat) for chat in new), default=1)
     known = f"{len(chats)} answers of {endpoint.config.model} to come, {len(chats) - len(new)} of them known"
     cost = f"the others at most {prompt + completion} tokens{money}{turns}"
-    return f"  matrix: {known}; {cost}; up to {endpoint.attempts()} times that where attempts fail"
+    return f"  matrix: {known}; {cost}; up to {times} times that where attempts fail"
 
 
 def second_turns(decoding: Decoding, answers: int) -> str:

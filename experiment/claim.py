@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from configs.problems import ConfigError, Problem
-from configs.show import both_values, changed_settings, completed
+from configs.show import both_values, changed_settings, completed, flattened
 from experiment.continuation import continuation
 from experiment.growth import goes_on, held, in_common, longer, replaces_results, with_added
-from experiment.lineage import Lineage, steps_of, trained_steps
+from experiment.lineage import PLACES, Lineage, steps_of, trained_steps
 
 REMEDY = "choose another `name` or `runs_dir`, or start afresh with overwrite=true"
-RECORDS = ("required", "continuations", "added")
+FOLDER = "working_folder"
+RECORDS = ("required", "continuations", "added", FOLDER)
 """Keys of experiment.json that are no settings of the experiment's own: the settings of the experiments beneath it by
-name, how a finished experiment was extended, and the specialties that joined those it was made with."""
+name, how a finished experiment was extended, the specialties that joined those it was made with, and where relative
+paths in it begin."""
 STEPS = "trainer.max_steps"
 
 
@@ -75,7 +77,7 @@ def clear_overwritten(lineage: Lineage) -> None:
 def remembered(context: Lineage) -> dict[str, Any]:
     """What experiment.json holds, as JSON gives it back."""
     beneath = {member.called: member.resolved for member in context.lineage[:-1]}
-    return json.loads(json.dumps(context.resolved | {"required": beneath}))
+    return json.loads(json.dumps(context.resolved | {"required": beneath, FOLDER: str(Path.cwd())}))
 
 
 def settings_in(file: Path) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def settings_in(file: Path) -> dict[str, Any]:
             and all(isinstance(one, dict) for one in (content.get("required") or {}).values())
             and isinstance(content.get("continuations", []), list)
             and isinstance(content.get("added", {}), dict)
+            and isinstance(content.get(FOLDER, ""), str)
         )
         reason = "" if whole else "its keys are not those of an experiment"
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
@@ -112,10 +115,10 @@ def faults(context: Lineage) -> list[Problem]:
     if not file.exists():
         return []
     before, now, trust = settings_in(file), remembered(context), context.experiment.trust
-    whole = completed(own(before) | {"specialties": held(before)}, trust)
-    changed = changed_settings(*(in_common(whole, own(now)) if context.provides == "expert" else (whole, own(now))))
-    changed |= changed_beneath(context, before.get("required"), now)
-    if context.provides == "expert" and not changed and replaces_results(context, before, now):
+    whole, experts = own(before) | {"specialties": held(before)}, context.provides == "expert"
+    changed = differing(whole, own(now), trust, before.get(FOLDER), in_part=experts)
+    changed |= changed_beneath(context, before, now)
+    if experts and not changed and replaces_results(context, before, now):
         names = ", ".join(before["specialties"])
         message = (
             f"what is merged or examined here is of {names}, and would be replaced by that of others; choose another "
@@ -133,24 +136,52 @@ def faults(context: Lineage) -> list[Problem]:
     return [Problem(str(file), key, message=f"{both}{notes.get(key, '')}; {REMEDY}") for key, both in changed.items()]
 
 
+def differing(
+    before: dict[str, Any], now: dict[str, Any], trust: Sequence[str], folder: str | None, *, in_part: bool
+) -> dict[str, str]:
+    """The settings of an experiment that may not differ and do, with both values in words.
+
+    Args:
+        before: those that it was made with.
+        now: those that are asked for.
+        trust: packages whose code may run.
+        folder: in which its relative paths began; None where a former version did not record it.
+        in_part: compare those specialties alone that both have.
+    """
+    before = completed(before, trust)
+    before, now = in_common(before, now) if in_part else (before, now)
+    old, new = flattened(before), flattened(now)
+    changed = changed_settings(before, now)
+    return {key: both for key, both in changed.items() if not same_place(key, old.get(key), new.get(key), folder)}
+
+
+def same_place(key: str, before: Any, now: Any, folder: str | None) -> bool:
+    """Whether a setting that names a file or a folder names the same one, from wherever either command was given."""
+    if folder is None or key.rpartition(".")[2] not in PLACES or not (isinstance(before, str) and isinstance(now, str)):
+        return False
+    try:
+        return (Path(folder) / before).resolve() == Path(now).resolve()
+    except (OSError, ValueError):  # no file can be called so
+        return False
+
+
 def own(content: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of experiment.json that are the experiment's own."""
     return {key: value for key, value in content.items() if key not in RECORDS}
 
 
-def changed_beneath(context: Lineage, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, str]:
+def changed_beneath(context: Lineage, whole: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
     """What differs in the experiments beneath, as `NAME:key`; nothing where a former version did not record them."""
-    after = now["required"]
+    before, after = whole.get("required"), now["required"]
     if before is None:
         return {}
     if set(before) != set(after):
         return {"requires": both_values(sorted(before), sorted(after))}
     found: dict[str, str] = {}
     for member in context.lineage[:-1]:
-        name, trust = member.called, context.experiment.trust
-        both = completed(before[name], trust), after[name]
-        both = in_common(*both) if member.provides == "expert" else both
-        found |= {f"{name}:{key}": told for key, told in changed_settings(*both).items()}
+        name, experts = member.called, member.provides == "expert"
+        both = (before[name], after[name], context.experiment.trust, whole.get(FOLDER))
+        found |= {f"{name}:{key}": told for key, told in differing(*both, in_part=experts).items()}
     return found
 
 

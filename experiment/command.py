@@ -8,6 +8,8 @@ import shlex
 import sys
 import threading
 import warnings
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,7 +28,7 @@ from experiment.launchers.launch import launch
 from experiment.launchers.part import WHOLE, Part
 from experiment.memory import keep_freed_memory
 from experiment.run import assemble, run_lineage
-from guards.printable import printable_lines
+from guards.printable import printable_lines, printable_whole
 from guards.telling import doing
 from lightning_modules.reproducible import same_numbers
 from merge.run import CONFLICT_JSON, REJECTED
@@ -123,6 +125,44 @@ def carried_out(loaded: Loaded, *, dry_run: bool, part: Part) -> ExperimentConte
         return None
     run_lineage(context)
     return context if part == WHOLE else None
+
+
+def add_experiment(parser: ArgumentParser, what: str) -> None:
+    """Take the experiment that a program beside train.py is about, as train.py takes it.
+
+    Args:
+        parser: of the program.
+        what: must be true of the experiment; ends the help of --config.
+    """
+    parser.add_argument("--config", required=True, help=f"experiment file, as train.py takes it; {what}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the experiment")
+
+
+def ended(name: str, work: Callable[[], str], left: str) -> int:
+    """Do the work of a program beside train.py, print what it returns, and say how it ended.
+
+    Args:
+        name: of the program.
+        work: returns what is shown.
+        left: after an interruption, in words.
+
+    Returns:
+        0; 1 if it failed; 2 if the configuration or an option is refused; 130 if it was interrupted.
+    """
+    stop_alike()
+    try:
+        same_numbers()
+        print(printable_whole(work()), flush=True)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; {left}", file=sys.stderr)
+        return 130
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except EXPECTED as error:
+        print(printable_lines(f"{name}: {told(error)}"), file=sys.stderr)
+        return 2 if type(error) is ValueError else 1
+    return 0
 
 
 def unless_told_again(arguments: threading.ExceptHookArgs) -> None:

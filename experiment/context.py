@@ -102,7 +102,7 @@ class ExperimentContext(Lineage):
     def _built(self, component: Component, called: str) -> VQADataModule:
         data = build(component, specialty=called, seed=self.experiment.seed)
         data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
-        data.sight = None if self.is_behind_endpoint else sight_of(self, data.memory)
+        data.sight = None if self.is_behind_endpoint else sight_of(self, data.memory, replayed=called == REPLAY)
         return data
 
     def without_data(self) -> ExperimentContext:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +23,13 @@ from answering.trained import Trained, one
 from artifacts.adapter_files import WEIGHTS as ADAPTER_WEIGHTS
 from artifacts.base_files import READ, WEIGHTS
 from artifacts.durable import flush, folder_in_one_step
-from artifacts.interrupts import as_program, stop_alike
+from artifacts.interrupts import as_program
 from artifacts.manifest import file_sha256
-from experiment.command import EXPECTED, told
+from experiment.command import ended
 from experiment.export_card import Card
 from experiment.export_check import ADAPTER_FILES, compare, plain_logits, with_adapters
 from experiment.export_parts import folded, published_family, summed, write_adapter_files, write_model, write_reading
 from guards.arguments import Parser
-from guards.printable import printable_lines
-from lightning_modules.reproducible import same_numbers
 
 DTYPES = ("float32", "bfloat16")
 
@@ -59,19 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--license", default="unknown", help="of the export, as the hub calls it, for the card")
     given = parser.parse_args(arguments)
-    stop_alike()
-    try:
-        same_numbers()
-        torch.set_num_threads(1)
-        transformers.utils.logging.disable_progress_bar()
-        print(exported(one(given.run, given.base), given))
-    except KeyboardInterrupt:
-        print("export: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    except EXPECTED as error:
-        print(printable_lines(f"export: {told(error)}"), file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    return 0
+    torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
+    return ended("export", lambda: exported(one(given.run, given.base), given), "nothing was written")
 
 
 def exported(trained: Trained, given: Namespace) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from artifacts.adapter_files import result_of
-from artifacts.base_files import is_base_complete, read_base
+from artifacts.base_files import READ, is_base_complete, read_base
 from artifacts.chains import named_chains
 from artifacts.folders import ExperimentFolder
 from artifacts.manifest import MANIFEST, file_sha256, read_manifest
@@ -199,6 +199,8 @@ class Lineage:
 def contents(key: str, value: Any) -> Any:
     """A setting of a model; where it names a file or a folder, what that holds, so that the same weights are the same.
 
+    Of a folder count the files that a model is read from, and no README beside them.
+
     Args:
         key: of the setting.
         value: of the setting.
@@ -210,8 +212,8 @@ def contents(key: str, value: Any) -> Any:
         return file_sha256(place)
     if not place.is_dir():
         return value  # a name on a hub
-    files = (file for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith("."))
-    return {file.name: file_sha256(file) for file in files}
+    files = (file for file in sorted(place.iterdir()) if file.is_file() and file.suffix in READ)
+    return {file.name: file_sha256(file) for file in files if not file.name.startswith(".")}
 
 
 def steps_of(settings: Mapping[str, Any]) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -28,22 +27,19 @@ from artifacts.adapter_files import is_complete
 from artifacts.base_files import is_base_complete
 from artifacts.durable import write_text
 from artifacts.folders import locked
-from artifacts.interrupts import as_program, stop_alike
+from artifacts.interrupts import as_program
 from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
-from configs.problems import ConfigError
 from datamodules.phantoms.base import GUIDELINES
 from datamodules.prompts import NEUTRAL
 from evaluation.predictions import Prediction
 from evaluation.prompt_gap import PromptGap, by_type, mean_gap, prompt_gap, sentence, table, verdict
 from evaluation.tables import telling_tags
 from experiment.claim import refuse_changed
-from experiment.command import EXPECTED, told
+from experiment.command import add_experiment, ended
 from experiment.context import ExperimentContext
 from experiment.run import assemble
 from guards.arguments import Parser
-from guards.printable import printable_lines, printable_whole
-from lightning_modules.reproducible import same_numbers
 
 ALL, MEAN = "all", "mean of specialties"
 Head = tuple[str, str, str]
@@ -69,10 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--config", required=True, help="experiment file, as train.py takes it; its experts are finished"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted settings of the experiment")
+    add_experiment(parser, "its experts are finished")
     parser.add_argument("--models", nargs="+", default=[], help="patterns of row names; by default its own experts")
     parser.add_argument("--n", type=int, default=100, help="questions per specialty; 0 takes all")
     parser.add_argument("--split", default="val", choices=["val", "test"], help="val leaves the test questions unseen")
@@ -87,25 +80,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for prompt_gap.md and .json; by default the experiment's")
     given = parser.parse_intermixed_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    stop_alike()
-    try:
-        refuse_wrong_numbers(given)
-        loaded = load(given.config, given.overrides)
-        same_numbers()
-        torch.set_num_threads(loaded.experiment.threads)
-        context = assemble(loaded)
-        refuse_changed(context)
-        print(printable_whole(measured(context, given)), flush=True)
-    except KeyboardInterrupt:
-        print("prompt_gap: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except EXPECTED as error:
-        print(printable_lines(f"prompt_gap: {told(error)}"), file=sys.stderr)
-        return 2 if type(error) is ValueError else 1
-    return 0
+    return ended("prompt_gap", lambda: measured(opened(given), given), "the same command goes on where it stopped")
+
+
+def opened(given: Namespace) -> ExperimentContext:
+    """The experiment that the command line names, as its folder was made; errors as of `refuse_wrong_numbers`.
+
+    Raises:
+        ConfigError: other settings than the folder's.
+    """
+    refuse_wrong_numbers(given)
+    loaded = load(given.config, given.overrides)
+    torch.set_num_threads(loaded.experiment.threads)
+    context = assemble(loaded)
+    refuse_changed(context)
+    return context
 
 
 def refuse_wrong_numbers(given: Namespace) -> None:

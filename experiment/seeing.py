@@ -20,6 +20,7 @@ from datamodules.batch import AnswerStyle, Example
 from datamodules.hashes import contents_key
 from datamodules.loading import Demand
 from datamodules.memory import recall, remember, stamp
+from datamodules.prompts import NEUTRAL
 from datamodules.sight import Sight
 from lightning_modules.families.base import VisionLanguageFamily
 
@@ -52,12 +53,21 @@ class KeptSight(Sight):
         return found
 
 
-def sight_of(context: ExperimentContext, memory: Path | None) -> Sight:
-    """The experiment's model, and how the questions of each split are put to it; `memory` as of `KeptSight`."""
+def sight_of(context: ExperimentContext, memory: Path | None, *, replayed: bool = False) -> Sight:
+    """The experiment's model, and how the questions of each split are put to it.
+
+    Args:
+        context: of the experiment.
+        memory: as of `KeptSight`.
+        replayed: of a set of which rows are mixed in, whose neutral traces are learnt too.
+    """
     model = context.experiment.model
     code = hashlib.sha256(Path(inspect.getfile(import_class(model.class_path))).read_bytes()).hexdigest()
     named = f"{code} {json.dumps(context.resolved['model'], sort_keys=True)} {model_files(context)}"
-    return KeptSight(partial(outline, context), demands(context), memory=memory, named=named)
+    asked = demands(context)
+    if replayed and "train" in asked:
+        asked = {**asked, "train": asked["train"].joined(Demand(traces=frozenset({NEUTRAL})))}
+    return KeptSight(partial(outline, context), asked, memory=memory, named=named)
 
 
 def model_files(context: ExperimentContext) -> list[bytes]:

@@ -71,6 +71,19 @@ class EndpointJudge(Judge):
             if reply is not None:
                 yield request, Reply(reply.text, reply.fault == "truncated")
 
+    @override
+    def cost(self, requests: Sequence[Request]) -> str:
+        kept, chats = Replies(Path(self.config.replies)), [self.chat(request) for request in requests]
+        new = [chat for chat in chats if kept.get(self.client.key(chat)) is None]
+        most = [self.client.most(chat) for chat in new]
+        prompt, completion = map(sum, zip(*most, strict=True)) if most else (0, 0)
+        money = self.config.price.told(prompt, completion)
+        attempts = max((self.client.attempts(chat) for chat in new), default=1)
+        known = f"{len(chats) - len(new)} of them in {self.config.replies}"
+        return (
+            f"{known}; the others at most {prompt + completion} tokens{money}; up to {attempts} times that on failures"
+        )
+
     def has_answered(self, kept: Replies) -> bool:
         """Whether the folder holds words of this very model, so that what it refuses counts where only that is left."""
         who = json.loads(json.dumps(self.config.identity))

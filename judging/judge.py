@@ -66,6 +66,10 @@ class Judge(ABC):
     def study(self, cases: Sequence[Case]) -> None:  # noqa: B027, most judges have nothing to do
         """See all cases before the first request: only for a baseline that may know the truth."""
 
+    def cost(self, requests: Sequence[Request]) -> str:
+        """What replies to requests would cost at most, in words; nobody is asked. Empty where nobody is paid."""
+        return ""
+
     @abstractmethod
     def replies(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
         """Answer requests, in any order, each as soon as its reply is there.

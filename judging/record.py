@@ -68,8 +68,8 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, asked: Mapping[str, Any]) -> None:
-        """Make the folder one of these questions, or see that it is.
+    def check(self, asked: Mapping[str, Any]) -> None:
+        """See that the folder is one of these questions, or new.
 
         Args:
             asked: all that the replies follow from, as JSON.
@@ -77,11 +77,10 @@ class Record:
         Raises:
             RecordError: the folder holds replies to something else; names what differs.
         """
-        path = self.folder / ASKED
-        if not path.exists():
-            if (self.folder / REPLIES).exists():
+        replies = self.folder / REPLIES
+        if not (self.folder / ASKED).exists():
+            if replies.exists() and replies.stat().st_size:
                 raise RecordError(f"{self.folder}: holds replies, and no {ASKED} says to what; choose another out")
-            write_text(path, json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False) + "\n")
             return
         held = self.asked()
         wanted = json.loads(json.dumps({"format": FORMAT, **asked}))
@@ -127,22 +126,33 @@ class Record:
         return list(found.values())
 
     @contextmanager
-    def writer(self) -> Iterator[Callable[[Line], None]]:
-        """Give what keeps a reply; a process that is killed later loses none that it was given.
+    def writer(self, asked: Mapping[str, Any]) -> Iterator[Callable[[Line], None]]:
+        """Make the folder one of these questions, and give what keeps a reply.
 
-        A last line that was cut off, as by a power failure, is taken out first.
+        A process that is killed later loses no reply that it was given. A last line that was cut off, as by a power
+        failure, is taken out first.
+
+        Args:
+            asked: as of `check`.
 
         Raises:
-            RecordError: another process writes here.
+            RecordError: as `check`, or another process writes here.
             OSError: the disk is full or the folder cannot be written.
         """
+        self.check(asked)  # before anything is made in a folder that is something else
         path = self.folder / REPLIES
+        with named(path):
+            self.folder.mkdir(parents=True, exist_ok=True)
         with named(path), open(path, "ab+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 reason = "another process is judging into it; wait, or choose another out"
                 raise RecordError(f"{self.folder}: {reason}") from error
+            self.check(asked)  # again: another process may have begun before this one held the lock
+            if not (self.folder / ASKED).exists():
+                content = json.dumps({"format": FORMAT, **asked}, indent=1, ensure_ascii=False)
+                write_text(self.folder / ASKED, content + "\n")
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
 

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from configs.build import build
+from endpoints.asking import UnfinishedError
 from judging.cases import Case
 from judging.judge import Judge, JudgeError, Request
 from judging.messages import VERSION, instruction, message
@@ -18,10 +20,6 @@ from judging.pairs import pair_cases
 from judging.record import Order, Record, line_of
 from judging.release import data_sha256, read_release
 from judging.settings import Settings
-
-
-class UnfinishedError(RuntimeError):
-    """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,35 @@ class Place:
     part: int
 
 
-def run(settings: Settings) -> int:
-    """Ask for every reply that is missing.
+@dataclass(frozen=True)
+class Judging:
+    """What one run asks whom.
 
-    Returns:
-        How many replies the folder holds.
+    Attributes:
+        judge: who is asked.
+        record: the folder of the replies.
+        about: all that the replies follow from, as JSON.
+        asked: key -> request, and where its reply belongs.
+    """
+
+    judge: Judge
+    record: Record
+    about: dict[str, Any]
+    asked: dict[str, tuple[Request, Place]]
+
+    def waiting(self) -> list[Request]:
+        """The requests that the folder holds no reply to."""
+        known = {line.key for line in self.record.lines()}
+        return [request for key, (request, _) in self.asked.items() if key not in known]
+
+
+def prepare(settings: Settings) -> Judging:
+    """Read what a run needs, before anything is asked or written.
 
     Raises:
         BadExampleError: the release, or the pairs, cannot be used.
         JudgeError: the judge cannot.
         RecordError: the folder holds something else.
-        UnfinishedError: replies are missing.
     """
     judge: Judge = build(settings.judge)
     if settings.mode not in judge.modes:
@@ -51,21 +67,34 @@ def run(settings: Settings) -> int:
     cases, left_out = cases_of(settings, decode=judge.sees)
     judge.study(cases)
     told = words_of(settings)
+    about = {
+        "judge": dict(judge.identity),
+        "mode": settings.mode,
+        "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
+        "cases": len(cases),
+        "left_out_rows": left_out,
+        "data_sha256": data_sha256(cases),
+    }
     record = Record(Path(settings.out))
-    record.begin(
-        {
-            "judge": dict(judge.identity),
-            "mode": settings.mode,
-            "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
-            "cases": len(cases),
-            "left_out_rows": left_out,
-            "data_sha256": data_sha256(cases),
-        }
-    )
+    record.check(about)
     asked = {request.key: (request, place) for request, place in requests(judge, cases, told, settings)}
-    with record.writer() as keep:
-        known = {line.key for line in record.lines()}
-        waiting = [request for key, (request, _) in asked.items() if key not in known]
+    return Judging(judge, record, about, asked)
+
+
+def run(settings: Settings) -> int:
+    """Ask for every reply that is missing.
+
+    Returns:
+        How many replies the folder holds.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+        UnfinishedError: replies are missing. The rest as of `prepare`.
+    """
+    judging = prepare(settings)
+    judge, record, asked = judging.judge, judging.record, judging.asked
+    with record.writer(judging.about) as keep:
+        waiting = judging.waiting()
         for request, reply in tqdm(
             judge.replies(waiting) if waiting else (), "judging", len(waiting), unit="reply", mininterval=1
         ):
@@ -91,6 +120,15 @@ def cases_of(settings: Settings, *, decode: bool) -> tuple[tuple[Case, ...], int
         return pair_cases(build(settings.pairs, specialty="pairs")), 0
     release = read_release(Path(settings.data), settings.organs, settings.allowed_roots, decode=decode)
     return release.usable(settings.on_bad_row), len(release.faults)
+
+
+def cost(settings: Settings) -> str:
+    """What a run would ask, and cost at most, in words; nobody is asked. Errors as of `prepare`."""
+    judging = prepare(settings)
+    waiting = judging.waiting()
+    known = f"{len(judging.asked)} replies, {len(judging.asked) - len(waiting)} of them in {settings.out}"
+    paid = judging.judge.cost(waiting)
+    return f"{known}; {len(waiting)} to come" + (f", {paid}" if paid else "")
 
 
 def words_of(settings: Settings) -> str:

@@ -82,7 +82,8 @@ class Decoding:
             hidden: (B, H) states that predict it.
             written: tokens so far; only the processor is told.
         """
-        log_probs = log_distribution(self.policy.family.logits(hidden), self.policy.banned, self.temperature or 1.0)
+        logits = self.policy.family.logits(hidden)
+        log_probs = log_distribution(logits, self.policy.banned, self.temperature or 1.0, spare=True)
         if self.processor is not None:
             log_probs = self.processor(log_probs, self.slots, written)
         column = self.written.expand(len(hidden), 1)

@@ -193,8 +193,8 @@ class Integrate(Stage):
         c, policy, teacher = self.config, self.policy, self.context.teachers[specialty]
         prompts, ids = [rollouts.prompt(row) for row in rows], rollouts.ids(rows)
         if c.form == "policy_gradient":
-            with self.clock.phase("teacher"), torch.no_grad(), policy.acting(teacher):
-                theirs = policy.score(prompts, ids, c.temperature).logps
+            with self.clock.phase("teacher"), policy.acting(teacher):
+                theirs = policy.logps(prompts, ids, c.temperature)
             with self.clock.phase("forward"):
                 scores = policy.score(prompts, ids, c.temperature)
                 self.clock.count("train_tokens", scores.tokens)

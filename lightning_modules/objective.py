@@ -200,7 +200,7 @@ class Objective:
     def teacher_logps(self, rollouts: Rollouts, rows: Sequence[int]) -> Tensor:
         """(B, T) nats of neutral rollouts under their teaching guideline's prompt, as the policy stands."""
         prompts = [rollouts.teacher_prompt(row) for row in rows]
-        return self.policy.score(prompts, rollouts.ids(rows), self.temperature).logps
+        return self.policy.logps(prompts, rollouts.ids(rows), self.temperature)
 
     @torch.no_grad()
     def reference_logps(self, rollouts: Rollouts, rows: Sequence[int]) -> Tensor:
@@ -209,7 +209,7 @@ class Objective:
         if missing:
             with self.clock.phase("reference"), self.policy.acting(self.reference):
                 prompts = [rollouts.prompt(row) for row in missing]
-                logps = self.policy.score(prompts, rollouts.ids(missing), self.temperature).logps
+                logps = self.policy.logps(prompts, rollouts.ids(missing), self.temperature)
             rollouts.remember(rollouts.ref_logps, missing, logps)
         return padded(rollouts.ref_logps, rows)
 
@@ -226,8 +226,8 @@ class Objective:
     def old_logps(self, rollouts: Rollouts, rows: list[int]) -> None:
         """Remember what the policy gives rows before any update on them."""
         with self.clock.phase("forward"):
-            scores = self.policy.score([rollouts.prompt(r) for r in rows], rollouts.ids(rows), self.temperature)
-            rollouts.remember(rollouts.old_logps, rows, scores.logps)
+            logps = self.policy.logps([rollouts.prompt(r) for r in rows], rollouts.ids(rows), self.temperature)
+            rollouts.remember(rollouts.old_logps, rows, logps)
 
 
 def _rows_of(scores: Scores, rows: slice) -> Scores:

@@ -47,6 +47,7 @@ ALLOWED = {
         "configs.schema",
     ),
     "endpoints": ("artifacts", "datamodules.base", "datamodules.batch", "datamodules.json_rows"),
+    "endpoints/command.py": ("artifacts", "configs.problems", "endpoints"),
     "answering": ("artifacts", "datamodules", "endpoints", "evaluation", "lightning_modules", "merge"),
     "lightning_modules/functional": (),
     "curation": (

@@ -28,7 +28,7 @@ class Job:
     """Commands that are independent of each other; each job of a list waits for all of the one before.
 
     Attributes:
-        part: what is done: base, train, merge, evaluate, finish; with a number where there are several.
+        part: what is done: base, agent, train, merge, evaluate, finish.
         name: for the scheduler.
         tasks: at least one.
         nodes: machines of each task.

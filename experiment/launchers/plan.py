@@ -1,7 +1,7 @@
-"""Which jobs bring an experiment to its end: first the base, then each specialty by itself, then what is made of them.
+"""Which jobs bring an experiment to its end: first what it stands on, then its own runs, then what is made of them.
 
-Experts of several specialties are independent, so that they are tasks of one job. The base that they stand on is
-trained by a job before, so that no task waits for another one's training on its own cards.
+Experts of several specialties are independent, so that they are tasks of one job. A base, and an agent over all
+specialties, is one run, which several tasks may wait for: it has a job of its own, before whatever stands on it.
 """
 
 from __future__ import annotations
@@ -27,16 +27,7 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
         ConfigError: a number of devices or nodes that no job can be sized by.
     """
     name, wanted = context.experiment.name, list(context.experiment.only) or context.specialties
-    jobs = [
-        Job(f"base{number}", f"{member.experiment.name}-base", (task(member, "base", "train"),), *size(member, config))
-        for number, member in enumerate(bases_to_train(context), 1)
-    ]
-    todo = [specialty for specialty in wanted if trains(context, specialty)]
-    if context.provides == "agent" and (todo or to_do(context)):
-        jobs.append(Job("train", f"{name}-train", (task(context, AGENT, "train"),), *size(context, config)))
-    elif todo:
-        tasks = tuple(task(context, one, "train", f"only={json.dumps([one])}") for one in todo)
-        jobs.append(Job("train", f"{name}-train", tasks, *size(context, config)))
+    jobs = [job for member in context.lineage for job in training_of(context, member, config)]
     if set(to_do(context)) - set(context.runs_of(wanted)):
         return jobs  # specialties that nobody asked for now are still to come: nothing is made of the others yet
     alone = (1, 1, gpus_of(context, 1, config))
@@ -51,26 +42,53 @@ def jobs_of(context: ExperimentContext, config: Launcher.Config) -> list[Job]:
     return jobs
 
 
+def training_of(context: ExperimentContext, member: ExperimentContext, config: Launcher.Config) -> Iterator[Job]:
+    """The job that trains one experiment of a lineage, once those before it have ended; none where nothing is to do.
+
+    Experts stand on experts of their own specialty alone, so that a task of the topmost trains those beneath it too.
+
+    Args:
+        context: that was asked for.
+        member: of its lineage.
+        config: of the launcher.
+    """
+    above = [other for other in context.lineage if stands_on(other, member)]
+    if member.provides == "agent" or (member.provides == "base" and above):
+        part = "base" if member.provides == "base" else "agent" if above else "train"
+        tasks = (task(member, AGENT if member.provides == "agent" else "base", "train"),) if to_do(member) else ()
+    elif member.provides == "nothing":
+        return
+    else:
+        higher = {specialty for other in above if other.provides == "expert" for specialty in other.specialties}
+        todo = [one for one in asked_of(context, member) if one not in higher and trains(member, one)]
+        part, tasks = "train", tuple(task(member, one, "train", f"only={json.dumps([one])}") for one in todo)
+    if tasks:
+        yield Job(part, f"{member.experiment.name}-{part}", tasks, *size(member, config))
+
+
+def stands_on(other: ExperimentContext, member: ExperimentContext) -> bool:
+    """Whether an experiment is made from what another one leaves."""
+    return member.folder.path in [one.folder.path for one in other.lineage[:-1]]
+
+
+def asked_of(context: ExperimentContext, member: ExperimentContext) -> list[str]:
+    """The specialties of which a member's experts are wanted: an agent that is to come stands on those of all its."""
+    wanted = set(context.experiment.only or context.specialties)
+    for other in context.lineage:
+        if other.provides == "agent" and stands_on(other, member) and to_do(other):
+            wanted |= {*other.specialties}
+    return [specialty for specialty in member.specialties if specialty in wanted]
+
+
 def to_do(member: ExperimentContext) -> list[str]:
     """Runs that have not left their result, or will not have it once `overwrite` has cleared the folder."""
     cleared = member.experiment.overwrite and member.provides != "nothing"
     return member.runs if cleared else unfinished(member, member.runs)
 
 
-def bases_to_train(context: ExperimentContext) -> Iterator[ExperimentContext]:
-    """The bases beneath an experiment that have not left their weights, lowest first; itself is no one's base."""
-    for member in context.lineage[:-1]:
-        if member.provides == "base" and to_do(member):
-            yield member
-
-
-def trains(context: ExperimentContext, specialty: str) -> bool:
-    """Whether an expert of a specialty is still to be trained, here or beneath."""
-    return any(
-        specialty in to_do(member)
-        for member in context.lineage
-        if member.provides == "expert" or (member is context and member.provides != "agent")
-    )
+def trains(member: ExperimentContext, specialty: str) -> bool:
+    """Whether a specialty's run of an experiment is still to be trained, or one of the experts beneath it."""
+    return any(specialty in to_do(one) for one in member.lineage if one is member or one.provides == "expert")
 
 
 def task(context: ExperimentContext, label: str, part: str, *own: str) -> Task:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.clustered import clustered_wilson
-from evaluation.pairwise import outcomes, patients_of
+from evaluation.pairwise import MACRO, outcomes, patients_of
 from evaluation.seed_means import Part, SeedMean, seed_mean
 from evaluation.statistics import holm
 from evaluation.systems import refuse_unlike
@@ -18,8 +18,6 @@ from experiment.sweep.choice import Choice, choice_of
 from experiment.sweep.runs import Run, Runs
 from experiment.sweep.spec import EXPERT
 from experiment.sweep.standing import is_finished
-
-MACRO = "mean over specialties"
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ class VLLM(Engine):
 
     def _compare(self, policy: Policy, prompt: Prompt, completion: Completion, temperature: float) -> None:
         """Refuse a server that serves something else than the policy."""
-        own = policy.score([prompt], [completion.ids], temperature).logps[0].cpu()
+        own = policy.logps([prompt], [completion.ids], temperature)[0].cpu()
         drift = float((own - torch.tensor(completion.logps)).abs().mean())
         if not drift <= self.config.most_drift:
             raise ValueError(

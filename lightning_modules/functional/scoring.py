@@ -58,6 +58,39 @@ def token_logps(
     return torch.cat([logps for logps, _ in pieces]), torch.cat([entropy for _, entropy in pieces])
 
 
+@torch.no_grad()
+def target_logps(
+    hidden: Tensor,
+    targets: Tensor,
+    head: Callable[[Tensor], Tensor],
+    *,
+    banned: Tensor | None = None,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Tensor:
+    """The log-probabilities of `token_logps`, to the last bit, without gradient and without the entropies' passes.
+
+    Args:
+        hidden: (N, H) float.
+        targets: (N,) int64.
+        head: (n, H) -> (n, V) logits, which are written over.
+        banned: as of `token_logps`; so are the others.
+        temperature: above 0.
+        chunk: rows per piece.
+
+    Returns:
+        (N,) nats.
+    """
+    if hidden.shape[0] == 0:
+        return hidden.new_zeros(0)
+    chunk = max(1, CHUNK // head(hidden[:1]).shape[-1]) if chunk is None else chunk
+    pieces = [
+        log_distribution(head(rows), banned, temperature, spare=True).gather(-1, ids[:, None])[:, 0]
+        for rows, ids in zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat(pieces)
+
+
 class _FrozenHead(torch.autograd.Function):
     """Forward computes the derivatives by the hidden states, backward scales their rows.
 
@@ -91,7 +124,9 @@ class _FrozenHead(torch.autograd.Function):
                 found = torch.autograd.grad(logits, rows, by_logits.to(logits), retain_graph=True)[0]
                 by_entropies.append(found)
             by_logits = probabilities.neg_().scatter_add_(1, ids[:, None], torch.ones_like(log_probs[:, :1]))
-            by_logps.append(torch.autograd.grad(logits, rows, by_logits.div_(temperature).to(logits))[0])
+            if temperature != 1.0:
+                by_logits = by_logits.div_(temperature)
+            by_logps.append(torch.autograd.grad(logits, rows, by_logits.to(logits))[0])
         ctx.save_for_backward(torch.cat(by_logps), torch.cat(by_entropies) if entropy_gradient else None)
         entropy = torch.cat(entropies)
         if not entropy_gradient:
@@ -107,17 +142,19 @@ class _FrozenHead(torch.autograd.Function):
         return grad.to(by_logps), None, None, None, None, None, None
 
 
-def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float) -> Tensor:
+def log_distribution(logits: Tensor, banned: Tensor | None, temperature: float, *, spare: bool = False) -> Tensor:
     """(n, V) log-probabilities in nats after the ban and the temperature; what is sampled is what is scored.
 
     Args:
         logits: (n, V) float.
         banned: int64 ids whose probability becomes zero, or None.
         temperature: above 0.
+        spare: the logits, which have no gradient, are needed no longer and may be written over.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if banned is not None and banned.numel():
-        logits = logits.index_fill(-1, banned, -torch.inf)
+        ban = logits.index_fill_ if spare else logits.index_fill
+        logits = ban(-1, banned, -torch.inf)
     if temperature != 1.0:
         logits = logits / temperature
     return torch.log_softmax(logits, dim=-1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from configs.load import load
-from configs.show import changed_settings, format_resolved
+from configs.show import changed_settings, completed, format_resolved
 
 TEXT = """\
 description: "a text: with # signs and 'quotes', λ"
@@ -69,6 +69,15 @@ def test_changed_settings_names_what_a_resume_may_not_change(tmp_path):
         "specialties.pediatrics.init_args.batch_size": "made with 16, asked for is 4",
         "trainer.max_steps": "made with 2, asked for is 3",
     }
+
+
+def test_a_setting_that_came_later_is_at_its_default_in_what_is_replayed_too(tmp_path):
+    replay = "replay={data: {class_path: datamodules.base.VQADataModule, init_args: {val_fraction: 0.3}}}"
+    now = json.loads(json.dumps(experiment(tmp_path, replay).resolved))
+    before = json.loads(json.dumps(now))
+    assert before["replay"]["data"]["init_args"].pop("num_workers") is not None
+    assert before["replay"]["data"]["init_args"].pop("batch_size")
+    assert changed_settings(completed(before), now) == {}
 
 
 def test_long_values_are_shown_where_they_differ():

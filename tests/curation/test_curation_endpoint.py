@@ -5,6 +5,9 @@ from curation.endpoint import Endpoint
 from curation.teachers import Request
 from datamodules.batch import Example, image_key, load_image
 from endpoints.answerer import UnusableError
+from endpoints.asking import UnfinishedError
+from endpoints.asking import ask as ask_all
+from endpoints.replies import Replies
 from tests.conftest import noise_image
 from tests.endpoints.fake_endpoint import Says, completion, serving
 
@@ -82,6 +85,19 @@ def test_another_model_is_not_believed_but_a_dated_name_is():
             one = teacher(fake)
             (heard,) = ask(one, [request()])
         assert one.read(heard.status, heard.body).fault == fault
+
+
+def test_a_reply_of_another_model_is_not_kept(tmp_path):
+    def behave(asked, number):
+        return Says(completion(GOOD, model="fake-2" if "heart 1?" in asked.text else "fake-1"))
+
+    with serving(behave) as fake:
+        with pytest.raises(UnfinishedError, match="answers as model 'fake-2', asked was 'fake-1'"):
+            ask_all(teacher(fake, retries=0), [request(0), request(1)], Replies(tmp_path), "made")
+        assert len(list(tmp_path.glob("*/*.json"))) == 1
+        fake.behave = lambda asked, number: Says(completion(GOOD))
+        replies = list(ask_all(teacher(fake), [request(0), request(1)], Replies(tmp_path), "made"))
+    assert [reply.text for reply in replies] == [GOOD, GOOD]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from curation.__main__ import UNFINISHED, main
+from curation.__main__ import main
 from datamodules.batch import image_key, load_image
 from datamodules.check.__main__ import main as check
 from datamodules.mmedexpert import MMedExpert
 from datamodules.prompts import question_text
+from endpoints.command import UNFINISHED
 from tests.conftest import noise_image
 from tests.curation.made_curation import (
     GUIDELINES,

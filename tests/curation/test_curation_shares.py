@@ -10,8 +10,9 @@ import random
 
 import pytest
 
-from curation.__main__ import UNFINISHED, main
+from curation.__main__ import main
 from endpoints.budget import Budget
+from endpoints.command import UNFINISHED
 from tests.curation.made_curation import asked_about, contents, counts_of, honest, rows_of, run, write
 from tests.endpoints.fake_endpoint import Says, completion, serving
 from tests.experiment.made_cluster import installed
@@ -66,7 +67,7 @@ def test_shares_ask_what_the_whole_asks_and_nothing_is_left_to_ask(tmp_path, kno
             assert run(parts, "--part", share) == 0
             assert not (tmp_path / "parts" / "out").exists()
         assert len(fake.asked) - before == asked
-        assert run(parts) == 0
+        assert run(parts, "--part", "finish") == 0
         assert len(fake.asked) - before == asked
     assert contents(tmp_path / "parts" / "out") == contents(tmp_path / "whole" / "out")
 
@@ -76,6 +77,8 @@ def test_shares_together_spend_no_more_than_the_whole_may(tmp_path, known):
         config = write(tmp_path, fake.url)
         for number in (1, 2, 3):
             assert run(config, "--part", f"{number}/3", "teacher.init_args.max_requests=10") == UNFINISHED
+        assert len(fake.asked) == 10
+        assert run(config, "--part", "finish") == UNFINISHED  # all that may be spent was the shares'
         assert len(fake.asked) == 10
         # 10 = 4 + 3 + 3; tokens alike
     budgets = [Budget(10, 2) for _ in range(3)]
@@ -94,11 +97,13 @@ def test_a_dry_run_shows_the_jobs_and_starts_none(tmp_path, cluster, capsys):
     assert "#SBATCH --array=0-2" in told
     assert "--dependency=afterok:JOB1" in told
     assert "launcher=null --part 3/3" in told
+    assert "launcher=null --part finish" in told
     assert "--gres" not in told  # an endpoint needs no card here
     local = ("teacher={class_path: curation.local.LocalModel, init_args: {config: tiny_base.yaml}}",)
     assert run(config, *local, "--dry-run") == 0
     told = capsys.readouterr().out
     assert [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")] == ["out-finish"]
+    assert "--part" not in told  # without shares the one job asks
     assert "#SBATCH --gres=gpu:1" in told
     assert not (cluster.HERE / "calls.jsonl").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cluster", "files"]

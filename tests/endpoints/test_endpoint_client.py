@@ -249,12 +249,34 @@ def test_a_placeholder_for_a_key_is_not_taken_out_of_answers(tmp_path, monkeypat
     [
         ({"total_tokens": 1000}, (936 * 1 + 64 * 10) / 1e6),  # an answer has 64 tokens at most
         ({"total_tokens": 30}, 30 * 10 / 1e6),
+        ({"prompt_tokens": 20, "total_tokens": 30}, (20 * 1 + 10 * 10) / 1e6),
+        ({"completion_tokens": 10, "total_tokens": 30}, (20 * 1 + 10 * 10) / 1e6),
         ({"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}, (20 * 1 + 10 * 10) / 1e6),
     ],
 )
 def test_where_only_the_sum_is_told_as_much_as_can_be_is_the_answer(usage, cost):
-    with serving(lambda asked, n: Says(completion("words", usage=usage))) as fake:
-        one = client(fake, max_cost=1.0, price_prompt=1.0, price_completion=10.0)
+    for words in ("words", ""):  # hidden reasoning is paid for where no word came
+        with serving(lambda asked, n, words=words: Says(completion(words, usage=usage))) as fake:
+            one = client(fake, max_cost=1.0, price_prompt=1.0, price_completion=10.0)
+            one.answer([chat()], lambda heard: True)
+        assert 1.0 - one.budget.money == pytest.approx(cost)
+        assert 200_000_000 - one.budget.tokens == usage["total_tokens"]
+
+
+def test_where_only_the_sum_is_told_and_prompts_cost_more_it_counts_as_the_prompt():
+    with serving(lambda asked, n: Says(completion("words", usage={"total_tokens": 100}))) as fake:
+        one = client(fake, max_cost=1.0, price_prompt=10.0, price_completion=1.0)
         one.answer([chat()], lambda heard: True)
-    assert 1.0 - one.budget.money == pytest.approx(cost)
-    assert 200_000_000 - one.budget.tokens == usage["total_tokens"]
+    assert 1.0 - one.budget.money == pytest.approx(100 * 10 / 1e6)
+
+
+@pytest.mark.parametrize("schema", [None, SCHEMA])
+def test_no_request_takes_more_attempts_than_is_told(schema):
+    def behave(asked, number):  # knows no schemas, and fails in words
+        return Says(b"no such field", status=400) if "response_format" in asked.content else Says(status=500)
+
+    with serving(behave) as fake:
+        one = client(fake)
+        told = one.attempts(chat(schema=schema))
+        one.answer([chat(schema=schema)], lambda heard: True)
+    assert len(fake.asked) == told == 3 + (schema is not None)

@@ -26,6 +26,14 @@ def test_money_and_tokens_by_hand():
     assert "## Cost" not in report(answers[3:], [], [], {}, (), prices)
 
 
+def test_a_sum_alone_costs_the_dearer_price():
+    # 1000 tokens of which nobody knows how many were the answer's, beside 1000 + 10 that are told apart
+    answers = [asked(0, n_tokens=0), asked(1)]
+    for prompt, completion, money in ((2.0, 20.0, 0.0222), (20.0, 2.0, 0.04002)):
+        prices = {"gpt": {"prompt": prompt, "completion": completion}}
+        assert cost_rows(answers, prices)[0][3:] == ["2000", "10", f"{money:.4f}"]
+
+
 def test_an_answer_is_read_back_with_its_tokens_and_its_fault():
     answer = asked(0, completion="", fault="filtered")
     assert Prediction.from_json(answer.to_json()) == answer

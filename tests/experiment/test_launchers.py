@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from experiment.launchers import ray
 from experiment.launchers.interface import Job, Task
@@ -56,6 +57,61 @@ def test_a_dry_run_shows_every_job_and_starts_none(machine, tmp_path, cluster, c
     assert "--dependency=afterok:JOB4" in told
     assert calls(cluster, "sbatch") == []
     assert not made.runs.exists()
+
+
+def asked_of(machine, folder: Path, beneath: str):
+    """An examination of what another experiment leaves."""
+    made = machine.write(folder, beneath)
+    content = yaml.safe_load((made.files / f"{beneath}.yaml").read_text())
+    content = {key: value for key, value in content.items() if key not in ("module", "trainer", "train")}
+    evaluate = {"evaluate": content["callbacks"]["evaluate"]}
+    (made.files / "asked.yaml").write_text(
+        yaml.safe_dump(content | {"requires": [f"{beneath}.yaml"], "callbacks": evaluate})
+    )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("beneath", "names"),
+    [
+        ("gba", ["base-base", "gba-train"]),
+        ("joint_rl", ["base-base", "joint-agent", "joint_rl-agent"]),
+        ("integrate", ["base-base", "gba-train", "integrate-agent"]),
+    ],
+)
+def test_whatever_an_examination_stands_on_is_trained_by_jobs_before_it(
+    machine, tmp_path, cluster, capsys, beneath, names
+):
+    made = asked_of(machine, tmp_path / "files", beneath).at(tmp_path / "runs")
+    for name, more in (("asked", ["asked-finish"]), (beneath, [f"{beneath}-finish"])):
+        assert made.run(name, *SLURM, "--dry-run") == 0
+        told = capsys.readouterr().out
+        jobs = {part.split(": ")[1]: part for part in told.split("\njob ")}
+        wanted = [*names, *more] if name == "asked" else [*names[:-1], f"{beneath}-train", *more]
+        assert list(jobs) == wanted
+        for job, text in jobs.items():
+            assert f"/{job.rpartition('-')[0]}.yaml" in text
+            assert ("--part train" in text) is not job.endswith("-finish")
+            assert ("only=" in text) == (job == "gba-train")
+
+
+def test_experts_that_an_agent_needs_are_trained_whoever_is_asked_for(machine, tmp_path, cluster, capsys):
+    made = asked_of(machine, tmp_path / "files", "integrate").at(tmp_path / "runs")
+    assert made.run("asked", *SLURM, "only=[beta]", "--dry-run") == 0
+    assert "gba-train: 2 x" in capsys.readouterr().out
+    made = asked_of(machine, tmp_path / "others", "gba").at(tmp_path / "runs")
+    assert made.run("asked", *SLURM, "only=[beta]", "--dry-run") == 0
+    assert "gba-train: 1 x" in capsys.readouterr().out
+    file = made.files / "gba.yaml"
+    content = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump(content | {"specialties": {"alpha": content["specialties"]["alpha"]}}))
+    assert made.run("asked", *SLURM, "--dry-run") == 0  # of one specialty the expert is that of the experiment beneath
+    told = capsys.readouterr().out
+    names = [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")]
+    assert names == ["base-base", "dsa-train", "gba-train", "asked-finish"]
+    dsa = told.partition("job 2: ")[2].partition("job 3: ")[0]
+    assert "beta" in dsa
+    assert 'only=["alpha"]' not in dsa
 
 
 def test_nodes_and_cards_become_resources_and_reach_the_command(machine, tmp_path, cluster, capsys):

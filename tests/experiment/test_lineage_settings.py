@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from artifacts.adapter_files import read_manifest
+from configs.load import CONFIGS, load
+from configs.problems import ConfigError
+from experiment.claim import claim_folder, refuse_changed
+from experiment.run import assemble
 from tests.experiment.conftest import contents
 from tests.experiment.test_resume import TRAIN
 
@@ -34,6 +39,40 @@ def test_a_required_experiment_is_set_by_its_name_and_the_child_remembers(based,
     assert "dsa:trainer.max_steps: made with 3, asked for is 2" in capsys.readouterr().err
     assert contents(other.runs) == before
     assert other.run("gba", *QUICK, "trainer.max_steps=1", "dsa:trainer.max_steps=3") == 0
+
+
+def test_a_folder_is_the_same_from_wherever_the_command_is_given(tmp_path, monkeypatch):
+    def asked(*overrides: str):
+        return assemble(load(str(CONFIGS / "rl_gba.yaml"), [f"runs_dir={tmp_path / 'runs'}", *overrides]))
+
+    monkeypatch.chdir(CONFIGS.parent)
+    for member in asked().lineage:
+        claim_folder(member)
+    assert asked().resolved["model"]["init_args"]["path"] == "configs/model/tiny_base"
+    monkeypatch.chdir(tmp_path)
+    assert asked().resolved["model"]["init_args"]["path"] == str(CONFIGS / "model/tiny_base")
+    refuse_changed(asked())
+    shutil.copytree(CONFIGS / "model/tiny_base", tmp_path / "configs/model/tiny_base")  # is called alike from here
+    other = f"model={tmp_path / 'configs/model/tiny_base'}"
+    with pytest.raises(ConfigError, match=r"model\.init_args\.path: made with configs/model/tiny_base, asked for"):
+        refuse_changed(asked(other, "model.init_args.dtype=float32", f"sft_dsa:{other}"))
+
+
+def test_a_base_is_the_same_whatever_its_readme_says(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(CONFIGS / "model/tiny_base", folder)
+
+    def key() -> str:
+        return assemble(load(str(CONFIGS / "evaluate.yaml"), [f"model={folder}"])).base_key
+
+    before = key()
+    for name in ("README.md", ".gitattributes", "card.png"):
+        (folder / name).write_text("written anew")
+    assert key() == before
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        (folder / name).write_text((folder / name).read_text() + "\n")
+        assert key() != before
+        before = key()
 
 
 def test_a_lineage_that_is_refused_leaves_no_folder(lineage, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Reference: the same run without replay, and uninterrupted. Run: pytest tests/experiment/test_replayed_runs.py."""
 
+import csv
 import json
+import shutil
 import signal
 
 import pytest
@@ -51,6 +53,26 @@ def test_a_finished_run_is_refused_where_what_is_replayed_is_another(replay, cap
     capsys.readouterr()
     assert replay.run("dsa", "only=[alpha]", "replay.share=0.3") == 2
     assert "replay.share" in capsys.readouterr().err
+
+
+def test_a_replayed_trace_that_is_too_long_is_told_before_anything_is_trained(
+    replay, bars_module, tmp_path, monkeypatch, capsys
+):
+    root = tmp_path / "spoilt"
+    shutil.copytree(bars_module / "data/beta", root)
+    with open(root / "questions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows = [row | {"length": "very " * 2000 + row["length"]} for row in rows]
+    with open(root / "questions.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    monkeypatch.setattr("experiment.fit._fit", lambda *_: pytest.fail("trained on it"))
+    data = bars(root, names=["neutral"], val_fraction=0.2, test_fraction=0.25)
+    long = replay.write(tmp_path / "long", "dsa", replay={"data": data, "share": 0.5})
+    assert long.run("dsa", "only=[alpha]") == 1
+    assert "over the model's context of 2048" in capsys.readouterr().err
+    assert json.loads((long.runs / "dsa/status.json").read_text())["phase"] == "data"
 
 
 def test_replay_is_for_modules_that_imitate_rows(replay, bars_module, capsys):

@@ -16,7 +16,7 @@ from judging.cases import DIMENSIONS
 from judging.made import main as made
 from judging.made import write_made
 from judging.official import organ_accuracy
-from judging.record import Record
+from judging.record import Record, RecordError
 from judging.sheet import load_sheet
 from tests.judging.replies import reply
 
@@ -274,9 +274,26 @@ def test_wrong_commands_and_damaged_folders(tmp_path, capsys):
 
 def test_two_processes_do_not_write_into_one_folder(tmp_path, capsys):
     assert scripted("out", "[[B]]", "orders=given") == 0
-    with Record(tmp_path / "out").writer():
+    with Record(tmp_path / "out").writer(Record(tmp_path / "out").asked()):
         assert scripted("out", "[[B]]") == 1
     assert "another process" in capsys.readouterr().err
+
+
+def test_who_begins_second_leaves_what_is_asked_to_the_first(tmp_path, monkeypatch):
+    check, looks = Record.check, []
+
+    def another_begins(record, asked):
+        check(record, asked)
+        looks.append(asked)
+        if len(looks) == 1:  # both have seen a new folder, and the other one is faster
+            with Record(tmp_path / "new").writer({"mode": "pair"}):
+                pass
+
+    monkeypatch.setattr(Record, "check", another_begins)
+    with pytest.raises(RecordError, match='mode: "pair" there, "score" now'):
+        with Record(tmp_path / "new").writer({"mode": "score"}):
+            pass
+    assert Record(tmp_path / "new").asked()["mode"] == "pair"
 
 
 def test_the_example_of_the_docs_runs(tmp_path):

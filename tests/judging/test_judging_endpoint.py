@@ -1,5 +1,6 @@
 # Reference: what a made server was asked and said. Run: pytest tests/judging/test_judging_endpoint.py
 import json
+import re
 
 import pytest
 
@@ -55,6 +56,28 @@ def test_a_served_model_judges_and_its_key_is_nowhere(release, tmp_path, capsys)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(KEY.encode() in path.read_bytes() for path in files)
     assert KEY not in said
+
+
+def test_a_dry_run_tells_what_it_would_cost_and_asks_nobody(tmp_path, capsys):
+    prices = {"price_prompt": 1e6, "price_completion": 2e6, "max_new_tokens": 100, "image_tokens": 1000, "retries": 2}
+    with serving(lambda asked, n: Says(completion(A))) as fake:
+        assert run(fake, "out", "--dry-run", **prices) == 0
+        told = capsys.readouterr().out
+        assert fake.asked == []
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+        money = float(re.search(r"at most \d+ tokens, ([\d.]+) in money", told)[1])
+        assert "8 replies, 0 of them in out; 8 to come, 0 of them in runs/.replies" in told
+        assert "up to 3 times that" in told
+        assert run(fake, **prices) == 0
+        # a picture is 1000 tokens, a message of so many bytes at most as many, an answer 100 at twice the price
+        sent = [64 + len(asked.text.encode()) + 1000 + 2 * 100 for asked in fake.asked]
+        assert money == sum(sent)
+        assert run(fake, "out", "--dry-run", **prices) == 0
+        assert "8 replies, 8 of them in out; 0 to come" in capsys.readouterr().out
+        assert run(fake, "other", "--dry-run", "orders=given", **prices) == 0
+        assert "4 to come, 4 of them in runs/.replies; the others at most 0 tokens, 0.00" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["report", "out", "--dry-run"])
 
 
 def test_a_spent_budget_or_an_outage_is_gone_on_from(tmp_path, capsys):

@@ -147,7 +147,7 @@ SABOTAGES = [
         ("objective.py", "rollouts.ids(rows), self.temperature)\n            rollouts.remember",
          "rollouts.ids(rows))\n            rollouts.remember",
          "old log-probabilities are those of another temperature", step("minibatches_are")),
-        ("objective.py", "rollouts.ids(rows), self.temperature).logps\n", "rollouts.ids(rows)).logps\n",
+        ("objective.py", "logps(prompts, rollouts.ids(rows), self.temperature)", "logps(prompts, rollouts.ids(rows))",
          "the teacher is scored at another temperature", step("temperature")),
         ("objective.py", "term = eta * reductions", "term = reductions", "η is ignored", step("transfer")),
         ("objective.py", "reductions.sequence_mean(self.transfer(crossing)",

@@ -30,6 +30,20 @@ def test_zero_adapter_and_switching_leave_the_base_alone(tiny_policy, mixed_exam
     assert all("lora_" in n and ".dsa." in n for n, p in tiny_policy.named_parameters() if p.requires_grad)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probabilities_alone_are_those_of_score(tiny_policy, mixed_examples, temperature):
+    tiny_policy.add_adapter("dsa", LoRASettings(rank=4))
+    randomise_adapter(tiny_policy, "dsa")
+    tiny_policy.activate(["dsa"], trainable="dsa")
+    prompts = [prompt for example in mixed_examples[:2] for prompt in tiny_policy.prompts(example, ["", "look"])]
+    completions = [[25, 26, 60], [27], [30] * 9, [25, 60]]
+    alone = tiny_policy.logps(prompts, completions, temperature)
+    assert not alone.requires_grad
+    assert torch.equal(alone, tiny_policy.score(prompts, completions, temperature).logps)
+    with torch.no_grad():
+        assert torch.equal(alone, tiny_policy.score(prompts, completions, temperature).logps)
+
+
 def test_adapters_survive_the_way_through_their_state(tiny_policy, mixed_examples):
     prompts = [tiny_policy.prompt(example, "") for example in mixed_examples[:2]]
     tiny_policy.add_adapter("dsa", LoRASettings(rank=4, alpha=8))

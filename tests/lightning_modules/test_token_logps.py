@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.functional.scoring import token_logps
+from lightning_modules.functional.scoring import target_logps, token_logps
 
 BANNED = torch.tensor([0, 4])
 
@@ -49,6 +49,21 @@ def test_no_rows_and_no_gradient():
     assert token_logps(hidden[:0], targets[:0], head)[0].shape == (0,)
     with torch.no_grad():
         assert not token_logps(hidden, targets, head)[0].requires_grad
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_log_probabilities_alone_are_the_same_bits(dtype, temperature):
+    head, hidden, targets = case(learns=False)
+    head, hidden = head.to(dtype), hidden.detach().to(dtype).requires_grad_()
+    for chunk in (None, 1, 4):
+        about = {"banned": BANNED, "temperature": temperature, "chunk": chunk}
+        alone = target_logps(hidden, targets, head, **about)
+        assert not alone.requires_grad
+        assert torch.equal(alone, token_logps(hidden, targets, head, **about)[0])
+        with torch.no_grad():
+            assert torch.equal(alone, token_logps(hidden, targets, head, **about)[0])
+    assert target_logps(hidden[:0], targets[:0], head).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
