@@ -13,6 +13,9 @@ from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.headroom import headroom, headroom_table
 from evaluation.kept import answers_of, kept_column
+from evaluation.open_scores import CAPTION as CAPTION_OF_OPEN
+from evaluation.open_scores import HEADER as OPEN_NAMES
+from evaluation.open_scores import open_rows
 from evaluation.predictions import Prediction, by_variant
 from evaluation.prices import CAPTION as CAPTION_OF_COSTS
 from evaluation.prices import NAMES, Prices, cost_rows
@@ -204,6 +207,12 @@ def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> s
     return _table([*names, "letters, answered/right"], rows) if rows else ""
 
 
+def free_table(parts: Parts) -> str:
+    """Exact match and shared words of the answers to questions without options; empty where there are none."""
+    rows = open_rows(parts)
+    return _table(OPEN_NAMES, rows) + f"\n\n{CAPTION_OF_OPEN}" if rows else ""
+
+
 def prices_table(predictions: Sequence[Prediction], prices: Prices) -> str:
     """What every model behind an endpoint was asked for, and cost; empty where all ran here."""
     rows = cost_rows(predictions, prices)
@@ -243,6 +252,7 @@ def report(
     tables = {
         "Verdict": verdict_text(verdict(main[1], kept)),
         "Scores": scores_table(parts, beside),
+        "Free answers": free_table(parts),
         "Headroom recovered": headroom_table(found) if (found := headroom(main[1])) else "",
         "Kept of the base's own questions": kept_table(kept),
         "Sent by routers": routes_table(parts),

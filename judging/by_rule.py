@@ -98,8 +98,7 @@ def follows(
     argument = truth.argue(said)
     if argument is None:
         return False
-    concluded = evidence.concluded or {evidence.answer}
-    fits = len(concluded) == 1 and [*options, ""][next(iter(concluded))] == argument.answer
+    fits = [list(options)[option] for option in evidence.concluded] == [argument.answer]
     steps = set(steps_of(evidence, truth, tuple(options)))
     strange = steps - steps_among(argument.bodies)
     if any(shape(step) in shapes_among(bodies) for step in strange) or not moves_as_said(evidence):

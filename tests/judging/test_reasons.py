@@ -31,7 +31,9 @@ def read(data, example, thinking, answer=None):
 def scoliosis():
     """A child whose curve bends clearly, to be graded."""
     data = SpineFilms(SpineFilms.Config(n_patients=60))
-    return data, next(e for e in data.examples() if e.answer == "moderate" and 30 <= data.truth(e).findings["curve"] <= 38)
+    return data, next(
+        e for e in data.examples() if e.answer == "moderate" and 30 <= data.truth(e).findings["curve"] <= 38
+    )
 
 
 @pytest.mark.parametrize("cls", SETS)
@@ -44,14 +46,15 @@ def test_worked_traces_are_sound(cls):
                 continue  # kept because its answer is right, by another rule than the one that is asked for
             found = read(data, example, trace)
             assert (found.right, found.follows, found.agrees, found.right_reason) == (True, True, True, True), trace
-            assert found.named and all(found.named) and all(found.needed), trace
+            assert set(found.named) == set(found.needed) == {True}, trace
 
 
 def test_another_strategy_of_the_clinic_is_right_by_a_rule_that_was_not_asked_for():
     data = Clinic(Clinic.Config(n_patients=60))
     lucky = [e for e in data.examples() if e.tags["question_type"] == "bayesian" and PATTERN in e.reasoning]
     found = [read(data, example, example.reasoning[PATTERN]) for example in lucky]
-    assert len(found) > 3 and all(one.right and one.follows is False for one in found)
+    assert len(found) > 3
+    assert all(one.right and one.follows is False for one in found)
 
 
 @pytest.mark.parametrize("cls", SETS)
@@ -74,16 +77,21 @@ def test_reasons_by_hand():
     assert (near.named, near.needed, near.follows, near.right_reason) == ((True, True), (True,), True, True)
     # 12 degrees off is another angle: the rule still gives moderate or severe of it
     far = read(data, example, f"curve {curve - 12} degrees, apex {apex}. {end}")
-    assert far.named == (False, True) and far.right and not far.right_reason
+    assert far.named == (False, True)
+    assert far.right
+    assert not far.right_reason
     # the steps use another number than the one that was read
     other = read(data, example, f"curve {curve} degrees, apex {apex}. {curve - 7} lies in 25 to 44. {end}")
-    assert other.follows is False and other.right_reason
+    assert other.follows is False
+    assert other.right_reason
     # no case has a bend of 30 degrees and its apex in the middle
     assert read(data, example, f"curve {curve} degrees, apex midline. {end}").follows is False
     # the rule makes moderate of it, and severe is concluded
     assert read(data, example, f"curve {curve} degrees. so the answer is severe.", "severe").follows is False
     # said in a model's own words: findings and conclusion are read, the step is not
-    free = read(data, example, f"The curve is {curve} degrees. Bracing is the usual course then. The answer is moderate.")
+    free = read(
+        data, example, f"The curve is {curve} degrees. Bracing is the usual course then. The answer is moderate."
+    )
     assert (free.named, free.needed, free.follows, free.agrees) == ((True,), (True,), None, True)
     # said only of what is rejected
     against = read(data, example, f"mild is unlikely because then the curve is {curve} degrees. {end}")
@@ -98,20 +106,25 @@ def test_a_ratio_that_is_not_that_of_the_widths_does_not_follow():
     bad = f"heart {film['heart']} of {film['chest']}, ratio {film['ratio'] + 0.02:.2f}. so the answer is enlarged."
     assert read(data, example, good).follows is True
     found = read(data, example, bad)
-    assert found.follows is False and found.right_reason  # 0.02 is within a reading of the ratio
+    assert found.follows is False
+    assert found.right_reason
 
 
 @pytest.mark.parametrize(
     "completion",
-    ["", "<think>", "<think></think><answer>A</answer>", "A", "<think>curve 999999 degrees, apex</think><answer>B</answer>"]
-    + ["<think>" + "curve 33 degrees. " * 2000 + "</think><answer>B</answer>", "<think>rim 12</think>\x00<answer>C"],
+    [
+        *("", "<think>", "<think></think><answer>A</answer>", "A", "<think>rim 12</think>\x00<answer>C"),
+        "<think>curve 999999 degrees, apex</think><answer>B</answer>",
+        "<think>" + "curve 33 degrees. " * 2000 + "</think><answer>B</answer>",
+    ],
 )
 @pytest.mark.parametrize("cls", SETS)
 def test_nothing_that_a_model_writes_stops_the_reader(cls, completion):
     data = cls(cls.Config(n_patients=2))
     example = next(iter(data.examples()))
     found = read_by_rule(answered(example, completion), data.truth(example), data.bodies())
-    assert found.follows is not True and not found.right_reason
+    assert found.follows is not True
+    assert not found.right_reason
 
 
 def run_folder(tmp_path, difficulty=0.3):
@@ -141,7 +154,8 @@ def test_the_command_tells_right_from_right_for_the_right_reason(tmp_path, capsy
     assert whole == {"base": ("100.0", "0.0"), "e/merged/x": ("100.0", "100.0")}
     assert {row[1] for row in rows} == {"pediatrics: severity", "pediatrics: convexity", "all questions"}
     kept = [json.loads(line) for line in (tmp_path / "out/reasons.jsonl").read_text().splitlines()]
-    assert len(kept) == 40 and {one["right_reason"] for one in kept if one["model"] == "base"} == {False}
+    assert len(kept) == 40
+    assert {one["right_reason"] for one in kept if one["model"] == "base"} == {False}
 
 
 def test_answers_to_other_data_and_folders_of_others_are_refused(tmp_path, capsys):
@@ -163,4 +177,6 @@ def test_what_nobody_says_is_left_out_of_the_table():
     key = (item.model, item.key)
     row = reasons_table([item], {key: Reasoning(right=True, agrees=True)}).splitlines()[-1].split(" | ")
     # n, patients, accuracy, right for the right reason, of the right ones, findings true, found: only the first three
-    assert row[2:4] == ["1", "1"] and row[4].startswith("100.0") and row[5:9] == ["-"] * 4
+    assert row[2:4] == ["1", "1"]
+    assert row[4].startswith("100.0")
+    assert row[5:9] == ["-"] * 4
