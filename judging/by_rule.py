@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 
+from datamodules.phantoms.base import likelihood_ratio
 from datamodules.phantoms.truth import Truth, Value
 from evaluation.answers import LETTERS, extract, thinking_of
 from evaluation.predictions import Prediction
@@ -30,6 +31,8 @@ from lightning_modules.rewards.verdict import contradicts
 
 Step = tuple[str | float, ...]
 """The words of a piece of a sentence, its numbers as numbers."""
+RATIOS = tuple(float(likelihood_ratio(clear)) for clear in (False, True))
+STRENGTHS = (("strong", "rise"), ("modest", "rise"))
 MOVES = Criterion("moves_as_said", "consistent_update")
 
 
@@ -121,8 +124,19 @@ def steps_of(evidence: Evidence, truth: Truth, options: tuple[str, ...]) -> Iter
 
 
 def step(piece: str) -> Step:
-    """A piece of normal text as a step."""
-    return tuple(float(word.rstrip("%")) if NUMBER.match(word) else word for word in words(piece))
+    """A piece of normal text as a step.
+
+    Choice: how strong a specialty's evidence is (a likelihood ratio of 18 or 4, a strong or modest rise) hangs on more
+        than the findings tell, so either will do; that the posterior is the one of prior and ratio is `moves_as_said`.
+    """
+    said = tuple(float(word.rstrip("%")) if NUMBER.match(word) else word for word in words(piece))
+    if said[:1] == ("posterior",):
+        return said[:1]
+    if said in STRENGTHS:
+        return said[1:]
+    if "likelihood" in said:
+        return tuple("ratio" if value in RATIOS else value for value in said)
+    return said
 
 
 def shape(one: Step) -> Step:

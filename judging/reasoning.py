@@ -38,3 +38,8 @@ class Reasoning:
             return False
         parts = (self.findings, self.agrees)
         return None if None in parts and False not in parts else all(parts)
+
+    @property
+    def sound(self) -> bool | None:
+        """Right for the right reason, by steps that all follow; None where the reason is unknown."""
+        return self.right_reason and self.follows is True

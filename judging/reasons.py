@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -92,13 +92,8 @@ def read_experiment(
 
 def report(answers: Sequence[Prediction], readings: Readings, notes: Sequence[str], by: str = "") -> str:
     """Verdict, table and what the columns mean, in Markdown."""
-    shown, keyed = list(answers), dict(readings)
-    if by:
-        shown = [replace(item, specialty=f"{item.specialty}: {item.tags.get(by, '(none)')}") for item in answers]
-        both = zip(answers, shown, strict=True)
-        keyed = {(b.model, b.key): readings[a.model, a.key] for a, b in both if (a.model, a.key) in readings}
     verdict = "\n".join(reasons_verdict(answers, readings))
-    return "\n\n".join(part for part in (verdict, reasons_table(shown, keyed), CAPTION, *notes) if part)
+    return "\n\n".join(part for part in (verdict, reasons_table(answers, readings, by), CAPTION, *notes) if part)
 
 
 def write(out: Path, text: str, readings: Mapping[Key, Reasoning]) -> None:

@@ -19,41 +19,43 @@ Key = tuple[str, tuple[str, str, str, int]]
 """(model, key of the prediction)."""
 Readings = Mapping[Key, Reasoning]
 HEADER = (
-    *("model", "specialty", "n", "patients", "accuracy, %", "right for the right reason, %"),
-    *("of the right answers, %", "findings true, %", "findings found, %", "steps follow, %", "steps not read, %"),
-    "conclusion agrees, %",
+    *("model", "specialty", "n", "patients", "accuracy, %", "right for the right reason, %", "by steps that follow, %"),
+    *("right reasons of right answers, %", "findings true, %", "findings found, %", "steps follow, %"),
+    *("steps not read, %", "conclusion agrees, %"),
 )
 CAPTION = (
     "Right for the right reason: the answer is right, every finding that the question's rule asks for is stated and "
-    "never wrongly, and the reasoning concludes the option that is answered. Findings true: of all statements of a "
-    "finding, those that hold in the case (precision). Findings found: of the findings that the rule asks for, those "
-    "stated rightly (recall). Steps follow: the rule makes of the findings as stated, true or not, what is concluded, "
-    "and every step on the way fits them; steps not read are in other words than the reader knows, and count as not "
-    "following. Conclusion agrees: with the answer. Intervals are 95 %, by patient."
+    "never wrongly, and the reasoning concludes the option that is answered; by steps that follow: these do so too. "
+    "Findings true: of all statements of a finding, those that hold in the case (precision). Findings found: of the "
+    "findings that the rule asks for, those stated rightly (recall). Steps follow: the rule makes of the findings as "
+    "stated, true or not, what is concluded, and every step on the way fits them; steps not read are in other words "
+    "than the reader knows, and count as not following. Conclusion agrees: with the answer. Intervals are 95 %, by "
+    "patient."
 )
 
 
-def reasons_table(answers: Sequence[Prediction], readings: Readings) -> str:
+def reasons_table(answers: Sequence[Prediction], readings: Readings, by: str = "") -> str:
     """The table in Markdown.
 
     Args:
         answers: whose reasoning was read, in the order of the rows.
         readings: what was read; answers without one are left out.
+        by: tag that breaks the specialties down; empty leaves them whole.
     """
-    parts: dict[tuple[str, str], list[Prediction]] = {}
+    parts: dict[str, dict[str, list[Prediction]]] = {}
     for item in answers:
         if (item.model, item.key) in readings:
-            parts.setdefault((item.model, item.specialty), []).append(item)
+            part = f"{item.specialty}: {item.tags.get(by, '(none)')}" if by else item.specialty
+            parts.setdefault(item.model, {}).setdefault(part, []).append(item)
     rows = []
-    for model in dict.fromkeys(model for model, _ in parts):
-        own = {specialty: items for (name, specialty), items in parts.items() if name == model}
-        rows += [line_of(model, specialty, items, readings) for specialty, items in own.items()]
+    for model, own in parts.items():
+        rows += [line_of(model, part, items, readings) for part, items in own.items()]
         if len(own) > 1:
             rows.append(line_of(model, "all questions", [item for items in own.values() for item in items], readings))
     return markdown(HEADER, rows)
 
 
-def line_of(model: str, specialty: str, items: Sequence[Prediction], readings: Readings) -> list[str]:
+def line_of(model: str, part: str, items: Sequence[Prediction], readings: Readings) -> list[str]:
     """One row of the table."""
     read = [readings[item.model, item.key] for item in items]
     patients = [(item.specialty, item.patient_id) for item in items]
@@ -66,9 +68,10 @@ def line_of(model: str, specialty: str, items: Sequence[Prediction], readings: R
         return percent(sum(right) / len(right), *clustered_wilson(right, whose))
 
     return [
-        *(model, specialty, str(len(items)), str(len(set(patients)))),
+        *(model, part, str(len(items)), str(len(set(patients)))),
         cell(lambda one: (one.right,)),
         cell(lambda one: (one.right_reason,)),
+        cell(lambda one: (one.sound,)),
         cell(lambda one: (one.right_reason,) if one.right else ()),
         cell(lambda one: one.named),
         cell(lambda one: one.needed),
@@ -88,10 +91,12 @@ def reasons_verdict(answers: Sequence[Prediction], readings: Readings) -> list[s
     if one is None or any(readings[item.model, item.key].right_reason is None for item in known):
         return []
     systems = [one.base, *one.stages.values(), *one.agents.values()]
-    reasoned = [with_reasons(system, readings) for system in systems]
+    reasoned = [held_to(system, readings, lambda one: one.right_reason) for system in systems]
+    sound = [held_to(system, readings, lambda one: one.sound) for system in systems]
     lines = [
-        f"- {system.name}: {share_of(system)} right, {share_of(other)} for the right reason."
-        for system, other in zip(systems, reasoned, strict=True)
+        f"- {system.name}: {share_of(system)} right, {share_of(other)} for the right reason, "
+        f"{share_of(whole)} by steps that follow."
+        for system, other, whole in zip(systems, reasoned, sound, strict=True)
     ]
     grown = reasoned[: 1 + len(one.stages)]  # the base, then stage upon stage
     pairs = [*pairwise(grown), *((reasoned[0], agent) for agent in reasoned[len(grown) :])]
@@ -99,10 +104,9 @@ def reasons_verdict(answers: Sequence[Prediction], readings: Readings) -> list[s
     return lines + list(map(told, judged(compared)))
 
 
-def with_reasons(system: System, readings: Readings) -> System:
-    """The same system, right where it is so for the right reason."""
-    right = {key: bool(readings[item.model, key].right_reason) for key, item in system.items.items()}
-    return replace(system, right=right)
+def held_to(system: System, readings: Readings, says: Callable[[Reasoning], bool | None]) -> System:
+    """The same system, right where its reasoning is also what is asked of it."""
+    return replace(system, right={key: bool(says(readings[item.model, key])) for key, item in system.items.items()})
 
 
 def share_of(system: System) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import ClassVar
 
 import numpy as np
@@ -30,8 +31,6 @@ FLUID = {
 """(viewer's left angle blunt, viewer's right angle blunt) -> verdict in the patient's own sides."""
 ANGLES = ("left", "right")
 """The viewer's sides, in the order of `Film.blunt`."""
-ROUNDED = 0.0101
-"""By how much a stated ratio may miss that of the stated widths: it has two decimals."""
 LEVELS = (10.0, 14.0)
 """A height of fluid on either side of what the traces call clear: no finding, so both must be allowed for."""
 DOME = 82.0
@@ -138,10 +137,10 @@ class ChestFilms(PhantomDataModule):
     def supposed(cls, case: Film, stated: Values) -> list[Film]:
         said = {**cls.found(case), **stated}
         heart, chest, ratio = int(said["heart"]), int(said["chest"]), said["ratio"]
-        if "ratio" in stated and not {"heart", "chest"} & set(stated):
-            heart, chest = round(100 * ratio), 100
-        elif "ratio" in stated and abs(heart / chest - ratio) > ROUNDED:
-            return []
+        if "ratio" in stated:  # it decides, and is a reading too
+            if {"heart", "chest"} <= set(stated) and not cls.FINDINGS["ratio"].agrees(heart / chest, ratio):
+                return []
+            heart = floor(ratio * chest + 1e-9) if ratio <= CUTOFF else ceil(ratio * chest - 1e-9)
         blunt = tuple(said[f"{side} angle"] == "blunt" for side in ANGLES)
         film = replace(case, heart=heart, chest=chest, blunt=blunt)
         return [replace(film, level=level) for level in LEVELS]

@@ -88,6 +88,10 @@ def test_reasons_by_hand():
     assert read(data, example, f"curve {curve} degrees, apex midline. {end}").follows is False
     # the rule makes moderate of it, and severe is concluded
     assert read(data, example, f"curve {curve} degrees. so the answer is severe.", "severe").follows is False
+    # either strength of the evidence will do, if the posterior is the one that Bayes' rule gives: 24 % to 85 or 56 %
+    for ratio, posterior, holds in ((18, 85, True), (4, 56, True), (18, 56, False), (30, 90, False)):
+        bayes = f"prior 24%. angle in 25 to 44 has likelihood ratio {ratio:02d}, odds go up. posterior {posterior}%"
+        assert read(data, example, f"curve {curve} degrees. {bayes}. {end}").follows is holds, bayes
     # said in a model's own words: findings and conclusion are read, the step is not
     free = read(
         data, example, f"The curve is {curve} degrees. Bracing is the usual course then. The answer is moderate."
@@ -102,12 +106,15 @@ def test_a_ratio_that_is_not_that_of_the_widths_does_not_follow():
     data = ChestFilms(ChestFilms.Config(n_patients=20))
     example = next(e for e in data.examples() if e.answer == "enlarged")
     film = data.truth(example).findings
-    good = f"heart {film['heart']} of {film['chest']}, ratio {film['ratio']:.2f}. so the answer is enlarged."
-    bad = f"heart {film['heart']} of {film['chest']}, ratio {film['ratio'] + 0.02:.2f}. so the answer is enlarged."
-    assert read(data, example, good).follows is True
-    found = read(data, example, bad)
-    assert found.follows is False
-    assert found.right_reason
+    for off, follows in ((0, True), (0.02, True), (0.05, False)):  # 0.03 is the error of a reading
+        ratio = film["ratio"] + off
+        said = (
+            f"heart {film['heart']} of {film['chest']}, ratio {ratio:.2f}. ratio above 0.50. so the answer is enlarged."
+        )
+        assert read(data, example, said).follows is follows, said
+    # the stated ratio decides, on whichever side of the cut-off the widths lie
+    assert read(data, example, "heart 41 of 80, ratio 0.50. so the answer is enlarged.").follows is False
+    assert read(data, example, "heart 41 of 80, ratio 0.50. so the answer is normal.").follows is True
 
 
 @pytest.mark.parametrize(
@@ -153,6 +160,8 @@ def test_the_command_tells_right_from_right_for_the_right_reason(tmp_path, capsy
     whole = {row[0].strip("| "): (row[4].split()[0], row[5].split()[0]) for row in rows if row[1] == "all questions"}
     assert whole == {"base": ("100.0", "0.0"), "e/merged/x": ("100.0", "100.0")}
     assert {row[1] for row in rows} == {"pediatrics: severity", "pediatrics: convexity", "all questions"}
+    # 10 patients with two questions each are 10 patients, however the table is broken down
+    assert {row[1]: row[2:4] for row in rows}["all questions"] == ["20", "10"]
     kept = [json.loads(line) for line in (tmp_path / "out/reasons.jsonl").read_text().splitlines()]
     assert len(kept) == 40
     assert {one["right_reason"] for one in kept if one["model"] == "base"} == {False}
@@ -176,7 +185,7 @@ def test_what_nobody_says_is_left_out_of_the_table():
     item = Prediction("m", "s", "q", "p", "neutral", ("x", "y"), LETTERS[0], "")
     key = (item.model, item.key)
     row = reasons_table([item], {key: Reasoning(right=True, agrees=True)}).splitlines()[-1].split(" | ")
-    # n, patients, accuracy, right for the right reason, of the right ones, findings true, found: only the first three
+    # n, patients and accuracy; not the three shares of right reasons, nor findings true and found
     assert row[2:4] == ["1", "1"]
     assert row[4].startswith("100.0")
-    assert row[5:9] == ["-"] * 4
+    assert row[5:10] == ["-"] * 5

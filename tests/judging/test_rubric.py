@@ -72,8 +72,8 @@ def test_reasons_are_marked_in_two_requests_of_which_one_is_blind(tmp_path, monk
     said = capsys.readouterr().out.split("Judged by")[-1]
     row = next(line for line in said.splitlines() if line.startswith("| base")).split(" | ")
     shares = [cell.split()[0] for cell in row[4:]]
-    # accuracy, right reason, of the right ones, findings true, found, steps follow, not read, conclusion agrees
-    assert shares == ["100.0", "50.0", "50.0", "50.0", "50.0", "50.0", "0.0", "100.0"]
+    # accuracy; right reason, by steps that follow, of the right ones, findings true, found, steps follow; not read
+    assert shares == ["100.0", *["50.0"] * 6, "0.0", "100.0"]
     # 16 · 100 tokens at 1 per million and 16 · 10 at 2: 0.0016 + 0.00032
     assert "16 replies on 8 answers; 1600 tokens of prompts and 160 of replies, 0.0019 in money" in said
     assert not any("The right answer" in one.text for one in fake.asked)
