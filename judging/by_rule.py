@@ -32,6 +32,8 @@ from lightning_modules.rewards.verdict import contradicts
 Step = tuple[str | float, ...]
 """The words of a piece of a sentence, its numbers as numbers."""
 RATIOS = tuple(float(likelihood_ratio(clear)) for clear in (False, True))
+EITHER = "4 or 18"
+"""Stands in a step for one of `RATIOS`."""
 STRENGTHS = (("strong", "rise"), ("modest", "rise"))
 MOVES = Criterion("moves_as_said", "consistent_update")
 
@@ -135,13 +137,13 @@ def step(piece: str) -> Step:
     if said in STRENGTHS:
         return said[1:]
     if "likelihood" in said:
-        return tuple("ratio" if value in RATIOS else value for value in said)
+        return tuple(EITHER if value in RATIOS else value for value in said)
     return said
 
 
 def shape(one: Step) -> Step:
     """A step without its numbers."""
-    return tuple("#" if isinstance(word, float) else word for word in one)
+    return tuple("#" if isinstance(word, float) or word == EITHER else word for word in one)
 
 
 @lru_cache(maxsize=4096)

@@ -33,11 +33,20 @@ from guards.printable import printable_lines, printable_whole
 from judging.asked import questions_of, sets_of
 from judging.judge import Judge, Request
 from judging.open_table import agreement_table
-from judging.reasoning import Reasoning
 from judging.reasons_table import CAPTION, Key, reasons_table, reasons_verdict
 from judging.record import Record
 from judging.rubric_settings import RubricSettings, load_rubric_settings
-from judging.rubrics import VERSION, Criterion, Rubric, load_rubric, message, reasoning_of, verdicts, without_reasoning
+from judging.rubrics import (
+    VERSION,
+    Criterion,
+    Rubric,
+    load_rubric,
+    message,
+    met,
+    reasoning_of,
+    verdicts,
+    without_reasoning,
+)
 from judging.run import UnfinishedError
 
 UNFINISHED = 3
@@ -212,16 +221,17 @@ def report(
     found: dict[Key, dict[str, bool | None]] = {(item.model, item.key): {} for item in answers}
     for one in asked:
         found[one.item.model, one.item.key] |= verdicts(rubric, one.group, marks[one.request.key].reply)
-    readings: dict[Key, Reasoning] = {}
-    for item in answers:
-        place, right = (item.model, item.key), main_outcome(item).right
-        said = found[place] or {one.name: False for one in rubric.criteria}  # no reasoning meets no criterion
-        readings[place] = reasoning_of(rubric, said, right)
     unknown = sum(None in held.values() for held in found.values())
     parts = [cost(judge, [marks[key] for key in {one.request.key for one in asked}], unknown, len(answers))]
     if any(one.part == "right" for one in rubric.criteria):
-        parts += [agreement_table(answers, {place: one.right for place, one in readings.items()})]
+        judged = {place: said for place, held in found.items() if (said := met(rubric, held, "right")) is not None}
+        parts.append(agreement_table([item for item in answers if (item.model, item.key) in judged], judged))
     else:
+        none = {one.name: False for one in rubric.criteria}  # no reasoning meets no criterion
+        readings = {
+            (item.model, item.key): reasoning_of(rubric, found[item.model, item.key] or none, main_outcome(item).right)
+            for item in answers
+        }
         parts += ["\n".join(reasons_verdict(answers, readings)), reasons_table(answers, readings), CAPTION]
     return "\n\n".join(part for part in (f"Judged by rubric `{rubric.name}`: {rubric.source}.", *parts) if part)
 

@@ -16,6 +16,7 @@ from evaluation.answers import thinking_of
 from evaluation.official.medevalkit import answer_shown, judged_right
 from evaluation.predictions import Prediction
 from judging.reasoning import Reasoning
+from lightning_modules.rewards.gates import MIN_WORDS
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "rubrics"
 VERSION = "1"
@@ -170,26 +171,37 @@ def verdicts(rubric: Rubric, group: Sequence[Criterion], reply: str) -> Verdicts
     return {name: {"yes": True, "no": False}.get(held.get(name, ""), None) for name in names}
 
 
-def reasoning_of(rubric: Rubric, found: Verdicts, right: bool) -> Reasoning:
-    """Verdicts as a reading of an answer; a part is met if all its criteria are.
+def met(rubric: Rubric, found: Verdicts, part: Part) -> bool | None:
+    """Whether all criteria of a part are met; None where that is not known, or there are none.
 
     Args:
         rubric: that was asked.
         found: a verdict for each criterion that was answered.
-        right: whether the answer is right by rule; a rubric with criteria of its own decides that itself, and takes an
-            unknown verdict for wrong.
+        part: of an answer.
     """
-    parts = {part: [found.get(one.name) for one in rubric.criteria if one.part == part] for part in PARTS}
-    met = {part: None if None in held and False not in held else all(held) for part, held in parts.items() if held}
+    held = [found.get(one.name) for one in rubric.criteria if one.part == part]
+    return None if not held or (None in held and False not in held) else all(held)
+
+
+def reasoning_of(rubric: Rubric, found: Verdicts, right: bool) -> Reasoning:
+    """Verdicts as a reading of an answer.
+
+    Args:
+        rubric: as of `met`.
+        found: likewise.
+        right: whether the answer is right by rule.
+    """
+    named, needed = (met(rubric, found, part) for part in ("named", "needed"))
     return Reasoning(
-        right=bool(met["right"]) if "right" in met else right,
-        named=() if met.get("named") is None else (met["named"],),
-        needed=() if met.get("needed") is None else (met["needed"],),
-        follows=met.get("follows"),
-        agrees=met.get("agrees"),
+        right=right,
+        named=() if named is None else (named,),
+        needed=() if needed is None else (needed,),
+        follows=met(rubric, found, "follows"),
+        agrees=met(rubric, found, "agrees"),
     )
 
 
 def without_reasoning(rubric: Rubric, item: Prediction) -> bool:
-    """Whether there is nothing to judge: the rubric is about reasoning, and there is none."""
-    return rubric.shows == "reasoning" and not thinking_of(item.completion).strip()
+    """Whether there is nothing to judge: the rubric is about reasoning, and there is none; tags are not asked for."""
+    said = thinking_of(item.completion) or item.completion
+    return rubric.shows == "reasoning" and len(said.split()) < MIN_WORDS
