@@ -116,12 +116,12 @@ def degrees_of_freedom(sizes: Sequence[int]) -> float:
 
 
 def clustered_wilson(
-    correct: Sequence[bool], clusters: Sequence[Hashable], confidence: float = 0.95
+    correct: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
 ) -> tuple[float, float]:
     """Bound an accuracy by Wilson's interval at the effective number of items, with Student's quantile.
 
     Args:
-        correct: (n,) right or wrong.
+        correct: (n,) right or wrong; credits in [0, 1] between vary less than these, so their interval is too wide.
         clusters: (n,) ids.
         confidence: coverage in (0, 1).
 

@@ -13,6 +13,9 @@ from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.headroom import headroom, headroom_table
 from evaluation.kept import answers_of, kept_column
+from evaluation.open_scores import CAPTION as CAPTION_OF_OPEN
+from evaluation.open_scores import HEADER as OPEN_NAMES
+from evaluation.open_scores import open_rows
 from evaluation.predictions import Prediction, by_variant
 from evaluation.prices import CAPTION as CAPTION_OF_COSTS
 from evaluation.prices import NAMES, Prices, cost_rows
@@ -204,6 +207,11 @@ def consistency_table(main: Parts, variants: Mapping[str, Parts], key: str) -> T
     return Table([*names, "letters, answered/right"], rows)
 
 
+def free_table(parts: Parts) -> Table:
+    """Exact match and shared words of the answers to questions without options; no rows where there are none."""
+    return Table(OPEN_NAMES, open_rows(parts), CAPTION_OF_OPEN)
+
+
 def prices_table(predictions: Sequence[Prediction], prices: Prices) -> Table:
     """What every model behind an endpoint was asked for, and cost; no rows where all ran here."""
     return Table(NAMES, cost_rows(predictions, prices), CAPTION_OF_COSTS)
@@ -257,6 +265,7 @@ def all_tables(
     recovered = headroom(main[1])
     tables = {
         "Scores": scores_table(parts, beside),
+        "Free answers": free_table(parts),
         **({"Headroom recovered": headroom_table(recovered)} if recovered else {}),
         "Kept of the base's own questions": kept_table(kept),
         "Sent by routers": routes_table(parts),

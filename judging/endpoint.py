@@ -48,7 +48,7 @@ class EndpointJudge(Judge):
         Raises:
             UnusableError: the variable is not set, or holds what no header can carry.
         """
-        self.config, self.client = config, endpoints.endpoint.Endpoint(config)
+        self.config, self.client, self.price = config, endpoints.endpoint.Endpoint(config), config.price
 
     @property
     @override
@@ -69,7 +69,8 @@ class EndpointJudge(Judge):
             raise JudgeError(str(error)) from error
         for request, reply in zip(requests, found, strict=True):
             if reply is not None:
-                yield request, Reply(reply.text, reply.fault == "truncated")
+                told = (reply.prompt_tokens, reply.completion_tokens)
+                yield request, Reply(reply.text, reply.fault == "truncated", *told)
 
     @override
     def cost(self, requests: Sequence[Request]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from datamodules.batch import ImageSource
+from endpoints.budget import Price
 from judging.cases import Case
 from judging.messages import MODES, Mode
 
@@ -40,10 +41,14 @@ class Reply:
     Attributes:
         text: as it came.
         truncated: it reached the limit of its length.
+        prompt_tokens: of what was asked, as an endpoint counts them; 0 where the judge runs here.
+        completion_tokens: of the reply, likewise.
     """
 
     text: str
     truncated: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class JudgeError(ValueError):
@@ -57,6 +62,8 @@ class Judge(ABC):
     """Modes that it can be asked in."""
     sees: ClassVar[bool] = True
     """Whether it looks at pictures; then each must open before the first request."""
+    price: Price = Price()
+    """What its tokens cost; nothing where it runs here."""
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from artifacts.durable import named, write_text
 from datamodules.json_rows import load_json
@@ -62,11 +62,50 @@ def line_of(case: Case, key: str, order: Order, part: int, reply: str, truncated
     return Line(key, *about, order, part, dict(case.truth), lengths, dict(case.tags), reply, truncated)
 
 
-class Record:
+def checked_line(held: Any) -> Line:
+    """A line of the file as a reply.
+
+    Raises:
+        ValueError: it is none.
+    """
+    line = Line(**{**held, "lengths": tuple(held["lengths"])})
+    sound = (
+        bool(line.truth)
+        and set(line.truth) <= set(DIMENSIONS)
+        and set(line.truth.values()) <= set(SIDES)
+        and line.order in ("given", "swapped")
+        and line.part in (0, 1)
+        and len(line.lengths) == 2
+        and set(line.tags) <= set(TAGS)
+        and all(isinstance(text, str) for text in (line.key, line.organ, line.question_id, line.cluster, line.reply))
+    )
+    if not sound:
+        raise ValueError("fields are not as they were written")
+    return line
+
+
+class Keyed(Protocol):
+    """A dataclass that is kept as a line of JSON."""
+
+    @property
+    def key(self) -> str:
+        """Of the request."""
+
+
+Held = TypeVar("Held", bound=Keyed)
+
+
+class Record(Generic[Held]):
     """The folder of one judge's replies."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, check: Callable[[Any], Held] = checked_line) -> None:
+        """Name the folder; nothing is read yet.
+
+        Args:
+            folder: of the replies.
+            check: makes a reply of a line's JSON; raises where it is none.
+        """
+        self.folder, self.line = folder, check
 
     def check(self, asked: Mapping[str, Any]) -> None:
         """See that the folder is one of these questions, or new.
@@ -104,7 +143,7 @@ class Record:
             raise RecordError(f"{path}: is of another format, expected {FORMAT}")
         return held
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[Held]:
         """The replies that are there; a last line that was cut off is none.
 
         Raises:
@@ -114,10 +153,10 @@ class Record:
         if not path.exists():
             return []
         whole, _, _ = path.read_bytes().rpartition(b"\n")
-        found: dict[str, Line] = {}
+        found: dict[str, Held] = {}
         for number, raw in enumerate(whole.split(b"\n") if whole else (), 1):
             try:
-                line = checked_line(load_json(raw))
+                line = self.line(load_json(raw))
             except (ValueError, TypeError, LookupError, AttributeError) as error:
                 raise RecordError(f"{path}, line {number}: is no reply ({error}); take it out to ask again") from error
             if line.key in found:
@@ -126,7 +165,7 @@ class Record:
         return list(found.values())
 
     @contextmanager
-    def writer(self, asked: Mapping[str, Any]) -> Iterator[Callable[[Line], None]]:
+    def writer(self, asked: Mapping[str, Any]) -> Iterator[Callable[[Held], None]]:
         """Make the folder one of these questions, and give what keeps a reply.
 
         A process that is killed later loses no reply that it was given. A last line that was cut off, as by a power
@@ -156,7 +195,7 @@ class Record:
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
 
-            def keep(line: Line) -> None:
+            def keep(line: Held) -> None:
                 file.write(json.dumps(asdict(line)).encode() + b"\n")
                 file.flush()
 
@@ -164,28 +203,6 @@ class Record:
                 yield keep
             finally:
                 os.fsync(file.fileno())
-
-
-def checked_line(held: Any) -> Line:
-    """A line of the file as a reply.
-
-    Raises:
-        ValueError: it is none.
-    """
-    line = Line(**{**held, "lengths": tuple(held["lengths"])})
-    sound = (
-        bool(line.truth)
-        and set(line.truth) <= set(DIMENSIONS)
-        and set(line.truth.values()) <= set(SIDES)
-        and line.order in ("given", "swapped")
-        and line.part in (0, 1)
-        and len(line.lengths) == 2
-        and set(line.tags) <= set(TAGS)
-        and all(isinstance(text, str) for text in (line.key, line.organ, line.question_id, line.cluster, line.reply))
-    )
-    if not sound:
-        raise ValueError("fields are not as they were written")
-    return line
 
 
 def short(value: Any, length: int = 60) -> str:

@@ -12,7 +12,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Annotated, Any, ClassVar
 
 from PIL import Image
@@ -20,10 +20,15 @@ from typing_extensions import override
 
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
+from datamodules.phantoms.truth import Argument, Finding, KnowsTruth, Truth, Value, Values
 from datamodules.prompts import question_text
 from guards.ranges import at_least, between
 
 GUIDELINES = ("differential", "intuitive", "analytical", "bayesian")
+WORDINGS = 64
+"""Draws of a question's wordings in which all of them occur: there are at most 12 of any sentence."""
+OTHERS = 150
+"""Cases whose arguments show how a specialty speaks."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Question:
     bodies: Mapping[str, str]
 
 
-class PhantomDataModule(VQADataModule):
+class PhantomDataModule(VQADataModule, KnowsTruth):
     """A specialty whose patients are synthetic and whose labels follow published clinical rules."""
 
     PREFIX: ClassVar[str]
@@ -73,6 +78,10 @@ class PhantomDataModule(VQADataModule):
     """What a layman calls the picture."""
     PREVALENCE: ClassVar[Mapping[str, Mapping[str, float]]]
     """Question kind -> option -> its share among the patients; the priors of the bayesian traces."""
+    FINDINGS: ClassVar[Mapping[str, Finding]]
+    """What can be read off a picture; the units of `within` are those of the readings."""
+    NEEDED: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Question kind -> the findings that its rule asks for."""
 
     @dataclass(frozen=True)
     class Config(VQADataModule.Config):
@@ -105,6 +114,31 @@ class PhantomDataModule(VQADataModule):
     def questions(cls, case: Any, rng: random.Random) -> Sequence[Question]:
         """The clinical questions, one of each kind; `rng` picks among wordings only."""
 
+    @classmethod
+    @abstractmethod
+    def found(cls, case: Any) -> Values:
+        """The value of each of `FINDINGS` in a case."""
+
+    @classmethod
+    @abstractmethod
+    def supposed(cls, case: Any, stated: Values) -> Sequence[Any]:
+        """Cases that are this one but for what is stated of them, one for each way in which they argue.
+
+        Args:
+            case: the true one.
+            stated: some of `FINDINGS`, each possible; none is returned where they cannot be true together.
+        """
+
+    @override
+    def truth(self, example: Example) -> Truth:
+        kind = example.tags["question_type"]
+        case = self.sample(random.Random(example.patient_id), self.config.difficulty)
+        return Truth(self.found(case), self.FINDINGS, self.NEEDED[kind], partial(argued, type(self), case, kind))
+
+    @override
+    def bodies(self) -> frozenset[str]:
+        return bodies_of(type(self), self.config.difficulty)
+
     @override
     def examples(self) -> Iterator[Example]:
         for index in range(self.config.n_patients):
@@ -125,6 +159,35 @@ class PhantomDataModule(VQADataModule):
                     },
                     tags={"question_type": question.kind, "modality": self.MODALITY},
                 )
+
+
+def argued(specialty: type[PhantomDataModule], case: Any, kind: str, stated: Values) -> Argument | None:
+    """As of `Truth.argue`, for a question of one kind about a case."""
+    return argued_once(specialty, case, kind, frozenset(stated.items()))
+
+
+@lru_cache(maxsize=4096)
+def argued_once(
+    specialty: type[PhantomDataModule], case: Any, kind: str, stated: frozenset[tuple[str, Value]]
+) -> Argument | None:
+    """The same for findings in an order that does not count."""
+    possible = all(specialty.FINDINGS[name].possible(value) for name, value in stated)
+    made = [
+        question
+        for one in (specialty.supposed(case, dict(stated)) if possible else ())
+        for draw in range(WORDINGS)
+        for question in specialty.questions(one, random.Random(draw))
+        if question.kind == kind
+    ]
+    return Argument(made[0].answer, frozenset(body for q in made for body in q.bodies.values())) if made else None
+
+
+@cache
+def bodies_of(specialty: type[PhantomDataModule], difficulty: float) -> frozenset[str]:
+    """The arguments of many cases of a specialty, about all its kinds of questions."""
+    draws = (random.Random(f"{specialty.PREFIX} {index}") for index in range(OTHERS))
+    made = (question for rng in draws for question in specialty.questions(specialty.sample(rng, difficulty), rng))
+    return frozenset(body for question in made for body in question.bodies.values())
 
 
 def trace(reading: str, body: str, answer: str) -> str:

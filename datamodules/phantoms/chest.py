@@ -8,7 +8,8 @@ Source: cardiothoracic ratio, greatest heart width over greatest inner chest wid
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil, floor
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from typing_extensions import override
 
 from datamodules.phantoms.base import PhantomDataModule, Question, Reading, bayesian_body, draw_class, far_from
 from datamodules.phantoms.drawing import SIZE, Field, blend, develop, ellipse, grid, marker, painted, smooth_noise, soft
+from datamodules.phantoms.truth import IS, Finding, Values
 
 CUTOFF = 0.50
 """Cardiothoracic ratio above which the heart counts as enlarged."""
@@ -27,6 +29,10 @@ FLUID = {
     (True, True): "both sides",
 }
 """(viewer's left angle blunt, viewer's right angle blunt) -> verdict in the patient's own sides."""
+ANGLES = ("left", "right")
+"""The viewer's sides, in the order of `Film.blunt`."""
+LEVELS = (10.0, 14.0)
+"""A height of fluid on either side of what the traces call clear: no finding, so both must be allowed for."""
 DOME = 82.0
 """Height of the diaphragm's domes, in pixels from the top."""
 
@@ -67,6 +73,24 @@ class ChestFilms(PhantomDataModule):
         "heart_size": {"normal": 0.5, "enlarged": 0.5},
         "effusion": dict.fromkeys(FLUID.values(), 0.25),
     }
+    # Choice: a twentieth of a width, and three hundredths of the ratio, which is what two such widths are worth.
+    FINDINGS: ClassVar = {
+        "heart": Finding({r"\bheart (\d+) of \d+": ""}, within=3, low=20, high=100),
+        "chest": Finding({r"\bheart \d+ of (\d+)": ""}, within=4, low=60, high=112),
+        "ratio": Finding({rf"(?<!likelihood )\bratio {IS}([01]\.\d+)": ""}, within=0.03, low=0.2, high=1),
+        **{
+            f"{side} angle": Finding(
+                {
+                    rf"\bviewer {side} (?:angle )?(?:is )?(sharp|blunt)\b": "",
+                    r"\bboth angles are (sharp|blunt)\b": "",
+                    rf"\bonly the viewer {side} angle is blunt\b": "blunt",
+                    rf"\bonly the viewer {other} angle is blunt\b": "sharp",
+                }
+            )
+            for side, other in (ANGLES, ANGLES[::-1])
+        },
+    }
+    NEEDED: ClassVar = {"heart_size": ("ratio",), "effusion": ("left angle", "right angle")}
 
     @classmethod
     @override
@@ -102,6 +126,25 @@ class ChestFilms(PhantomDataModule):
     def questions(cls, case: Film, rng: random.Random) -> list[Question]:
         return [heart_size(case, rng), effusion(case, rng)]
 
+    @classmethod
+    @override
+    def found(cls, case: Film) -> Values:
+        angles = {f"{side} angle": blunt_or_sharp(blunt) for side, blunt in zip(ANGLES, case.blunt, strict=True)}
+        return {"heart": case.heart, "chest": case.chest, "ratio": case.ratio, **angles}
+
+    @classmethod
+    @override
+    def supposed(cls, case: Film, stated: Values) -> list[Film]:
+        said = {**cls.found(case), **stated}
+        heart, chest, ratio = int(said["heart"]), int(said["chest"]), said["ratio"]
+        if "ratio" in stated:  # it decides, and is a reading too
+            if {"heart", "chest"} <= set(stated) and not cls.FINDINGS["ratio"].agrees(heart / chest, ratio):
+                return []
+            heart = floor(ratio * chest + 1e-9) if ratio <= CUTOFF else ceil(ratio * chest - 1e-9)
+        blunt = tuple(said[f"{side} angle"] == "blunt" for side in ANGLES)
+        film = replace(case, heart=heart, chest=chest, blunt=blunt)
+        return [replace(film, level=level) for level in LEVELS]
+
     @staticmethod
     @override
     def draw(case: Film) -> Image.Image:
@@ -115,13 +158,18 @@ def width_words(case: Film) -> str:
 
 def angle_words(case: Film) -> str:
     """The angles' reading, in the viewer's sides."""
-    left, right = ("blunt" if blunt else "sharp" for blunt in case.blunt)
+    left, right = map(blunt_or_sharp, case.blunt)
     return f"viewer left {left}, viewer right {right}"
 
 
 def angle_label(blunt: tuple[bool, bool]) -> str:
     """Short name of a pair of angles, the viewer's left first."""
-    return " then ".join("blunt" if one else "sharp" for one in blunt)
+    return " then ".join(map(blunt_or_sharp, blunt))
+
+
+def blunt_or_sharp(blunt: bool) -> str:
+    """An angle in a word."""
+    return "blunt" if blunt else "sharp"
 
 
 def heart_size(case: Film, rng: random.Random) -> Question:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, ClassVar
 
 from typing_extensions import override
@@ -29,6 +29,7 @@ from datamodules.batch import Example
 from datamodules.phantoms.base import GUIDELINES
 from datamodules.phantoms.chest import FLUID, ChestFilms
 from datamodules.phantoms.clinic_rules import (
+    BODIES,
     DISEASES,
     LOOK_ALIKES,
     READINGS,
@@ -36,6 +37,7 @@ from datamodules.phantoms.clinic_rules import (
     Visit,
     strategy_trace,
 )
+from datamodules.phantoms.truth import Argument, KnowsTruth, Truth, Values
 from guards.ranges import at_least, between
 
 ASKS = {
@@ -58,9 +60,15 @@ PRIORS = {
 verdict of some of them, and the base rate turns that of every film."""
 BLOOD = ((2, 3, 4), (6, 7, 8))
 """Tenths of the blood's haematocrit, without and with a torn vessel."""
+SIDES = ChestFilms.NEEDED["effusion"]
+WIDTH = ChestFilms.NEEDED["heart_size"]
+LOOKED_AT = {"bayesian": WIDTH, "analytical": WIDTH, "differential": SIDES, "intuitive": SIDES}
+"""Question type -> what its rule needs of the film; a pattern on both sides also needs the heart."""
+OTHERS = 300
+"""Visits whose arguments show how the clinic speaks."""
 
 
-class Clinic(VQADataModule):
+class Clinic(VQADataModule, KnowsTruth):
     """Patients with pleural fluid, two questions each, of four types."""
 
     MODALITY: ClassVar = "X-ray"
@@ -83,10 +91,7 @@ class Clinic(VQADataModule):
     def examples(self) -> Iterator[Example]:
         for index in range(self.config.n_patients):
             patient_id = f"clinic-{self.config.data_seed}-{index:05d}"
-            rng = random.Random(patient_id)
-            for number, (kind, visit) in enumerate(
-                pair(rng, TURNED[index // 2 % 3], index % 2 == 0, self.config.difficulty)
-            ):
+            for number, (kind, visit) in enumerate(asked(patient_id, self.config.difficulty)):
                 answer = READINGS[kind](visit)
                 yield Example(
                     patient_id=patient_id,
@@ -102,6 +107,18 @@ class Clinic(VQADataModule):
                 )
 
     @override
+    def truth(self, example: Example) -> Truth:
+        number = int(example.question_id.rpartition("-")[2])
+        kind, visit = asked(example.patient_id, self.config.difficulty)[number]
+        pattern_of_both = kind == PATTERN and visit.both
+        needed = LOOKED_AT[kind] + (WIDTH if pattern_of_both else ())
+        return Truth(ChestFilms.found(visit.film), ChestFilms.FINDINGS, needed, partial(argued, visit, kind))
+
+    @override
+    def bodies(self) -> frozenset[str]:
+        return bodies_of(self.config.difficulty)
+
+    @override
     def plainly(self, example: Example, guideline: str) -> bool:
         """Patterns, and in their place a share `p0` of the right strategy.
 
@@ -113,6 +130,29 @@ class Clinic(VQADataModule):
             return False
         rare = uniform_hash("p0", example.question_id) < self.config.p0
         return guideline == (kind if rare else PATTERN)
+
+
+def asked(patient_id: str, difficulty: float) -> tuple[tuple[str, Visit], tuple[str, Visit]]:
+    """A patient's two questions, each as its type and visit; the number in the id says how they are drawn."""
+    index = int(patient_id.rpartition("-")[2])
+    return pair(random.Random(patient_id), TURNED[index // 2 % 3], index % 2 == 0, difficulty)
+
+
+def argued(visit: Visit, kind: str, stated: Values) -> Argument | None:
+    """As of `Truth.argue`: what the rule that is asked for makes of the film as stated and of what the stem tells."""
+    possible = all(ChestFilms.FINDINGS[name].possible(value) for name, value in stated.items())
+    films = ChestFilms.supposed(visit.film, stated) if possible else []
+    visits = [replace(visit, film=film) for film in films if any(film.blunt)]
+    if not visits:
+        return None
+    return Argument(READINGS[kind](visits[0]), frozenset(BODIES[kind](one) for one in visits))
+
+
+@cache
+def bodies_of(difficulty: float) -> frozenset[str]:
+    """The arguments of many visits, in all four ways."""
+    draws = (random.Random(f"clinic {index}") for index in range(OTHERS))
+    return frozenset(body(visit) for rng in draws for visit in [drawn(rng, difficulty)] for body in BODIES.values())
 
 
 def pair(rng: random.Random, kind: str, alike: bool, difficulty: float) -> tuple[tuple[str, Visit], tuple[str, Visit]]:

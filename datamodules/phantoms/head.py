@@ -11,7 +11,7 @@ Choice: an epidural is evacuated above 15 mm or above 5 mm shift; its volume, wh
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from datamodules.phantoms.base import PhantomDataModule, Question, Reading, bayesian_body, draw_class, far_from
 from datamodules.phantoms.drawing import SIZE, Field, blend, develop, ellipse, grid, marker, painted, smooth_noise, soft
+from datamodules.phantoms.truth import IS, Finding, Values
 
 MM_PER_PIXEL = 1.6
 """Every slice has this scale; the bar in the corner is 50 mm."""
@@ -76,6 +77,13 @@ class HeadCTs(PhantomDataModule):
         "surgery": {"evacuate": 0.5, "observe": 0.5},
         "diagnosis": {"subdural": 0.36, "epidural": 0.36, "no haematoma": 0.28},
     }
+    # Choice: 2 mm, a pixel and a quarter.
+    FINDINGS: ClassVar = {
+        "shape": Finding({r"\b(crescent|lens|absent) rim\b": ""}),
+        "rim": Finding({rf"\brim {IS}(\d+)(?!\.?\d)(?: ?mm\b)?": ""}, within=2, low=0, high=40),
+        "shift": Finding({rf"\bshift {IS}(\d+)(?!\.?\d)(?: ?mm\b)?": ""}, within=2, low=0, high=30),
+    }
+    NEEDED: ClassVar = {"surgery": ("shape", "rim", "shift"), "diagnosis": ("shape",)}
 
     @classmethod
     @override
@@ -113,6 +121,21 @@ class HeadCTs(PhantomDataModule):
     @override
     def questions(cls, case: Slice, rng: random.Random) -> list[Question]:
         return [surgery(case, rng), diagnosis(case, rng)]
+
+    @classmethod
+    @override
+    def found(cls, case: Slice) -> Values:
+        return {"shape": case.shape, "rim": case.thickness, "shift": case.shift}
+
+    @classmethod
+    @override
+    def supposed(cls, case: Slice, stated: Values) -> list[Slice]:
+        said = {**cls.found(case), **stated}
+        bare = said["shape"] == "absent"
+        if "rim" in stated and bare != (said["rim"] == 0):
+            return []
+        rim = 0 if bare else int(said["rim"]) or THICKNESS_LIMIT[said["shape"]]
+        return [replace(case, shape=said["shape"], thickness=rim, shift=int(said["shift"]))]
 
     @staticmethod
     @override

@@ -13,6 +13,7 @@ Choice: whole lesions only, all four quantities drawn; `lesion.py` says how each
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from typing import ClassVar
 
@@ -22,11 +23,14 @@ from typing_extensions import override
 
 from datamodules.phantoms.base import PhantomDataModule, Question, Reading, bayesian_body, draw_class
 from datamodules.phantoms.lesion import COLOURS, STRUCTURES, Lesion, draw_lesion
+from datamodules.phantoms.truth import IS, Finding, Values
 
 VERDICTS = {"benign": "below 4.75", "suspicious": "within 4.75 to 5.45", "melanoma": "above 5.45"}
 """Verdict -> its range of the score; melanoma stands for highly suspicious of it."""
 AXES = ("symmetric", "one axis", "two axes")
 """Asymmetry score -> option text."""
+COUNTS = {"asymmetry": (0, 2), "border": (0, 8), "colours": (1, 6), "structures": (1, 5)}
+"""Part of the score -> its least and its greatest count."""
 SHARES = {"symmetric": (0.6, 0.3, 0.1), "one axis": (0.3, 0.4, 0.3), "two axes": (0.1, 0.3, 0.6)}
 """Asymmetry -> shares of the verdicts: as in life, asymmetric lesions score higher; each verdict has a third."""
 
@@ -70,6 +74,10 @@ class SkinLesions(PhantomDataModule):
         "verdict": dict.fromkeys(VERDICTS, 1 / 3),
         "asymmetry": dict.fromkeys(AXES, 1 / 3),
     }
+    FINDINGS: ClassVar = {
+        name: Finding({rf"\b{name} {IS}(\d+)(?!\.?\d)": ""}, low=low, high=high) for name, (low, high) in COUNTS.items()
+    }
+    NEEDED: ClassVar = {"verdict": tuple(COUNTS), "asymmetry": ("asymmetry",)}
 
     @classmethod
     @override
@@ -92,26 +100,33 @@ class SkinLesions(PhantomDataModule):
     @classmethod
     @override
     def readings(cls, case: Lesion) -> list[Reading]:
-        counts = {
-            "asymmetry": (case.asymmetry, 0, 2),
-            "border": (case.border, 0, 8),
-            "colours": (len(case.colours), 1, 6),
-            "structures": (len(case.structures), 1, 5),
-        }
+        found = cls.found(case)
         return [
             Reading(
                 f"read the {name}.",
                 score_words(case),
-                f"{name} {value}",
-                tuple(f"{name} {other}" for other in range(low, high + 1) if other != value),
+                f"{name} {found[name]}",
+                tuple(f"{name} {other}" for other in range(low, high + 1) if other != found[name]),
             )
-            for name, (value, low, high) in counts.items()
+            for name, (low, high) in COUNTS.items()
         ]
 
     @classmethod
     @override
     def questions(cls, case: Lesion, rng: random.Random) -> list[Question]:
         return [verdict_question(case, rng), asymmetry(case, rng)]
+
+    @classmethod
+    @override
+    def found(cls, case: Lesion) -> Values:
+        counts = (case.asymmetry, case.border, len(case.colours), len(case.structures))
+        return dict(zip(COUNTS, counts, strict=True))
+
+    @classmethod
+    @override
+    def supposed(cls, case: Lesion, stated: Values) -> list[Lesion]:
+        a, b, c, d = (int({**cls.found(case), **stated}[name]) for name in COUNTS)
+        return [replace(case, asymmetry=a, border=b, colours=tuple(COLOURS)[:c], structures=STRUCTURES[:d])]
 
     @staticmethod
     @override

@@ -10,7 +10,7 @@ Choice: whole degrees, cut-offs 10, 25 and 45 (the lower of the two in use for s
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,9 +19,12 @@ from typing_extensions import override
 
 from datamodules.phantoms.base import PhantomDataModule, Question, Reading, bayesian_body, draw_class, far_from
 from datamodules.phantoms.drawing import SIZE, Field, blend, develop, ellipse, grid, marker, painted, smooth_noise, soft
+from datamodules.phantoms.truth import IS, Finding, Values
 
 GRADES = {"no scoliosis": (0, 9), "mild": (10, 24), "moderate": (25, 44), "severe": (45, 70)}
 """Grade -> lowest and highest whole degree; what follows is discharge, observation, brace, surgery."""
+STRAIGHT = GRADES["mild"][0]
+"""Degrees below which a curve has no side."""
 PITCH = 6.8
 """Pixels from one vertebra to the next."""
 
@@ -62,6 +65,12 @@ class SpineFilms(PhantomDataModule):
         "severity": {"no scoliosis": 0.28, "mild": 0.24, "moderate": 0.24, "severe": 0.24},
         "convexity": {"left convex": 0.36, "right convex": 0.36, "no curve": 0.28},
     }
+    # 5 degrees is the usual reading error of the angle.
+    FINDINGS: ClassVar = {
+        "curve": Finding({rf"\bcurve {IS}(\d+)(?!\.?\d)(?: degrees?\b)?": ""}, within=5, low=0, high=70),
+        "apex": Finding({r"\bapex (?:is |at |sits at )?(?:the )?(viewer left|viewer right|midline)\b": ""}),
+    }
+    NEEDED: ClassVar = {"severity": ("curve",), "convexity": ("apex",)}
 
     @classmethod
     @override
@@ -92,6 +101,23 @@ class SpineFilms(PhantomDataModule):
     def questions(cls, case: SpineFilm, rng: random.Random) -> list[Question]:
         return [severity(case, rng), convexity(case, rng)]
 
+    @classmethod
+    @override
+    def found(cls, case: SpineFilm) -> Values:
+        return {"curve": case.cobb, "apex": apex(case)}
+
+    @classmethod
+    @override
+    def supposed(cls, case: SpineFilm, stated: Values) -> list[SpineFilm]:
+        said = {**cls.found(case), **stated}
+        straight = said["apex"] == "midline"
+        if "curve" not in stated and straight != (case.cobb < STRAIGHT):
+            said["curve"] = 0 if straight else GRADES["moderate"][0]
+        if "apex" in stated and straight != (said["curve"] < STRAIGHT):
+            return []
+        side = case.side if straight or "apex" not in stated else 1 if said["apex"] == "viewer right" else -1
+        return [replace(case, cobb=int(said["curve"]), side=side)]
+
     @staticmethod
     @override
     def draw(case: SpineFilm) -> Image.Image:
@@ -100,7 +126,7 @@ class SpineFilms(PhantomDataModule):
 
 def apex(case: SpineFilm) -> str:
     """Where the curve points, in the viewer's sides."""
-    return "midline" if case.cobb < 10 else "viewer right" if case.side > 0 else "viewer left"
+    return "midline" if case.cobb < STRAIGHT else "viewer right" if case.side > 0 else "viewer left"
 
 
 def curve_words(case: SpineFilm) -> str:

@@ -8,6 +8,7 @@ enter its accuracies. Named defects:
 - `capital`: SLAKE's rule for yes and no never applies, since its answers are capitalised; they need an exact text.
 - `swapped`: `(f1, precision, recall)` is unpacked as `(precision, recall, f1)`.
 - `empty`: an empty free answer stops the release with an error; here it is wrong.
+- `verdict`: a judge's reply that is not understood is a wrong answer.
 - `judged_totals`: with a judge, SLAKE counts closed answers twice and PathVQA forgets them.
 """
 
@@ -105,6 +106,19 @@ def open_answer(text: str, gold: str) -> OpenScore:
     return OpenScore(said == right, 2 * precision * recall / (precision + recall), precision, recall)
 
 
+def answer_shown(text: str) -> str:
+    """What the release shows its judge of a completion: the box, else the answer blocks, else all of it."""
+    return _outer_part(text)
+
+
+def judged_right(reply: str) -> bool:
+    """What the release makes of its judge's reply: right if what stands in its tags, or else all of it, is 0.
+
+    Named defect `verdict`: any other reply, such as one that was cut off or none at all, is a wrong answer.
+    """
+    return _tagged(reply, "judge") == "0"
+
+
 class Totals(NamedTuple):
     """Right answers as the release counts them; the shares of n may exceed 1 or leave answers out."""
 
@@ -178,11 +192,12 @@ def _boxed(text: str) -> str:
     return "None"
 
 
-def _tagged(text: str) -> str:
-    """Contents of all closed answer blocks, joined by blanks; the whole text if they are empty."""
+def _tagged(text: str, tag: str = "answer") -> str:
+    """Contents of all closed blocks of a tag, joined by blanks; the whole text if they are empty."""
+    opening, closing = f"<{tag}>", f"</{tag}>"
     parts = []
-    start = text.find("<answer>")
-    while start >= 0 and (end := text.find("</answer>", start + 8)) >= 0:
-        parts.append(text[start + 8 : end])
-        start = text.find("<answer>", end)
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+        parts.append(text[start + len(opening) : end])
+        start = text.find(opening, end)
     return " ".join(parts).strip() or text

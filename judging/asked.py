@@ -1,0 +1,70 @@
+"""The questions behind the answers of an experiment: its data sets made again from what its folder remembers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from configs.build import build, import_class
+from configs.schema import Component
+from datamodules.base import VQADataModule
+from datamodules.batch import Example
+from evaluation.predictions import Prediction
+
+
+def sets_of(experiment: Path, trust: Sequence[str] = ()) -> dict[str, VQADataModule]:
+    """The data sets of an experiment by specialty; nothing is read of them yet.
+
+    Args:
+        experiment: its folder, its `evaluation` folder, or its file of predictions.
+        trust: packages besides this project's whose classes may be named there.
+
+    Raises:
+        ValueError: the folder does not say what was asked, or names a class that is not trusted.
+    """
+    folder = experiment.parent if experiment.suffix == ".jsonl" else experiment
+    file = (folder.parent if folder.name == "evaluation" else folder) / "experiment.json"
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+        seed = int(held.get("seed", 0))
+        components = {name: Component(one["class_path"], one["init_args"]) for name, one in held["specialties"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file}: does not say which data sets were asked ({type(error).__name__}: {error}); name the folder of an "
+            "experiment as `train.py` leaves it"
+        ) from error
+    for name, one in components.items():
+        try:
+            import_class(one.class_path, trust)
+        except ImportError as error:
+            raise ValueError(f"{file}: specialties.{name}: {error}") from error
+    return {name: build(one, specialty=name, seed=seed) for name, one in components.items()}
+
+
+def questions_of(data: VQADataModule, answers: Iterable[Prediction]) -> dict[str, Example]:
+    """Question id -> the question, of all that are answered.
+
+    Args:
+        data: that they were taken from.
+        answers: to them.
+
+    Raises:
+        ValueError: the set lacks a question, or has another in its place.
+    """
+    wanted: Mapping[str, Prediction] = {item.question_id: item for item in answers}
+    found = {
+        example.question_id: example
+        for example in chain.from_iterable(data.splits.values())
+        if example.question_id in wanted
+    }
+    for question_id, item in wanted.items():
+        example = found.get(question_id)
+        if example is None or (example.answer, sorted(example.options)) != (item.gold, sorted(item.options)):
+            has = "lacks it" if example is None else f"has {example.answer!r} of {example.options} for it"
+            raise ValueError(
+                f"specialty {data.specialty!r}: question {question_id!r} was answered as one with the right answer "
+                f"{item.gold!r} of {item.options}, and the data set {has}; were the data changed since?"
+            )
+    return found
