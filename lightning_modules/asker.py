@@ -12,7 +12,7 @@ from lightning_modules.engines.engine import Engine
 from lightning_modules.layout import ORACLE, Layout
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
-from lightning_modules.rewards.combine import Rewards
+from lightning_modules.rewards.combine import Rewards, judged
 from lightning_modules.rewards.guidelines import Guideline
 from lightning_modules.rollouts import Rollouts
 
@@ -87,16 +87,18 @@ class Asker:
         prior = {name: item.prior for name, item in self.guidelines.items()}
         found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, plain, completions, [], prior)
         with self.clock.phase("reward"):
-            found.rewards = [
-                self.rewards(
-                    completion.text,
-                    examples[row // self.layout.size],
-                    self.under(found.guideline(row), examples[row // self.layout.size]),
-                    n_tokens=len(completion.ids),
-                    truncated=completion.truncated,
-                )
-                for row, completion in enumerate(completions)
-            ]
+            found.rewards = self.rewards.together(
+                [
+                    judged(
+                        completion.text,
+                        examples[row // self.layout.size],
+                        self.under(found.guideline(row), examples[row // self.layout.size]),
+                        n_tokens=len(completion.ids),
+                        truncated=completion.truncated,
+                    )
+                    for row, completion in enumerate(completions)
+                ]
+            )
         return found
 
     def under(self, name: str, example: Example) -> Guideline:

@@ -16,6 +16,7 @@ from typing_extensions import override
 from datamodules.batch import BadExampleError, Batch, Example
 from datamodules.loading import WHOLE, Demand, Feed, Share
 from lightning_modules.adapters import LoRASettings
+from lightning_modules.advantages.advantage import among_known
 from lightning_modules.asker import Asker
 from lightning_modules.dynamic_sampling import ask_again
 from lightning_modules.functional.reductions import Denominators
@@ -167,7 +168,7 @@ class PolicyGradient(Stage):
         if self.kl is not None and self.kl.in_reward:
             for rows in self.micro_batches(rollouts, range(len(rollouts.completions))):
                 self.objective.penalise(rollouts, rows)
-        rollouts.advantages = self.advantage(rollouts.outcome)
+        rollouts.advantages = among_known(self.advantage, rollouts.outcome, rollouts.known)
         return rollouts
 
     def micro_batches(self, rollouts: Rollouts, rows: Sequence[int]) -> Iterator[list[int]]:
@@ -183,6 +184,7 @@ class PolicyGradient(Stage):
         """
         c, tally = self.config, Tally()
         counted = [row for row in rows if not (c.mask_truncated and rollouts.completions[row].truncated)]
+        counted = [row for row in counted if not rollouts.rewards[row].unknown]
         tokens, sequences = self.over_devices(sum(map(len, rollouts.ids(counted))), len(counted))
         sizes = Denominators(int(tokens), int(sequences), c.max_new_tokens)
 

@@ -19,15 +19,20 @@ from lightning_modules.rollouts import Rollouts
 
 def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
     """Scalars of one batch of rollouts with their advantages, by TensorBoard tag; what is undefined is left out."""
-    outcome = rollouts.outcome
-    metrics = {"train/reward/total": float(outcome.total.mean())}
+    total = known_total(rollouts)
+    metrics = {"train/reward/total": nan_mean(total), "train/reward/unknown": mean_of(~rollouts.known)}
     terms = list(rollouts.rewards[0].parts)
     metrics |= {f"train/reward/{name}": nan_mean(rollouts.term(name)) for name in terms}
     metrics |= {f"train/dead_groups/{name}": mean_of(equal(rollouts.term(name))) for name in terms}
-    metrics["train/dead_groups/total"] = mean_of(equal(outcome.total))
+    metrics["train/dead_groups/total"] = mean_of(equal(total))
     metrics["train/dead_rows"] = mean_of(rollouts.advantages == 0)
     metrics |= guideline_metrics(rollouts) | completion_metrics(rollouts) | gap_metrics(rollouts)
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
+
+
+def known_total(rollouts: Rollouts) -> Tensor:
+    """(P, R) total rewards; NaN where one of the terms could not be had."""
+    return rollouts.outcome.total.where(rollouts.known, torch.nan)
 
 
 def guideline_metrics(rollouts: Rollouts) -> dict[str, float]:
@@ -41,7 +46,7 @@ def guideline_metrics(rollouts: Rollouts) -> dict[str, float]:
     metrics = {}
     for k, name in enumerate(layout.guidelines):
         places = layout.guideline_of == k
-        metrics[f"train/guideline/{name}/reward"] = float(rollouts.outcome.total[:, places].mean())
+        metrics[f"train/guideline/{name}/reward"] = nan_mean(known_total(rollouts)[:, places])
         metrics[f"train/guideline/{name}/correct"] = float(right[:, places].mean())
         metrics[f"train/guideline/{name}/advantage"] = float(rollouts.advantages[:, places].mean())
         metrics[f"train/guideline/{name}/advantage_size"] = float(rollouts.advantages[:, places].abs().mean())

@@ -76,6 +76,11 @@ class Rollouts:
         return self.table([item.parts.get(name) for item in self.rewards])
 
     @property
+    def known(self) -> Tensor:
+        """(P, R) bool: every reward term that applies could be had."""
+        return self.table([not item.unknown for item in self.rewards]).bool()
+
+    @property
     def right(self) -> Tensor:
         """(P, R) float64: 1 where the answer is right."""
         return self.table([item.right for item in self.rewards])
@@ -117,17 +122,21 @@ class Rollouts:
     def teacher_prompt(self, row: int) -> Prompt | None:
         """The prompt of the guideline that answers the row's question better than the neutral prompt does, if any."""
         question = row // self.layout.size
-        means = {name: self.mean_between(question, name) for name in self.layout.guidelines}
+        means = {
+            name: mean for name in self.layout.guidelines if (mean := self.mean_between(question, name)) is not None
+        }
         best = max((name for name in means if name != NEUTRAL), key=means.__getitem__, default=None)
         if best is None or not means[best] > means.get(NEUTRAL, float("inf")):
             return None
-        return self.prompts[question * len(means) + self.layout.guidelines.index(best)]
+        names = self.layout.guidelines
+        return self.prompts[question * len(names) + names.index(best)]
 
-    def mean_between(self, question: int, guideline: str) -> float:
-        """μ_k: mean of a question's compared reward under a guideline."""
+    def mean_between(self, question: int, guideline: str) -> float | None:
+        """μ_k: mean of a question's compared reward under a guideline; None where no rollout's is known."""
         first = question * self.layout.size
         rows = [row for row in range(first, first + self.layout.size) if self.guideline(row) == guideline]
-        return sum(self.rewards[row].between for row in rows) / len(rows)
+        known = [self.rewards[row].between for row in rows if not self.rewards[row].unknown]
+        return sum(known) / len(known) if known else None
 
     def ids(self, rows: Sequence[int]) -> list[tuple[int, ...]]:
         """Completion tokens of some rows."""

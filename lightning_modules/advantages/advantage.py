@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -46,3 +48,26 @@ class Advantage(ABC):
         Raises:
             ValueError: the outcome does not fit the options.
         """
+
+
+def among_known(advantage: Callable[[Outcome], Tensor], outcome: Outcome, known: Tensor) -> Tensor:
+    """Advantages among the rollouts whose reward is known; the others have 0, and no part in any mean or spread.
+
+    Args:
+        advantage: of a group in which all are known.
+        outcome: P questions with R rollouts each.
+        known: (P, R) bool.
+
+    Returns:
+        (P, R) float64. A question with fewer than two known rollouts has nothing to compare: all 0.
+    """
+    if bool(known.all()):
+        return advantage(outcome)
+    found = torch.zeros_like(outcome.total)
+    for pattern in known.unique(dim=0):
+        questions, places = (known == pattern).all(dim=1).nonzero(), pattern.nonzero()[:, 0]
+        if len(places) > 1:
+            rewards = (getattr(outcome, name)[questions, places] for name in ("total", "between", "within"))
+            rest = (outcome.guideline_of[places], outcome.guidelines, outcome.prior)
+            found[questions, places] = advantage(Outcome(*rewards, *rest))
+    return found

@@ -67,7 +67,7 @@ def guideline_based_advantages(
 
     Limits: λ = 1, τ = ∞, uniform π and α = 0 are GRPO to the last bit. Equal c give exactly zero for the first term,
     equal a within a guideline for the second. One rollout under a guideline is its own baseline there: with λ = 0 its
-    first term is zero, and its second always is.
+    first term is zero, and its second always is. A guideline without rollouts takes no part: K counts the others.
 
     Args:
         correct: (P, R) float; c of P questions' R rollouts: what is compared across guidelines.
@@ -99,6 +99,8 @@ def guideline_based_advantages(
         raise ValueError(f"lambda_ and alpha must be at least 0, got {lambda_} and {alpha}")
     if not bool(torch.isfinite(correct).all()):
         raise ValueError("rewards must be finite; an unknown reward must be dropped before advantages are formed")
+    present, guideline_of = guideline_of.unique(return_inverse=True)
+    prior = prior[present]
     member = torch.nn.functional.one_hot(guideline_of, len(prior)).to(correct)  # (R, K)
     centred = centred_rewards(correct)  # c - μ
     between = group_means(centred, member) if len(prior) > 1 else torch.zeros_like(centred)[:, : len(prior)]  # μ_k - μ

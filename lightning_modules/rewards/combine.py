@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ class Reward:
         letter: what was strictly read, even if a gate fails; None if unparsed.
         right: strictly read, right, and through every gate.
         criteria: what the scores were made of, such as credit per criterion of the guideline; empty behind a gate.
+        unknown: names of terms whose score could not be had; `total`, `between` and `within` are those of the rest.
     """
 
     total: float
@@ -34,6 +36,7 @@ class Reward:
     letter: str | None
     right: bool
     criteria: Mapping[str, float] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 class Rewards:
@@ -84,28 +87,27 @@ class Rewards:
     def __call__(
         self, text: str, example: Question, guideline: Guideline, *, n_tokens: int = 0, truncated: bool = False
     ) -> Reward:
-        """Reward one completion under the guideline whose instruction its prompt carried.
+        """Reward one completion; arguments as of `judged`, errors as of `together`."""
+        return self.together([judged(text, example, guideline, n_tokens=n_tokens, truncated=truncated)])[0]
 
-        Args:
-            text: as generated, without the prompt.
-            example: the question that was put.
-            guideline: of this rollout.
-            n_tokens: its length in tokens.
-            truncated: it was cut off at the length limit.
+    def together(self, read: Sequence[Judged]) -> list[Reward]:
+        """Reward completions, every term scoring all of them at once.
 
         Raises:
             ValueError: a term's score is outside the range that it promises.
         """
-        gate = gates(text, example.question, example.options, guideline.instruction)
-        letter = extract(text, example.options).letter
-        right = gate is None and letter == example.letter
-        judged = Judged(text, example, guideline, thinking_of(text), n_tokens, truncated, gate, letter, right)
-        parts = {term.name: paid(term, judged) for term in self.terms}
+        columns = [paid_scores(term, read) for term in self.terms]
+        return [self._reward(one, row) for one, row in zip(read, zip(*columns, strict=True), strict=True)]
+
+    def _reward(self, one: Judged, scores: Sequence[float | None]) -> Reward:
+        named = dict(zip(self.names, scores, strict=True))
+        unknown = tuple(name for name, score in named.items() if score is not None and math.isnan(score))
+        parts = {name: None if name in unknown else score for name, score in named.items()}
         total, between, within = self._sums(parts)
         criteria: dict[str, float] = {}
-        for term in self.terms if gate is None else ():
-            criteria |= term.criteria(judged)
-        return Reward(total, parts, between, within, gate, letter, right, criteria)
+        for term in self.terms if one.gate is None else ():
+            criteria |= term.criteria(one)
+        return Reward(total, parts, between, within, one.gate, one.letter, one.right, criteria, unknown)
 
     def _sums(self, parts: Mapping[str, float | None]) -> tuple[float, float, float | None]:
         """(total, between, within); always added in one order, so that rounding keeps a promise about bounds."""
@@ -119,13 +121,40 @@ class Rewards:
         return between + (within or 0.0), between, within
 
 
-def paid(term: RewardTerm, judged: Judged) -> float | None:
-    """A term's score as it is paid: nothing above 0 behind a gate, nothing at all if it needs a right answer.
+def judged(text: str, example: Question, guideline: Guideline, *, n_tokens: int = 0, truncated: bool = False) -> Judged:
+    """Read a completion under the guideline whose instruction its prompt carried.
+
+    Args:
+        text: as generated, without the prompt.
+        example: the question that was put.
+        guideline: of this rollout.
+        n_tokens: its length in tokens.
+        truncated: it was cut off at the length limit.
+    """
+    gate = gates(text, example.question, example.options, guideline.instruction)
+    letter = extract(text, example.options).letter
+    right = gate is None and letter == example.letter
+    return Judged(text, example, guideline, thinking_of(text), n_tokens, truncated, gate, letter, right)
+
+
+def paid_scores(term: RewardTerm, read: Sequence[Judged]) -> list[float | None]:
+    """A term's scores as they are paid: nothing above 0 behind a gate, nothing at all if it needs a right answer.
 
     Raises:
-        ValueError: the score is not a number in the term's range.
+        ValueError: a score is not in the term's range, or there is not one for each.
     """
-    score = term.score(judged)
+    scores = term.scores(read)
+    if len(scores) != len(read):
+        raise ValueError(f"reward term {term.name}: got {len(scores)} scores of {len(read)} completions")
+    return [paid(term, one, score) for one, score in zip(read, scores, strict=True)]
+
+
+def paid(term: RewardTerm, judged: Judged, score: float | None) -> float | None:
+    """One score as it is paid; what is not known stays so only where it could have been paid.
+
+    Raises:
+        ValueError: the score is not in the term's range.
+    """
     if score is None:
         if term.lowest > 0:
             raise ValueError(f"reward term {term.name}: got no score, but promises at least {term.lowest:g}")
@@ -134,6 +163,8 @@ def paid(term: RewardTerm, judged: Judged) -> float | None:
         return 0.0
     gated = judged.gate is not None
     low, high = (min(0.0, term.lowest), 0.0) if gated else (term.lowest, term.highest)
+    if math.isnan(score):
+        return score if low < high else 0.0
     score = min(0.0, score) if gated else score
     if not low <= score <= high:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,10 @@ class Judged:
     right: bool
 
 
+UNKNOWN = math.nan
+"""A score that could not be had, as of a judge that did not answer: its completion is left out of its group."""
+
+
 class RewardTerm(ABC):
     """One summand of the reward. A term of your own is a subclass with `score`, named by class path in the YAML.
 
@@ -105,8 +110,12 @@ class RewardTerm(ABC):
             judged: the completion; its gate may have failed, then the letter may be None.
 
         Returns:
-            The score, or None where the term does not apply.
+            The score; None where the term does not apply; `UNKNOWN` where it applies and could not be had.
         """
+
+    def scores(self, judged: Sequence[Judged]) -> Sequence[float | None]:
+        """Score many completions; a term that scores them faster together than one by one says so here."""
+        return [self.score(one) for one in judged]
 
     def criteria(self, judged: Judged) -> Mapping[str, float]:
         """What the score was made of, by name, for cards and logs; nothing unless a term says otherwise."""

@@ -10,6 +10,9 @@ CONTRACT, STOCK = (f"{FOLDER}families/test_{name}.py" for name in ("published_co
 STAGE, SFT, DEVICES, VLLM = (f"{FOLDER}test_{name}.py" for name in ("stage", "sft", "rl_devices", "vllm_engine"))
 
 
+UNKNOWN = f"{FOLDER}test_unknown_rewards.py"
+
+
 @dataclass(frozen=True)
 class Sabotage:
     """One of them.
@@ -32,6 +35,11 @@ class Sabotage:
 def step(k: str) -> tuple[str, str]:
     """Tests of test_policy_gradient.py."""
     return STEP, k
+
+
+def unknown(k: str) -> tuple[str, str]:
+    """Tests of test_unknown_rewards.py."""
+    return UNKNOWN, k
 
 
 def settings(k: str) -> tuple[str, str]:
@@ -90,6 +98,12 @@ SABOTAGES = [
          "no rollout is under the prompt that is used at test time", settings("under_every_guideline")),
         ("policy_gradient.py", "if not (c.mask_truncated and rollouts.completions[row].truncated)]", "]",
          "cut completions stay in the loss", step("truncated")),
+        ("policy_gradient.py", "if not rollouts.rewards[row].unknown]", "]",
+         "what could not be rewarded stays in the loss", unknown("without_the_unknown")),
+        ("advantages/advantage.py", "if bool(known.all()):", "if bool(known.any()):",
+         "what could not be rewarded counts as 0", unknown("changes_nothing")),
+        ("functional/advantages.py", "prior = prior[present]", "prior, guideline_of = prior, present[guideline_of]",
+         "a guideline whose rollouts are all unknown takes part", unknown("changes_nothing")),
         ("policy_gradient.py", "[row for row in counted if self.objective.needs(rollouts, row)]",
          "[row for row in rows if self.objective.needs(rollouts, row)]",
          "cut completions stay in the loss, but not in its denominator", step("truncated")),
