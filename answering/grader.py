@@ -8,19 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from answering.live_model import LiveModel
 from artifacts.adapter_files import acting_sha256
 from artifacts.head_files import read_head
-from datamodules.batch import Example
-from lightning_modules.budget import within_budget
-from lightning_modules.grading import RewardHead, line_tokens, rewards, written_answers
-from lightning_modules.policy import Policy
+from lightning_modules.grading import TOKENS_AT_ONCE, Asked, RewardHead, graded_answers
 
-Asked = tuple[Example, Sequence[str]]
-"""A question, and the answers to it that are graded."""
 Grade = Callable[[Sequence[Asked]], list[Tensor]]
 """Grades the answers to some questions: for each question (answers, D) log-odds, on the CPU."""
 
@@ -41,7 +35,7 @@ class Grader:
     adapters: tuple[Path, ...]
     head: Mapping[str, Tensor]
     meaning: Mapping[str, Any]
-    tokens_at_once: int = 16384
+    tokens_at_once: int = TOKENS_AT_ONCE
 
     @classmethod
     def of(cls, model: LiveModel, adapters: Sequence[Path]) -> Grader:
@@ -82,19 +76,3 @@ class Grader:
             head.load_state_dict(dict(self.head))
             head.to(policy.device)
             yield lambda asked: graded_answers(policy, head, asked, self.tokens_at_once)
-
-
-@torch.no_grad()
-def graded_answers(policy: Policy, head: RewardHead, asked: Sequence[Asked], tokens_at_once: int) -> list[Tensor]:
-    """For each question the (answers, D) log-odds of its answers, on the CPU, under the adapters that act.
-
-    Raises:
-        BadExampleError: a picture cannot be read, or an answer is too long for the model.
-    """
-    written = [written_answers(policy, example, answers) for example, answers in asked]
-    found: list[Tensor] = []
-    for rows in within_budget([line_tokens(*one) for one in written], tokens_at_once):
-        prompts = [written[row][0] for row in rows for _ in written[row][1]]
-        values = rewards(policy, head, prompts, [tail for row in rows for tail in written[row][1]]).cpu()
-        found += values.split([len(written[row][1]) for row in rows])
-    return found

@@ -25,6 +25,7 @@ from datamodules.replay import Replayed
 from endpoints.endpoint import Endpoint
 from endpoints.replies import Replies
 from experiment.integration import attach_teachers
+from experiment.judges import attach_judges
 from experiment.launchers.part import WHOLE, Part
 from experiment.lineage import Lineage
 from experiment.reading import check_tokenizer
@@ -174,6 +175,7 @@ class ExperimentContext(Lineage):
             adapter = read_adapter(folder, base_fingerprint=fingerprint)
             check_tokenizer(folder, adapter.manifest, policy)
             policy.load_adapter(name, adapter.config, adapter.tensors)
+        attach_judges(self, policy, fingerprint)
         context = self.stage_context(policy, [name for name, _ in start], specialty)
         return build(self.experiment.module, context=context)
 

@@ -35,6 +35,7 @@ from experiment.context import ExperimentContext
 from experiment.continuation import continuations
 from experiment.curves import tensorboard
 from experiment.integration import FOUNDATIONS, foundations
+from experiment.judges import JUDGED_BY, judged_by
 from experiment.loggers import further_loggers
 from experiment.memory_choice import within_memory
 from experiment.provenance import provenance
@@ -98,6 +99,8 @@ def _fit(context: ExperimentContext, specialty: str) -> None:
         facts["taught"] = taught
         if is_first():
             print(f"{experiment.name}/{specialty}: {taught_line(taught)}", flush=True)
+    if judges := judged_by(context):
+        facts[JUDGED_BY] = judges
     facts |= {"steps": steps, "continuations": continuations(run, before, steps, Path(experiment.runs_dir))}
     if is_first():
         write_text(run.path / "config.resolved.json", json.dumps(context.resolved, indent=2) + "\n")

@@ -150,7 +150,7 @@ def attach_teachers(context: Lineage, policy: Policy, fingerprint: str) -> Mappi
     return found
 
 
-def attach(policy: Policy, name: str, folder: Path, fingerprint: str) -> None:
+def attach(policy: Policy, name: str, folder: Path, fingerprint: str | None) -> None:
     """Load one adapter, frozen and inactive; errors as of `attach_teachers`."""
     adapter = read_adapter(folder, base_fingerprint=fingerprint)
     check_tokenizer(folder, adapter.manifest, policy)

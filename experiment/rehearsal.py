@@ -24,6 +24,7 @@ from datamodules.batch import Example
 from experiment.context import ExperimentContext
 from experiment.fit import quiet_lightning, trainer_of
 from experiment.integration import stands
+from experiment.judges import attach_judges
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.nf4 import numbers
 from lightning_modules.policy import Policy
@@ -151,6 +152,7 @@ def stage_on(
             adapter = read_adapter(parent.folder.run(specialty).adapter, base_fingerprint=fingerprint)
             policy.load_adapter(name, adapter.config, adapter.tensors)
         start.append(name)
+    attach_judges(context, policy, None if fresh else fingerprint)
     own = context.stage_context(policy, start, specialty)
     return build(context.experiment.module, context=own), tuple(made)
 

@@ -14,6 +14,7 @@ from artifacts.head_files import KEY, write_head
 from artifacts.manifest import beside
 from experiment.context import ExperimentContext
 from experiment.integration import FOUNDATIONS
+from experiment.judges import JUDGED_BY
 from experiment.reading import reading_of
 from lightning_modules.stage import Stage
 
@@ -80,7 +81,7 @@ def save_result(
         "extra": reading_of(stage.policy)
         | {"base": family.origin, "checkpoint": {"kept": kept.which, "step": kept.step, "val_accuracy": accuracy}}
         | {"steps": provenance["steps"], "continuations": provenance["continuations"]}
-        | ({FOUNDATIONS: provenance[FOUNDATIONS]} if FOUNDATIONS in provenance else {}),
+        | {key: provenance[key] for key in (FOUNDATIONS, JUDGED_BY) if key in provenance},
     }
     further = stage.beside_adapter(kept.validation.get("metrics", {}))
     if further is not None:

@@ -25,6 +25,7 @@ from experiment.context import REPLAY, ExperimentContext
 from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
 from experiment.joint import check_joint
+from experiment.judges import check_judges
 from experiment.launchers.part import WHOLE
 from experiment.loggers import check_loggers
 from experiment.outlook import Outlook, plan
@@ -84,6 +85,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_module(member)
         check_replay(member)
         check_integration(member)
+        check_judges(member)
         check_joint(member)
         check_endpoint(member)
         if member.experiment.module is not None and unfinished(member, member.runs):

@@ -15,6 +15,7 @@ from configs.schema import AGENT
 from experiment.claim import REMEDY
 from experiment.context import ExperimentContext
 from experiment.integration import FOUNDATIONS, foundations
+from experiment.judges import JUDGED_BY, judged_by
 from experiment.reading import TOKENIZER
 
 ROWS, BASE, PARENT = "data_sha256", "base_fingerprint", "parent_sha256"
@@ -49,7 +50,7 @@ def parent_sha256(context: ExperimentContext, specialty: str) -> str | None:
 
 
 def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> None:
-    """Refuse experts, finished or begun, whose foundation was trained anew since.
+    """Refuse experts, finished or begun, whose foundation, or judge, was trained anew since.
 
     Raises:
         AdapterError: names the expert.
@@ -57,8 +58,15 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
     if context.integrates:
         check_foundations(context)
         return
+    judges = judged_by(context)
     for specialty in specialties:
         beneath = context.experts_beneath(specialty)
+        for place, record in records(context, specialty) if judges else ():
+            if (record.get("extra") or record).get(JUDGED_BY) != judges:
+                raise AdapterError(
+                    f"{place}: was rewarded by another reward model than the one that is there now; was that one "
+                    "trained anew, or longer? Start this experiment afresh with overwrite=true, or under another name"
+                )
         for place, manifest in records(context, specialty) if beneath else ():
             recorded = (manifest["parent"] or {}).get("sha256") if "parent" in manifest else manifest.get(PARENT)
             if recorded is None and "parent" not in manifest:

@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from datamodules.batch import Example
+from lightning_modules.budget import within_budget
 from lightning_modules.policy import Images, Policy
 from lightning_modules.prompts import Prompt, refuse_beyond
+
+Asked = tuple[Example, Sequence[str]]
+"""A question, and the answers to it that are graded."""
+TOKENS_AT_ONCE = 16384
+"""Bound on tokens per forward pass where nothing else is said."""
 
 
 class RewardHead(nn.Module):
@@ -69,3 +75,21 @@ def rewards(policy: Policy, head: RewardHead, prompts: Sequence[Prompt], tails: 
 def line_tokens(prompt: Prompt, tails: Sequence[Sequence[int]]) -> int:
     """Tokens that a question with its answers takes in a packed line, at most."""
     return len(prompt.ids) + sum(map(len, tails)) + len(tails)
+
+
+@torch.no_grad()
+def graded_answers(
+    policy: Policy, head: RewardHead, asked: Sequence[Asked], tokens_at_once: int = TOKENS_AT_ONCE
+) -> list[Tensor]:
+    """For each question the (answers, D) log-odds of its answers, on the CPU, under the adapters that act.
+
+    Raises:
+        BadExampleError: a picture cannot be read, or an answer is too long for the model.
+    """
+    written = [written_answers(policy, example, answers) for example, answers in asked]
+    found: list[Tensor] = []
+    for rows in within_budget([line_tokens(*one) for one in written], tokens_at_once):
+        prompts = [written[row][0] for row in rows for _ in written[row][1]]
+        values = rewards(policy, head, prompts, [tail for row in rows for tail in written[row][1]]).cpu()
+        found += values.split([len(written[row][1]) for row in rows])
+    return found

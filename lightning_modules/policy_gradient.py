@@ -68,6 +68,8 @@ class PolicyGradient(Stage):
         self._answering = ExitStack()  # entered while validation questions are asked
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
+        for term in parts.rewards.terms:
+            term.attach(self.policy)
 
     @classmethod
     @override

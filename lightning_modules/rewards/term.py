@@ -18,6 +18,10 @@ class Question(Protocol):
     """What is read of an example; `datamodules.batch.Example` has it."""
 
     @property
+    def question_id(self) -> str:
+        """Unique within the data."""
+
+    @property
     def question(self) -> str:
         """The stem, without options."""
 
@@ -101,6 +105,10 @@ class RewardTerm(ABC):
             config: see `Config`; the term's defaults if absent.
         """
         self.config = config if config is not None else self.Config()
+
+    def attach(self, policy: Any) -> None:
+        """Take the policy that is trained, before anything is scored; most terms need none."""
+        del policy
 
     @abstractmethod
     def score(self, judged: Judged) -> float | None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from datamodules.base import VQADataModule
 from datamodules.batch import Example
+from datamodules.graded import Graded
 
 GUIDELINES = ("differential", "intuitive", "analytical", "bayesian")
 
@@ -49,6 +50,17 @@ class Bars(VQADataModule):
                     {name: trace for name in self.config.names},
                     {"kind": row["answer"]},
                 )
+
+
+class Pairs(Bars):
+    """A right and a wrong reading of each bar."""
+
+    def examples(self):
+        for row in super().examples():
+            wrong = next(option for option in row.options if option != row.answer)
+            answers = tuple(f"bar 20, {answer}." for answer in (row.answer, wrong))
+            own = (row.patient_id, row.images, row.question, row.options, row.answer, row.question_id)
+            yield Graded(*own, answers=answers, grades={"accuracy": (1.0, 0.0), "overall": (2.0, 1.0)})
 
 
 def corpus() -> Iterator[str]:
@@ -168,6 +180,15 @@ def experiments(folder: Path) -> dict[str, dict]:
                 },
             },
             "callbacks": {"cards": cards, "evaluate": evaluate},
+        },
+        "judge": shared
+        | {
+            "requires": ["base.yaml"],
+            "specialties": {"judge": bars(folder / "data" / "alpha") | {"class_path": "made_bars.Pairs"}},
+            "module": {
+                "class_path": "lightning_modules.reward_model.RewardModel",
+                "init_args": lora | {"dimensions": ["accuracy", "overall"]},
+            },
         },
         "joint": shared
         | {
