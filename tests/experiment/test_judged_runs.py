@@ -4,6 +4,7 @@ Run: pytest tests/experiment/test_judged_runs.py.
 """
 
 import json
+from argparse import Namespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from artifacts.adapter_files import adapter_sha256
 from artifacts.head_files import read_head
+from experiment import reward_audit
 from experiment.integration import attach
 from experiment.live_model import context_of
 from lightning_modules.grading import RewardHead, graded_answers
@@ -111,3 +113,33 @@ def test_scores_are_the_reward_models_own(judge_made):
             (alone,) = graded_answers(policy, head, [(one.example, [one.thinking])])
         expected = torch.sigmoid(alone[0, 1] / (meaning["temperature"] or 1))
         assert score == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_the_audit_pays_the_four_ways_as_the_terms_do(judge_made, tmp_path, capsys):
+    arguments = ["--config", str(judge_made.files / "gba.yaml"), f"runs_dir={judge_made.runs}", "--n", "0"]
+    assert reward_audit.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "blind paid as much, %" in capsys.readouterr().out
+    rows = {(r["specialty"], r["term"]): r for r in json.loads((tmp_path / "reward_audit.json").read_text())["rows"]}
+    assert {term for _, term in rows} == {"correct", "format", "judge"}
+    correct = rows["alpha", "correct"]
+    assert [correct[kind][0] for kind in reward_audit.KINDS] == [1, 1, 0, 1]
+    assert correct["blind_as_much"][0] == 1
+    judge = rows["alpha", "judge"]
+    context = context_of(str(judge_made.files / "gba.yaml"), [f"runs_dir={judge_made.runs}"])
+    questions, strangers = (context.data("alpha").splits[name] for name in ("test", "train"))
+    assert judge["n"] == len(questions) * 2  # of both guidelines
+    assert all(0 < judge[kind][0] < 1 for kind in ("own", "blind", "wrong"))
+
+    given = Namespace(n=1, split="test")
+    guides = load_guidelines(["differential"])
+    (own, blind, wrong, bare) = reward_audit.written(context, "alpha", guides, given)
+    asked = questions[0]
+    assert {one[0].question_id for one in (own, blind, wrong, bare)} == {asked.question_id}
+    assert own[3] == asked.trace("differential", "text")
+    same = [e.trace("differential", "text") for e in strangers if e.answer == asked.answer]
+    others = [e.trace("differential", "text") for e in strangers if e.answer != asked.answer]
+    assert blind[3] in same
+    assert wrong[3] in others
+    assert reward_audit.main([*arguments[:3], "--n", "-1"]) == 2
+    assert reward_audit.main(["--config", str(judge_made.files / "dsa.yaml"), arguments[2]]) == 2
+    assert "no rewards" in capsys.readouterr().err
