@@ -245,7 +245,10 @@ def test_what_stands_behind_the_matrix_waits_for_it(monkeypatch):
 
     callbacks = [Made("merge"), Made("matrix", is_shared=True), Made("later")]
     context = SimpleNamespace(
-        part=Part(merges_only=True), callbacks=lambda: callbacks, folder=SimpleNamespace(path=Path("."))
+        experiment=SimpleNamespace(name="gba"),
+        part=Part(merges_only=True),
+        callbacks=lambda: callbacks,
+        folder=SimpleNamespace(path=Path(".")),
     )
     finish_all(context, [])
     assert ended == ["merge"]
