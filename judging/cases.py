@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from datamodules.batch import ImageSource
-from datamodules.graded import DIMENSIONS
-
-__all__ = ["DIMENSIONS", "ORGANS", "Case"]
+from datamodules.graded import DIMENSIONS as DIMENSIONS
 
 ORGANS = (
     *("abdomen", "brain", "breast", "chest", "eye", "foot", "gastrointestinal_tract", "heart", "lower_limb", "lung"),

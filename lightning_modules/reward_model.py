@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from datamodules.batch import Batch, Example
+from datamodules.batch import BadExampleError, Batch, Example
 from datamodules.graded import DIMENSIONS, Graded, graded
 from datamodules.loading import Demand, Feed
 from guards.ranges import above, at_least
@@ -72,7 +72,13 @@ class RewardModel(Stage):
     @classmethod
     @override
     def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
-        graded(questions, config.dimensions)
+        for example in graded(questions, config.dimensions):
+            held = {grade for name in config.dimensions for grade in example.grades.get(name, ())}
+            if config.objective == "outcome" and not held <= {0.0, 1.0}:
+                raise BadExampleError(
+                    f"example {example.question_id!r}: objective=outcome takes grades of 0 (wrong) and 1 (right), got "
+                    f"{sorted(held)}; grades that only rank are for objective=preference"
+                )
 
     @classmethod
     @override

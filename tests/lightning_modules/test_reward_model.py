@@ -199,6 +199,9 @@ def test_what_it_cannot_learn_from_is_refused_before_training(mixed_examples):
         RewardModel.check_questions(config, mixed_examples)
     with pytest.raises(BadExampleError, match=r"is graded on accuracy, overall, and on none of the dimensions .*tact"):
         RewardModel.check_questions(RewardModel.Config(dimensions=("tact",)), questions())
+    with pytest.raises(BadExampleError, match="'q0': objective=outcome takes grades of 0"):
+        RewardModel.check_questions(RewardModel.Config(objective="outcome", dimensions=NAMES), questions())
+    RewardModel.check_questions(RewardModel.Config(objective="outcome", dimensions=("accuracy",)), questions()[:2])
     with pytest.raises(ValueError, match="dimensions must be one or more different names"):
         RewardModel.Config(dimensions=("overall", "overall"))
     with pytest.raises(BadExampleError, match="'q5': 1 grades of overall for 2 answers"):
