@@ -22,7 +22,7 @@ from evaluation.matrix_table import shown_matrix
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.prices import read_prices
 from evaluation.report.bars import bars_figure, bars_of, matter
-from evaluation.report.cases import Gallery, add_answers, add_pictures, add_probes
+from evaluation.report.cases import Gallery, add_answers, add_pictures, add_probes, records
 from evaluation.report.conflicts import Conflicts, conflicts_of
 from evaluation.report.curves import curves_figure, curves_of, runs_of
 from evaluation.report.folder import INDEX, MARK, Folder
@@ -100,9 +100,12 @@ def write_pages(
         sections.append(section_of(name, place, predictions, kept, scorers))
         draw_bars(folder, sections[-1], by_variant(predictions)[""])
         print(f"{name}: reading its questions and pictures", flush=True)
-        questions = questions_of(place, trust)
+        runs = [run for home in (*lineage_of(place), place) for run in runs_of(home)]
+        wanted = {item.question_id for item in (*predictions, *kept)}
+        wanted |= {row["question_id"] for run in runs for row in records(run / "samples.jsonl")}
+        questions = questions_of(place, wanted, trust)
         notes += questions.notes
-        notes += fill(gallery, folder, (name if len(places) > 1 else "", place), (predictions, kept), questions, most)
+        notes += fill(gallery, folder, (name if len(places) > 1 else "", runs), (predictions, kept), questions, most)
         whole |= {beneath.name: beneath for beneath in lineage_of(place)} | {name: place}
     curves = curves_of({**whole, **dict(zip(names, places, strict=True))})
     notes += changed_note(gallery)
@@ -215,7 +218,7 @@ def draw_bars(folder: Folder, section: Section, main: Sequence[Prediction]) -> N
 def fill(
     gallery: Gallery,
     folder: Folder,
-    experiment: tuple[str, Path],
+    experiment: tuple[str, Sequence[Path]],
     answers: tuple[Sequence[Prediction], Sequence[Prediction]],
     questions: Questions,
     most: int,
@@ -225,7 +228,7 @@ def fill(
     Args:
         gallery: gets them.
         folder: gets their pictures.
-        experiment: what leads its models' names, and its folder.
+        experiment: what leads its models' names, and the runs whose probes are shown.
         answers: to its own questions and to the base's.
         questions: of its data sets.
         most: as of `write_pages`.
@@ -233,11 +236,10 @@ def fill(
     Returns:
         Which pictures cannot be shown.
     """
-    lead, place = experiment
+    lead, runs = experiment
     main = [*by_variant(answers[0])[""], *answers[1]]
     named = {item.model: f"{lead}: {item.model}" if lead else item.model for item in main}
     shown = add_answers(gallery, main, named, questions, most)
-    runs = [run for home in (*lineage_of(place), place) for run in runs_of(home)]
     return add_pictures(folder, [*shown.values(), *add_probes(gallery, runs, questions)])
 
 

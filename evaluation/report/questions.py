@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,12 @@ class Questions:
         return found
 
 
-def questions_of(experiment: Path, trust: Sequence[str] = ()) -> Questions:
+def questions_of(experiment: Path, wanted: Collection[str], trust: Sequence[str] = ()) -> Questions:
     """Read the sets of an experiment's folder; what cannot be read is told in the notes.
 
     Args:
         experiment: its folder.
+        wanted: ids of the questions that are kept; sets may be far larger than what was asked.
         trust: packages besides this project's whose data sets may be read. Those that the folder itself states do not
             count: it may come from somebody else.
 
@@ -66,7 +68,8 @@ def questions_of(experiment: Path, trust: Sequence[str] = ()) -> Questions:
     for name, component in sets_of(settings).items():
         try:
             data = build(checked(component, name, trust, experiment), specialty=name, seed=settings.get("seed", 0))
-            found.known[name] = {one.question_id: one for part in data.splits.values() for one in part}
+            every = chain.from_iterable(data.splits.values())
+            found.known[name] = {one.question_id: one for one in every if one.question_id in wanted}
         except (ConfigError, BadExampleError, ImportError, OSError, ValueError) as error:
             found.notes.append(f"questions of {name} cannot be read, and are not shown: {error}")
     return found
