@@ -117,6 +117,8 @@ def faults(context: Lineage) -> list[Problem]:
     before, now, trust = settings_in(file), remembered(context), context.experiment.trust
     whole, experts = own(before) | {"specialties": held(before)}, context.provides == "expert"
     changed = differing(whole, own(now), trust, before.get(FOLDER), in_part=experts)
+    if "required" in before:  # which says it by what the files are called, from wherever they are named
+        changed.pop("requires", None)
     changed |= changed_beneath(context, before, now)
     if experts and not changed and replaces_results(context, before, now):
         names = ", ".join(before["specialties"])
@@ -181,7 +183,8 @@ def changed_beneath(context: Lineage, whole: Mapping[str, Any], now: Mapping[str
     for member in context.lineage[:-1]:
         name, experts = member.called, member.provides == "expert"
         both = (before[name], after[name], context.experiment.trust, whole.get(FOLDER))
-        found |= {f"{name}:{key}": told for key, told in differing(*both, in_part=experts).items()}
+        told = differing(*both, in_part=experts)
+        found |= {f"{name}:{key}": values for key, values in told.items() if key != "requires"}
     return found
 
 

@@ -190,13 +190,14 @@ def growing(machine, folder, data):
     shutil.copytree(machine.files, files)
     nothing = {"layout": None, "cards": None, "evaluate": None}
     written = {
-        "add_dsa": {"extends": ["dsa.yaml"], "name": "dsa"},
-        "add_gba": {"extends": ["gba.yaml"], "name": "gba", "requires": ["add_dsa.yaml"]},
-        "add_merge": {"extends": ["gba.yaml"], "requires": ["add_gba.yaml"], "module": None, "trainer": None},
-        "add": {"extends": ["integrate.yaml"], "requires": ["add_merge.yaml"]},
+        "more/dsa": {"extends": ["../dsa.yaml"], "name": "dsa", "requires": ["../base.yaml"]},
+        "more/gba": {"extends": ["../gba.yaml"], "name": "gba", "requires": ["dsa.yaml"]},
+        "more/merge": {"extends": ["../gba.yaml"], "requires": ["gba.yaml"], "module": None, "trainer": None},
+        "add": {"extends": ["integrate.yaml"], "requires": ["more/merge.yaml"]},
     }
-    written["add_gba"]["callbacks"] = {"merge": None, "evaluate": None}
-    written["add_merge"]["callbacks"] = nothing
+    written["more/gba"]["callbacks"] = {"merge": None, "evaluate": None}
+    written["more/merge"]["callbacks"] = nothing
+    (files / "more").mkdir()
     for name, content in written.items():
         (files / f"{name}.yaml").write_text(yaml.safe_dump({**content, "specialty": None}))
     (files / "gamma.yaml").write_text(yaml.safe_dump({"specialties": {"gamma": bars(data)}}))
@@ -221,14 +222,14 @@ def test_one_more_specialty_trains_merges_and_examines_beside_the_others_which_s
         assert (made.runs / stage / "gamma/adapter/manifest.json").exists()
         settings = json.loads((made.runs / stage / "experiment.json").read_text())
         assert (list(settings["specialties"]), list(settings["added"])) == (["alpha", "beta"], ["gamma"])
-    recipe = yaml.safe_load((made.runs / "add_merge_gamma/merged/ties/recipe.yaml").read_text())
+    recipe = yaml.safe_load((made.runs / "merge_gamma/merged/ties/recipe.yaml").read_text())
     assert len(recipe["sources"]) == 6
     made_from = json.loads((made.runs / "add_gamma/agent/adapter/manifest.json").read_text())["extra"]["made_from"]
     assert list(made_from["teachers"]) == ["alpha", "beta", "gamma"]
-    assert made_from["start"] == adapter_sha256(made.runs / "add_merge_gamma/merged/task_arithmetic/adapter")
+    assert made_from["start"] == adapter_sha256(made.runs / "merge_gamma/merged/task_arithmetic/adapter")
     with open(made.runs / "add_gamma/evaluation/matrix.csv") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
-    assert {"dsa/gamma", "gba/alpha", "gba/gamma", "add_merge_gamma/merged/ties", "add_gamma/agent"} <= set(rows)
+    assert {"dsa/gamma", "gba/alpha", "gba/gamma", "merge_gamma/merged/ties", "add_gamma/agent"} <= set(rows)
     assert all(row["gamma/accuracy"] != "" and row["alpha/accuracy"] != "" for row in rows.values())
     claims = json.loads((made.runs / "add_gamma/evaluation/verdict.json").read_text())
     assert {"dsa's experts", "gba's experts"} <= {claim["system"] for claim in claims}  # of all three columns
@@ -242,5 +243,5 @@ def test_one_more_specialty_trains_merges_and_examines_beside_the_others_which_s
     assert "would be replaced by that of others" in refused("gba", "specialties=[beta]")
     more = json.dumps(bars(data))
     assert "would be replaced by that of others" in refused("gba", f"specialties.gamma={more}")
-    assert "made with" in refused("add_gba", *told[:2], "specialties.gamma.init_args.names=[bayesian]")
+    assert "made with" in refused("more/gba", *told[:2], "specialties.gamma.init_args.names=[bayesian]")
     assert "specialties" in refused("integrate", "specialties=[beta]")
