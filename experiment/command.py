@@ -215,6 +215,9 @@ def where(context: ExperimentContext) -> None:
     if (folder.evaluation / "matrix.csv").exists():
         report = f"python -m evaluation.report {shlex.quote(str(folder.path))} --out report"
         lines.append(f"  a page with cases    {report}")
+    if context.provides in ("expert", "agent"):
+        asked = shlex.quote(str(folder.path / context.runs[0]))
+        lines.append(f'  ask it               python -m answering ask {asked} --image FILE "..."')
     print("\n".join(lines), flush=True)
 
 
