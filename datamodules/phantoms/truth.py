@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -76,8 +76,11 @@ class Truth:
     argue: Callable[[Values], Argument | None]
 
 
-class KnowsTruth(ABC):
-    """A set whose cases are generated, so that reasoning about them can be held against them by rule."""
+class KnowsTruth:
+    """A set whose cases are generated, so that reasoning about them can be held against them by rule.
+
+    It has no metaclass of its own: configurations are checked with a stand-in for Lightning, which has another.
+    """
 
     @abstractmethod
     def truth(self, example: Example) -> Truth:

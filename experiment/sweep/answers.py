@@ -87,6 +87,15 @@ def answers_in(folder: Path, name: str, columns: Sequence[str], by: Primary, cal
     return replace(first, name=called, items=items, right=right, blind={})
 
 
+def left_out(whole: Answers, by: Primary) -> Answers:
+    """Those of an arm's answers that do not count."""
+    runs = []
+    for run in whole.runs:
+        items = {key: item for key, item in run.items.items() if not counts(item, by)}
+        runs.append(replace(run, items=items, right={key: run.right[key] for key in items}))
+    return Answers(whole.arm, whole.seeds, tuple(runs))
+
+
 def row_of(name: str, column: str, by: Primary) -> str:
     """The row of the matrix that answers a specialty."""
     if by.answers_of == EXPERT:

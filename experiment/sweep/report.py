@@ -63,6 +63,7 @@ def content_of(runs: Runs, results: Results, recorded: Mapping[str, Any], more: 
         "fixed": recorded["fixed"],
         "planned_detectable": planned_detectable(sweep.primary.spread, len(sweep.seeds), sweep.primary.confidence),
         "primary": told(contrasts[0]),
+        "beside": {name: asdict(figures) for name, figures in results.beside.items()},
         "arms": {arm: {name: asdict(one) for name, one in found.items()} for arm, found in results.arms.items()},
         "beneath": {name: {n: asdict(one) for n, one in found.items()} for name, found in results.beneath.items()},
         "given": {run.arm: given([run]) for run in reversed(results.runs)},
@@ -153,6 +154,9 @@ def csv_report(content: Mapping[str, Any]) -> str:
             p_holm = {"p_holm": one["p_holm"]} if table == "exploratory" and not index else {}
             named = {"table": table, "arm": one["arm"], "against": one["against"], "specialty": specialty}
             rows.append({**named, **figures, **p_holm})
+    for name, figures in content["beside"].items():
+        named = {"table": "beside", "arm": content["primary"]["arm"], "against": content["primary"]["against"]}
+        rows.append({**named, "specialty": name, **figures})
     arms = [("arm", arm, columns) for arm, columns in content["arms"].items()]
     for table, arm, columns in [*arms, *(("beneath", name, found) for name, found in content["beneath"].items())]:
         # That an arm's accuracy is not 0 is no finding.

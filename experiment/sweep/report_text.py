@@ -114,7 +114,10 @@ def primary(content: Plain) -> list[str]:
         f"are apart; their squares add up to that of the last column, {cover} for other seeds and patients at once."
     )
     note += " Rows of single specialties are not what was fixed, and are exploratory." if len(rows) > 1 else ""
-    return ["## Primary contrast", says, markdown(CONTRAST, rows), f"{note} By seed, points: {seeds}."]
+    told = ["## Primary contrast", says, markdown(CONTRAST, rows), f"{note} By seed, points: {seeds}."]
+    if wide := [contrast_cells(found, name, figures) for name, figures in content["beside"].items()]:
+        told += ["What it does not count, which was not fixed and is needed to read it:", markdown(CONTRAST, wide)]
+    return told
 
 
 def arms(content: Plain) -> list[str]:

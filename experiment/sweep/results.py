@@ -13,10 +13,10 @@ from evaluation.seed_means import Part, SeedMean, seed_mean
 from evaluation.statistics import holm
 from evaluation.systems import refuse_unlike
 from experiment.run import assemble
-from experiment.sweep.answers import Answers, arm_answers, paired
+from experiment.sweep.answers import Answers, arm_answers, left_out, paired
 from experiment.sweep.choice import Choice, choice_of
 from experiment.sweep.runs import Run, Runs
-from experiment.sweep.spec import EXPERT
+from experiment.sweep.spec import EXPERT, Primary
 from experiment.sweep.standing import is_finished
 
 
@@ -70,6 +70,8 @@ class Results:
         exploratory: all others.
         choices: arm -> what tuning came to; None where nothing is tuned.
         runs: of the arms.
+        beside: where the primary contrast counts some questions only, the same over all questions, and over those that
+            it leaves out.
     """
 
     arms: dict[str, dict[str, SeedMean]]
@@ -79,6 +81,7 @@ class Results:
     exploratory: tuple[Contrast, ...]
     choices: dict[str, Choice | None]
     runs: tuple[Run, ...]
+    beside: dict[str, SeedMean]
 
 
 def results_of(runs: Runs, asked: Sequence[tuple[str, str]] = ()) -> Results:
@@ -127,15 +130,28 @@ def results_of(runs: Runs, asked: Sequence[tuple[str, str]] = ()) -> Results:
         name: by_column(found.parts(), confidence, (0.0, 1.0))
         for name, found in beneath_all(runs, made, columns).items()
     }
-    return Results(arms, beneath, by_seed, contrasts[0], tuple(exploratory), choices, tuple(everything))
+    wide = beside_primary([made[name] for name in primary], columns, runs) if sweep.primary.where else {}
+    return Results(arms, beneath, by_seed, contrasts[0], tuple(exploratory), choices, tuple(everything), wide)
 
 
-def answers_of(made: Sequence[Run], columns: Sequence[str], runs: Runs) -> Answers:
-    """The answers of one arm's runs."""
+def beside_primary(made: Sequence[Sequence[Run]], columns: Sequence[str], runs: Runs) -> dict[str, SeedMean]:
+    """The primary contrast without its `where`: an arm may win where it counts and lose where nobody looks."""
+    by = runs.file.sweep.primary
+    whole = [answers_of(of, columns, runs, replace(by, where={})) for of in made]
+    shown = {"all questions": whole, "questions left out": [left_out(found, by) for found in whole]}
+    return {
+        name: seed_mean(paired(against.parts(), arm.parts()), by.confidence, (-1.0, 1.0))
+        for name, (arm, against) in shown.items()
+        if all(run.items for run in arm.runs)
+    }
+
+
+def answers_of(made: Sequence[Run], columns: Sequence[str], runs: Runs, by: Primary | None = None) -> Answers:
+    """The answers of one arm's runs that count, by default by the primary contrast."""
     folders = [run.folder for run in made]
     names = [folder.name for folder in folders]
     seeds = [run.seed for run in made]
-    return arm_answers(made[0].arm, seeds, folders, names, columns, runs.file.sweep.primary)
+    return arm_answers(made[0].arm, seeds, folders, names, columns, by or runs.file.sweep.primary)
 
 
 def beneath_all(runs: Runs, made: Mapping[str, Sequence[Run]], columns: Sequence[str]) -> dict[str, Answers]:

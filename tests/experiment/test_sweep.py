@@ -479,11 +479,22 @@ def test_only_what_counts_is_counted_and_tags_that_are_nowhere_are_told(answered
     for name in ("grpo-0", "grpo-1", "gba-0", "gba-1"):
         keep(Path(f"runs/arms/tuning/seed7/{name}"), [answer(f"{name}/alpha", "alpha", 0, True, tags=prior)])
     assert main([path, "--report"]) == 0
-    found = json.loads(Path("runs/arms/report.json").read_text())["arms"]
+    whole = json.loads(Path("runs/arms/report.json").read_text())
+    found = whole["arms"]
     # of questions 0 to 9 the types prior and chain are 0 1 3 4 6 7 9; right are those below the count
     assert found["gba"]["alpha"]["n"] == 7
     assert found["grpo"]["alpha"]["mean"] == pytest.approx((4 / 7 + 4 / 7) / 2)
     assert found["gba"]["alpha"]["mean"] == pytest.approx((5 / 7 + 6 / 7) / 2)
+    # what is left out, 2 5 8, and everything stand beside it
+    gains = [RIGHT["gba", seed][0] - RIGHT["grpo", seed][0] for seed in (0, 1)]
+    assert {name: one["n"] for name, one in whole["beside"].items()} == {"all questions": 10, "questions left out": 3}
+    assert whole["beside"]["all questions"]["mean"] == pytest.approx(sum(gains) / 20)
+    out = [
+        sum(i < RIGHT["gba", s][0] for i in (2, 5, 8)) - sum(i < RIGHT["grpo", s][0] for i in (2, 5, 8)) for s in (0, 1)
+    ]
+    assert whole["beside"]["questions left out"]["mean"] == pytest.approx(sum(out) / 6)
+    text = Path("runs/arms/report.md").read_text()
+    assert "| gba | grpo | questions left out | 3 |" in text
 
 
 def test_arms_that_were_asked_different_questions_are_not_compared(answered, capsys):
