@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0; 1 if it failed; 2 if what is named, or an option, is refused; 130 if it was interrupted.
+        0; 1 if it failed, or what is named is no run; 2 if an option is refused; 130 if it was interrupted.
     """
     parser = Parser(
         prog="python -m experiment.export",

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from answering.live_base import LiveBase
+from artifacts.adapter_files import AdapterError
 from artifacts.folders import STATUS, read_state, write_failure, write_status
+from artifacts.manifest import DamagedError
 from artifacts.ranks import is_first, started_together, wait_for_first
 from callbacks.experiment_callback import ExperimentCallback
 from configs.build import config_of
@@ -57,8 +59,16 @@ def run_lineage(context: ExperimentContext) -> None:
     if is_first():
         clear_overwritten(context)
         if len(context.lineage) > 1 and context.part == WHOLE:
-            print(plan(context, lambda member, run: member.is_run_complete(run)), flush=True)
+            print(plan(context, stands), flush=True)
     run_experiment(context)
+
+
+def stands(context: ExperimentContext, run: str) -> bool:
+    """Whether a run has left its result, for the plan; what is damaged is told where it is read."""
+    try:
+        return context.is_run_complete(run)
+    except (AdapterError, DamagedError):
+        return True
 
 
 def refuse_what_cannot_be(context: ExperimentContext) -> None:

@@ -192,7 +192,7 @@ def requests(
         seen = [image_key(load_image(picture)) for picture in pictures]
         told = "\x1f".join([who, rubric.form, prompt, *seen])
         key = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
-        yield Asked(item, group, Request(item.question_id, key, prompt, pictures, (item.completion,)))
+        yield Asked(item, group, Request(item.question_id, key, prompt, pictures, (item.completion,), example.question))
 
 
 def about(rubric: Rubric, judge: Judge, asked: Sequence[Asked]) -> dict[str, Any]:

@@ -39,11 +39,11 @@ class Judge(RewardTerm):
         """Options."""
 
         weight: float = 0.2
-        """As of every term; below 1 where `correct` has 1."""
+        """The weight in the total, as of every term; below 1 where `correct` has 1."""
         model: str = ""
         """Folder of a finished reward model that stands on the bare base, such as runs/judge_tiny/judge."""
         dimensions: tuple[str, ...] = ()
-        """Those of its dimensions that count, alike; empty takes all."""
+        """The dimensions of the reward model that count, all alike; empty takes all."""
         max_unknown: Annotated[float, between(0, 1)] = 0.5
         """Training stops where more than this share of a step's reasonings could not be graded."""
 

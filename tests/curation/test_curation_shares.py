@@ -29,7 +29,8 @@ def moody(known):
     """A teacher, base and classifier whose replies are sound, wrong or cut off, each by what was asked."""
 
     def behave(asked, number):
-        drawn = random.Random(f"{asked.text} {asked.pictures} {asked.content['seed']}")
+        # Not by the seed of the request, which follows from the server's address, and that is another each time.
+        drawn = random.Random(f"{asked.text} {asked.pictures} {asked.content['temperature']}")
         if "To which specialty" in asked.text:
             return Says(completion(f"<think>it is.</think><answer>{drawn.choice('ABCD')}</answer>"))
         example, name = asked_about(asked, known)

@@ -85,7 +85,7 @@ def test_plain_transformers_loads_it(based, tmp_path):
 
 
 def test_what_is_no_run_and_what_is_no_export_is_refused_and_kept(based, tmp_path, capsys):
-    assert export(based, tmp_path / "mine", run="dsa/alpha") == 2
+    assert export(based, tmp_path / "mine", run="dsa/alpha") == 1
     assert "no such folder" in capsys.readouterr().err
     assert export(based, tmp_path / "mine", "--adapter") == 2
     assert "is a base, and has no adapter" in capsys.readouterr().err

@@ -244,4 +244,3 @@ def test_one_more_specialty_trains_merges_and_examines_beside_the_others_which_s
     more = json.dumps(bars(data))
     assert "would be replaced by that of others" in refused("gba", f"specialties.gamma={more}")
     assert "made with" in refused("more/gba", *told[:2], "specialties.gamma.init_args.names=[bayesian]")
-    assert "specialties" in refused("integrate", "specialties=[beta]")

@@ -250,7 +250,7 @@ def test_the_adapter_is_the_one_asked_for():
 @SFT.acts("guidelines")
 def test_the_guidelines_are_what_is_fed_and_prompted():
     stage = sft(guidelines=("bayesian",))
-    assert stage.feed().guidelines == {"bayesian"}
+    assert stage.feed().guidelines == {"neutral", "bayesian"}  # and what follows no guideline
     assert set(stage.instructions) == {"neutral", "bayesian"}
     asked = []
     prompt = stage.policy.prompt
