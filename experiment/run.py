@@ -64,7 +64,7 @@ def run_lineage(context: ExperimentContext) -> None:
 
 
 def stands(context: ExperimentContext, run: str) -> bool:
-    """Whether a run has left its result, for the plan; what is damaged is told where it is read."""
+    """Whether a run has left its result; that it is damaged is told in the phase that reads it."""
     try:
         return context.is_run_complete(run)
     except (AdapterError, DamagedError):
@@ -98,7 +98,7 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_judges(member)
         check_joint(member)
         check_endpoint(member)
-        if member.experiment.module is not None and unfinished(member, member.runs):
+        if member.experiment.module is not None and not all(stands(member, run) for run in member.runs):
             check_loggers(member)
     check_one_group(context)
 

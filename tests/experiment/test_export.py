@@ -99,7 +99,7 @@ def test_what_is_no_run_and_what_is_no_export_is_refused_and_kept(based, tmp_pat
     assert export(based, tmp_path / "again") == 2
     assert "(notes.tex)" in capsys.readouterr().err
     assert (tmp_path / "again" / "notes.tex").exists()
-    assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 2
+    assert export(based.at(tmp_path / "none"), tmp_path / "mine") == 1
     assert not (tmp_path / "mine").exists()
 
 

@@ -5,6 +5,7 @@ Run: pytest tests/experiment/test_run_folders.py.
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -37,6 +38,7 @@ def test_every_run_leaves_what_the_readme_promises(lineage, experiment, specialt
     resolved = json.loads((run / "config.resolved.json").read_text())
     remembered = json.loads((lineage.runs / experiment / "experiment.json").read_text())
     beneath = remembered.pop("required")
+    assert Path(remembered.pop("working_folder")).is_dir()
     assert resolved == remembered
     base_settings = json.loads((lineage.runs / "base/mixed/config.resolved.json").read_text())
     assert beneath["base"] | {"runs_dir": ""} == base_settings | {"runs_dir": ""}  # its folder was copied
