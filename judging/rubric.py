@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,15 +19,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from artifacts.interrupts import as_program, stop_alike
+from artifacts.interrupts import as_program
 from configs.build import build
-from configs.problems import ConfigError
 from datamodules.base import uniform_hash
 from datamodules.batch import Example, image_key, load_image
+from endpoints.command import ended
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import main_outcome
 from guards.arguments import Parser
-from guards.printable import printable_lines, printable_whole
+from guards.printable import printable_whole
 from judging.asked import questions_of, sets_of
 from judging.judge import Judge, Request
 from judging.open_table import agreement_table
@@ -48,8 +46,6 @@ from judging.rubrics import (
     without_reasoning,
 )
 from judging.run import UnfinishedError
-
-UNFINISHED = 3
 
 
 @dataclass(frozen=True)
@@ -84,32 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0; 1 if it failed; 2 for a wrong command or configuration; 3 if replies are missing and the same command goes
-        on; 130 when it was interrupted, likewise.
+        As of `endpoints.command.ended`, and 2 for a wrong command.
     """
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="key=value", help="settings over those of the file")
     parser.add_argument("--config", required=True, help="a YAML file, or one below configs/")
     given = parser.parse_intermixed_args(arguments)
-    try:
-        settings = load_rubric_settings(given.config, given.words)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        return 2
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    stop_alike()
-    try:
-        print(printable_whole(marked(settings)))
-    except (KeyboardInterrupt, SystemExit):
-        print("interrupted; every reply that came is kept, and the same command goes on", file=sys.stderr)
-        return 130
-    except UnfinishedError as error:
-        print(f"unfinished: {error}", file=sys.stderr)
-        return UNFINISHED
-    except (ValueError, OSError, RuntimeError) as error:
-        print(printable_lines(f"{type(error).__name__}: {error}"), file=sys.stderr)
-        return 1
-    return 0
+    return ended(lambda: print(printable_whole(marked(load_rubric_settings(given.config, given.words)))))
 
 
 def marked(settings: RubricSettings) -> str:
