@@ -23,7 +23,7 @@ class StepBar(TQDMProgressBar):
 class PlainProgress(ProgressBar):
     """Prints at the first step, then at most every `seconds`, and at the end."""
 
-    def __init__(self, name: str, seconds: float = 5.0) -> None:
+    def __init__(self, name: str, seconds: float = 4.0) -> None:
         """Say nothing yet.
 
         Args:
