@@ -22,8 +22,7 @@ class Judge(RewardTerm):
     """How good a reward model finds the reasoning, 0 to 1: the mean over its dimensions of σ(r_d / T).
 
     It acts in the same process, on the same base, as an adapter that is switched to; all reasonings of a question
-    share picture and question. A grade that is not finite is unknown, and so is one that cannot be had since the
-    reasoning is too long for the model beside its question.
+    share picture and question. A grade that is not finite is unknown.
 
     Source: a Bradley-Terry reward's zero is arbitrary and cancels among the answers to one question; σ bounds it.
     Choice: right and wrong answers are graded alike, and compared over the question's whole group: what a judge is for
