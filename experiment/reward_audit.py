@@ -33,6 +33,7 @@ from experiment.run import assemble
 from guards.arguments import Parser
 from lightning_modules.rewards.combine import judged
 from lightning_modules.rewards.guidelines import Guideline
+from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_parts import RLParts
 from lightning_modules.rl_settings import RLSettings
 
@@ -97,8 +98,7 @@ def audit(context: ExperimentContext, given: Namespace) -> str:
         if not said:
             raise ValueError(f"{specialty}: no {given.split} question has a worked trace and a stranger's beside it")
         rewards = parts.rewards.together([judged(text, example, guide) for example, guide, _, text in said])
-        paid = {name: [one.parts[name] for one in rewards] for name in parts.rewards.names}
-        rows += [row(specialty, name, said, scores) for name, scores in paid.items()]
+        rows += [row(specialty, term, said, [one.parts[term.name] for one in rewards]) for term in parts.rewards.terms]
     head = ("specialty", "term", "n", *(f"{kind}, %" for kind in KINDS), "blind paid as much, %")
     text = markdown(head, [cells(found) for found in rows], names=2) + "\n\n" + CAPTION
     out = given.out or context.folder.path
@@ -134,15 +134,17 @@ def written(
                 yield example, guide, kind, f"<think>{thinking}</think><answer>{answer}</answer>"
 
 
-def row(specialty: str, term: str, said: Sequence[Said], scores: Sequence[float | None]) -> dict[str, object]:
-    """One term on one specialty: means by kind, and how often the blind are paid as much."""
+def row(specialty: str, term: RewardTerm, said: Sequence[Said], scores: Sequence[float | None]) -> dict[str, object]:
+    """One term on one specialty: means by kind, and how often the blind are paid as much; each (mean, low, high)."""
+    least, most = min(0.0, term.lowest), max(0.0, term.highest)
     by_kind = {kind: [] for kind in KINDS}
     for (example, _, kind, _), score in zip(said, scores, strict=True):
         by_kind[kind].append((score, ("", example.patient_id)))
-    found: dict[str, object] = {"specialty": specialty, "term": term, "n": len(by_kind["own"])}
+    found: dict[str, object] = {"specialty": specialty, "term": term.name, "n": len(by_kind["own"])}
     for kind, pairs in by_kind.items():
-        known = [(score, patient) for score, patient in pairs if score is not None]
-        found[kind] = level(*zip(*known, strict=True)) if known else None
+        known = [((score - least) / (most - least), patient) for score, patient in pairs if score is not None]
+        bounds = level(*zip(*known, strict=True)) if known else ()
+        found[kind] = tuple(least + (most - least) * value for value in bounds) or None
     pairs = zip(by_kind["own"], by_kind["blind"], strict=True)
     alike = [(blind >= own, who) for (own, who), (blind, _) in pairs if own is not None and blind is not None]
     found["blind_as_much"] = level(*zip(*alike, strict=True)) if alike else None

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from artifacts.adapter_files import adapter_sha256
 from artifacts.head_files import read_head
+from datamodules.batch import Example
 from experiment import reward_audit
 from experiment.integration import attach
 from experiment.live_model import context_of
@@ -20,6 +21,7 @@ from lightning_modules.grading import RewardHead, graded_answers
 from lightning_modules.judge import Judge
 from lightning_modules.rewards.combine import judged
 from lightning_modules.rewards.guidelines import load_guidelines
+from lightning_modules.rewards.overlong import Overlong
 from tests.experiment.test_resume import WEIGHTS, point
 
 LIGHT = ("name=judged", "callbacks.evaluate=null", "callbacks.cards=null", "callbacks.merge=null", "only=[alpha]")
@@ -143,3 +145,17 @@ def test_the_audit_pays_the_four_ways_as_the_terms_do(judge_made, tmp_path, caps
     assert reward_audit.main([*arguments[:3], "--n", "-1"]) == 2
     assert reward_audit.main(["--config", str(judge_made.files / "dsa.yaml"), arguments[2]]) == 2
     assert "no rewards" in capsys.readouterr().err
+
+
+def test_the_audit_bounds_penalties_too():
+    said = [
+        (Example(f"p{i}", (), "q", ("a", "b"), "a", f"q{i}"), None, kind, "")
+        for i in range(6)
+        for kind in reward_audit.KINDS
+    ]
+    found = reward_audit.row("s", Overlong(), said, [-0.5 if one[2] == "blind" else -1.0 for one in said])
+    mean, low, high = found["blind"]
+    assert mean == pytest.approx(-0.5)
+    assert -1 < low < -0.5 < high < 0
+    assert found["own"][0] == pytest.approx(-1)
+    assert found["blind_as_much"][0] == 1
