@@ -56,9 +56,9 @@ def gates_on_updates(report: Mapping[str, Any], *, examined: bool = False) -> li
 
     Source: retention is ours: TIES reverses an expert of a tenth of the others' norm.
     Choice: on merges of the embedded experts retention rejected those that answered best of all that see no data, and
-        let through what answered nothing (docs/results.md), so that it notes. RegMean is free in directions that no
-        input takes, and can be ten times as large as any expert there without harm; answers tell, and where there are
-        none the norm has to.
+        let through what answered nothing (docs/results_former.md), so that it notes. RegMean is free in directions that
+        no input takes, and can be ten times as large as any expert there without harm; answers tell, and where there
+        are none the norm has to.
     """
     found, experts = [], report["experts"]
     for name, e in experts.items():
