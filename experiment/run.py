@@ -152,10 +152,10 @@ def check_devices(context: ExperimentContext) -> None:
     sharded = asked and bool(unfinished(context, context.runs))  # what is finished is only read
     if sharded and not has_several_devices(experiment):
         problem("trainer.strategy", FSDP2, f"{FSDP2} deals a base out over devices; set trainer.devices above 1")
-    if sharded and not context.stage_class.shards:
+    if sharded and context.stage_class.shards == "never":
         message = (
-            f"{experiment.module.class_path} cannot train over a base that lies in parts, as DSA and the "
-            "policy-gradient stages can. It takes ddp, with the base whole on each device (precision=bf16 halves it)"
+            f"{experiment.module.class_path} cannot train over a base that lies in parts, as DSA, the "
+            "policy-gradient stages and integration can. It takes ddp, with the base whole on each device (precision=bf16 halves it)"
         )
         problem("trainer.strategy", FSDP2, message)
     if has_several_devices(experiment) and experiment.module is not None:

@@ -51,6 +51,7 @@ class Integrate(Stage):
     provides = "agent"
     adapter = "agent"
     kind = "agent"
+    shards = "while_learning"
 
     @dataclass(frozen=True)
     class Config(IntegrationSettings):
@@ -127,8 +128,9 @@ class Integrate(Stage):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        rollouts = self.answers(batch)
-        taught = self.gate(rollouts, batch.ahead).tolist()
+        with self.whole_base():
+            rollouts = self.answers(batch)
+            taught = self.gate(rollouts, batch.ahead).tolist()
         rows = {specialty: taught_rows(rollouts, taught, specialty) for specialty in self.context.teachers}
         counts = self.over_devices(*(sum(map(len, rollouts.ids(own))) for own in rows.values()))
         tokens = dict(zip(rows, counts, strict=True))

@@ -6,7 +6,6 @@ Source: GRPO, arXiv:2402.03300; each part names its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,7 +36,7 @@ class PolicyGradient(Stage):
 
     adapter = "rl"
     kind = "rl"
-    shards = True
+    shards = "while_learning"
 
     @dataclass(frozen=True)
     class Config(RLSettings):
@@ -65,7 +64,6 @@ class PolicyGradient(Stage):
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
         self.objective = Objective(self.policy, context.start, parts.loss, parts.kl, parts.transfer, *weights)
         self.rollouts: Rollouts | None = None  # the newest, for cards and samples
-        self._answering = ExitStack()  # entered while validation questions are asked
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
         for term in parts.rewards.terms:
@@ -124,15 +122,6 @@ class PolicyGradient(Stage):
                 self.objective.old_logps(rollouts, rows)
         updates = [self.update(rollouts, rows) for rows in parts * c.updates_per_rollout]
         self.report(self.metrics_of(rollouts, updates) | asked, shown=tuple(self.metrics_at_start()))
-
-    @override
-    def on_validation_epoch_start(self) -> None:
-        self._answering.enter_context(self.whole_base())
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        self._answering.close()
-        super().on_validation_epoch_end()
 
     def metrics_of(self, rollouts: Rollouts, updates: Sequence[tuple[dict[str, float], Tally]]) -> dict[str, float]:
         """What a step reports, as if its rollouts of all devices had been on one: of the updates the first.

@@ -28,7 +28,7 @@ class SFTLoRA(Stage):
 
     adapter = "dsa"
     kind = "dsa"
-    shards = True
+    shards = "always"
     replays = True
 
     @dataclass(frozen=True)

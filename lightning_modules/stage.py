@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -74,7 +74,8 @@ class Stage(L.LightningModule):
             specialty, or one agent for all specialties, for which there is one run.
         adapter: name of the adapter that is trained, empty for base training.
         kind: what the adapter's manifest calls it.
-        shards: whether it can run with the base in parts on several devices, see `lightning_modules.sharding`.
+        shards: whether it can run with the base in parts on several devices, see `lightning_modules.sharding`; where it
+            writes answers to learn from, only `while_learning`, and with the base whole while anything is written.
         replays: whether rows of another set may be mixed into its steps, see `datamodules.replay`.
         questions: ids of the training questions to take, in order; None takes all. Stages that take rows ignore it.
         last_validation: `step` and metrics of the newest validation; empty before the first.
@@ -83,7 +84,7 @@ class Stage(L.LightningModule):
     provides: ClassVar[Literal["base", "expert", "agent"]] = "expert"
     adapter: ClassVar[str] = ""
     kind: ClassVar[str] = ""
-    shards: ClassVar[bool] = False
+    shards: ClassVar[Literal["never", "while_learning", "always"]] = "never"
     replays: ClassVar[bool] = False
 
     @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class Stage(L.LightningModule):
         self.validation = Validation(names, lambda: self.trainer.world_size > 1)
         self.last_validation: dict[str, Any] = {}
         self._random_states: list[dict[str, Any]] = []
+        self._answering = ExitStack()  # entered while validation questions are asked
         if config.checkpoint_layers:
             self.policy.checkpoint_layers()
 
@@ -294,6 +296,11 @@ class Stage(L.LightningModule):
     # -- validation ----------------------------------------------------------------------------------------------
 
     @override
+    def on_validation_epoch_start(self) -> None:
+        if self.shards == "while_learning":
+            self._answering.enter_context(self.whole_base())
+
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not batch.examples:
             return  # other devices have one more
@@ -310,6 +317,7 @@ class Stage(L.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
+        self._answering.close()
         if self.trainer.world_size > 1:
             self.trainer.strategy.barrier("all have answered")  # the metrics' own sums know nothing of the strategy
         found = self.validation.results()

@@ -32,7 +32,7 @@ SETTINGS = (
 @pytest.mark.parametrize(
     ("name", "settings", "told"),
     [
-        ("integrate", ("requires=[]", *PARTS), "Integrate cannot train over a base that lies in parts"),
+        ("judge", PARTS, "RewardModel cannot train over a base that lies in parts"),
         ("base", PARTS, "BaseTraining cannot train over a base that lies in parts"),
         ("dsa", PARTS[1:], "set trainer.devices above 1"),
     ],
@@ -107,3 +107,35 @@ def test_rollouts_over_a_base_in_parts_give_the_expert_of_a_whole_one(based, bar
         torch.testing.assert_close(load_file(two.runs / weights)[name], expected, rtol=1e-3, atol=1e-4)
     rows = [(m.runs / "gba/alpha/samples.jsonl").read_text().splitlines() for m in (one, two)]
     assert [json.loads(row)["completion"] for row in rows[0]] == [json.loads(row)["completion"] for row in rows[1]]
+
+
+@pytest.mark.slow
+def test_integration_over_a_base_in_parts_gives_the_agent_of_a_whole_one_and_a_resumed_run_the_same_bytes(
+    lineage, bars_module, tmp_path
+):
+    # Teachers are asked for real, and validation writes; the agent is examined with the base whole again.
+    settings = ("module.init_args.gate=better", "module.init_args.gate_temperature=0.8", "trainer.max_steps=12")
+    settings += ("fit.val_every=6", "fit.checkpoint_every_steps=2", "module.init_args.micro_batch_tokens=150")
+    weights = WEIGHTS.replace("dsa/alpha", "integrate/agent")
+    one, two, cut = (lineage.copy(tmp_path / name) for name in ("one", "two", "cut"))
+    assert one.run("integrate", *settings) == 0
+    ended = start(two, bars_module, *settings, *PARTS, name="integrate")
+    told = ended.communicate(timeout=600)[0]
+    assert ended.returncode == 0, told
+    for name, expected in load_file(one.runs / weights).items():
+        torch.testing.assert_close(load_file(two.runs / weights)[name], expected, rtol=1e-3, atol=1e-4)
+    rows = [(m.runs / "integrate/agent/samples.jsonl").read_text().splitlines() for m in (one, two)]
+    assert [json.loads(row)["completion"] for row in rows[0]] == [json.loads(row)["completion"] for row in rows[1]]
+    columns = [(m.runs / "integrate/evaluation/matrix.csv").read_text() for m in (one, two)]
+    assert columns[0] == columns[1]
+    stopped = start(cut, bars_module, *settings, *PARTS, name="integrate")
+    checkpoint = cut.runs / "integrate/agent/checkpoints/last.ckpt"
+    while not checkpoint.exists() and stopped.poll() is None:
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGTERM)
+    told = stopped.communicate(timeout=300)[0]
+    assert stopped.returncode == 130, told
+    again = start(cut, bars_module, *settings, *PARTS, name="integrate")
+    told = again.communicate(timeout=600)[0]
+    assert again.returncode == 0, told
+    assert (cut.runs / weights).read_bytes() == (two.runs / weights).read_bytes()
