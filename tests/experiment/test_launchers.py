@@ -15,11 +15,13 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from artifacts.folders import LAUNCHED_AS
 from experiment.launchers import ray
 from experiment.launchers.interface import Job, Task
 from experiment.launchers.part import Part
 from experiment.launchers.slurm import Slurm
 from experiment.run import finish_all
+from tests.experiment import made_ray
 from tests.experiment.made_cluster import installed
 
 ROOT = Path(__file__).parents[2]
@@ -254,6 +256,78 @@ def test_what_stands_behind_the_matrix_waits_for_it(monkeypatch):
     assert ended == ["merge"]
 
 
+# -- Ray ---------------------------------------------------------------------------------------------------------------
+
+RAY = ("launcher=ray", "launcher.init_args.cpus=1", "launcher.init_args.gpus=false", "launcher.init_args.local_cpus=2")
+WRITES = (
+    "import json, os, sys; from pathlib import Path; file = Path(sys.argv[1]) / os.environ.get('RANK', 'alone'); "
+    "file.write_text(json.dumps(dict(os.environ)))"
+)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """A stand-in for Ray; what is asked of it."""
+    monkeypatch.setattr(ray, "LOOK", 0.05)
+    return made_ray.installed(monkeypatch)
+
+
+def by_ray(jobs, folder: Path) -> None:
+    ray.Ray(ray.Ray.Config(cpus=3)).start(jobs, folder)
+
+
+def test_ray_s_dry_run_shows_every_task_and_needs_no_ray(machine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    made = machine.at(tmp_path / "runs")
+    assert made.run("gba", *RAY, "launcher.init_args.evaluation_shards=2", "--dry-run") == 0
+    told = capsys.readouterr().out
+    names = [line.split(": ")[1] for line in told.splitlines() if line.startswith("job ")]
+    assert names == ["base-base", "gba-train", "gba-merge", "gba-evaluate", "gba-finish"]
+    assert "job 2: gba-train: 2 x 1 node x 1 process, 0 GPUs per node, 1 CPUs per node" in told
+    assert f"  alpha > {made.runs}/gba/jobs/2-train-alpha.out" in told
+    assert not made.runs.exists()
+    assert made.run("base", *RAY) == 1
+    assert "pip install -r requirements-ray.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("nodes", "processes"), [(1, 1), (1, 3), (2, 2)])
+def test_processes_of_one_task_are_told_of_each_other(tmp_path, asked, nodes, processes):
+    task = Task("a", (sys.executable, "-c", WRITES, str(tmp_path)))
+    by_ray([Job("train", "made", (task,), nodes, processes, gpus=processes)], tmp_path / "jobs")
+    count = nodes * processes
+    told = [json.loads((tmp_path / (str(rank) if count > 1 else "alone")).read_text()) for rank in range(count)]
+    assert len({one.get("MASTER_PORT") for one in told}) == 1
+    assert all(one[LAUNCHED_AS].startswith("ray made a, restarts: 0") for one in told)
+    for rank, one in enumerate(told if count > 1 else ()):
+        names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK")
+        assert [int(one[name]) for name in names] == [count, processes, rank % processes, rank // processes]
+        assert one["TORCHELASTIC_RUN_ID"]
+    wanted = {"num_cpus": 3 * processes, "num_gpus": processes}
+    shares = [settings for name, settings in asked if name == "run_here"]
+    assert len(shares) == nodes
+    assert all(share.items() >= wanted.items() for share in shares)
+    if nodes > 1:
+        assert ("STRICT_SPREAD", {"bundles": [{"CPU": 6, "GPU": 2}] * 2}) in asked
+        assert asked[-1] == ("removed", {})
+
+
+def test_ray_starts_what_was_interrupted_again_and_names_what_failed_when_all_have_ended(tmp_path, asked, capsys):
+    counts = "import sys; from pathlib import Path; f = Path(sys.argv[1]); n = f.exists() and len(f.read_text()); "
+    counts += "f.write_text('x' * (int(n) + 1)); sys.exit(130 if n < 2 else 0)"
+    tasks = [Task(name, (sys.executable, "-c", counts, str(tmp_path / name))) for name in ("a", "b")]
+    by_ray([Job("train", "made", tuple(tasks))], tmp_path / "jobs")
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["xxx", "xxx"]
+    assert capsys.readouterr().out.count("interrupted; started again to go on") == 4
+    broken = Task("c", (sys.executable, "-c", "print('no such file'); raise SystemExit(3)"))
+    slow = Task("d", (sys.executable, "-c", f"import time; time.sleep(1); open('{tmp_path / 'ended'}', 'w')"))
+    after = Task("e", (sys.executable, "-c", f"open('{tmp_path / 'after'}', 'w')"))
+    with pytest.raises(RuntimeError, match=r"made failed in c: exit code 3, see .*1-train-c\.out"):
+        by_ray([Job("train", "made", (broken, slow)), Job("finish", "made", (after,))], tmp_path / "jobs")
+    assert (tmp_path / "ended").exists()
+    assert not (tmp_path / "after").exists()
+    assert "no such file" in (tmp_path / "jobs/1-train-c.out").read_text()
+
+
 def test_processes_beside_one_that_failed_are_ended(monkeypatch):
     monkeypatch.setattr(ray, "PATIENCE", 0.2)
     monkeypatch.setattr(ray, "LOOK", 0.05)
@@ -331,6 +405,19 @@ def test_an_expert_on_two_processes_that_is_stopped_is_queued_again_and_ends_in_
     assert json.loads((cut.runs / "dsa/alpha/status.json").read_text())["job"].startswith("slurm job 100, restarts: 1")
     name = "dsa/alpha/adapter/adapter_model.safetensors"
     assert (cut.runs / name).read_bytes() == (whole.runs / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_expert_on_two_processes_of_ray_is_that_of_one_command(based, bars_module, tmp_path, asked, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(bars_module))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    whole, dealt = based.copy(tmp_path / "whole"), based.copy(tmp_path / "dealt")
+    two = ("trainer.devices=2", "trainer.accelerator=cpu", "only=[alpha]", "data.batch_size=3", "callbacks.cards=null")
+    command = [sys.executable, "train.py", "--config", str(whole.files / "dsa.yaml"), f"runs_dir={whole.runs}", *two]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    assert dealt.run("dsa", *RAY, *two) == 0, logs(dealt.runs / "dsa/jobs")
+    name = "dsa/alpha/adapter/adapter_model.safetensors"
+    assert (dealt.runs / name).read_bytes() == (whole.runs / name).read_bytes()
 
 
 @pytest.mark.slow
