@@ -40,6 +40,15 @@ def step_flops(size: Size) -> dict[str, float]:
     return {name: flops / 1e9 for name, flops in phases.items()}
 
 
+def decoding_gigabytes(size: Size) -> dict[str, float]:
+    """What decoding reads in one RL step, in GB of fp32: weights once for all rows, keys and values of each."""
+    rows, steps = work.PROMPTS_PER_STEP * work.GROUP, work.COMPLETION_TOKENS - 1
+    weights = linear_flops(size) / 2 + size.hidden * size.vocabulary
+    columns = work.PROMPT_TOKENS + work.COMPLETION_TOKENS / 2
+    cache = rows * columns * 2 * size.layers * size.kv_heads * size.hidden // size.heads
+    return {"weights": 4 * steps * weights / 1e9, "keys and values": 4 * steps * cache / 1e9}
+
+
 def rate(run: Callable[[], torch.Tensor], flops: float, seconds: float = 0.5) -> float:
     """Best GFLOP per CPU second over repeated runs."""
     run()
@@ -73,6 +82,8 @@ def main(given: list[str] | None = None) -> None:
         speed = measured["decoding" if phase == "decoding" else "training"]
         total += gflop / speed
         print(f"{phase:10} {gflop:8.1f} GFLOP at {speed:5.1f} GFLOP/s: {gflop / speed:6.2f} s")
+    reads = ", ".join(f"{gigabytes:.1f} GB of {name}" for name, gigabytes in decoding_gigabytes(size).items())
+    print(f"decoding reads {reads}")
     print(f"{'step':10} {total:36.2f} s of CPU")
 
 

@@ -1,4 +1,4 @@
-"""Tokens per second of the built-in sampler at several numbers of rows, and what each token costs in launches."""
+"""Tokens per second of the built-in sampler at several numbers of rows, and what each costs in launches and bytes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from functools import partial
 from typing import Any
 
 from benchmarks import work
-from benchmarks.gpu import launches, made
+from benchmarks.gpu import launches, made, traffic
 from benchmarks.gpu.lines import now
 from benchmarks.gpu.sizes import Size
 from benchmarks.gpu.training import bare_afterwards, let_act
 from lightning_modules.adapters import LoRASettings
+from lightning_modules.decoding import worth_recording
 from lightning_modules.policy import Policy
 from lightning_modules.prompts import Prompt
 from lightning_modules.rollout import sample
@@ -31,6 +32,9 @@ def decode(policy: Policy, size: Size, device: str, rows: int) -> dict[str, Any]
         short, long = (
             launches.events_of(partial(run, count)) for count in (size.profile_tokens, 2 * size.profile_tokens)
         )
+        recorded = worth_recording(policy.device, size.decode_tokens)
+        columns = traffic.columns_read(len(prompt.ids), size.decode_tokens, recorded=recorded)
+        moved = traffic.per_token(policy, rows, columns)
     return {
         "seconds": round(whole, 3),
         "rows": rows,
@@ -38,6 +42,8 @@ def decode(policy: Policy, size: Size, device: str, rows: int) -> dict[str, Any]
         "new_tokens": size.decode_tokens,
         "ms_per_token": round(1000 * each, 3),
         "tokens_per_s": round(rows / each, 1),
+        "bytes_per_step": moved,
+        "gb_per_s": round(sum(moved.values()) / each / 1e9, 1),
         "per_token": launches.per_token(short, long, size.profile_tokens),
     }
 

@@ -9,6 +9,10 @@ from benchmarks.report import number, table
 
 PARTS = ("load", "sft", "sft checkpointed", "gba", "stock", "nf4 sft checkpointed")
 """Parts whose lines are of one form: seconds, memory, phases."""
+LAUNCHES = ("operators", "kernels", "graphs", "copies", "waits")
+"""Of the processor, per step of decoding."""
+MOVED = ("weights", "factors", "cache", "logits")
+"""What a step of decoding moves."""
 PHASES = ("rollout", "scoring", "backward", "optimizer")
 
 
@@ -50,11 +54,13 @@ def tables_of(done: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         ],
     )
     yield rows_of(
-        ["size", "rows", "tokens/s", "ms a token", "operators", "kernels", "graphs", "copies", "waits"],
+        ["size", "rows", "tokens/s", "ms a step", *LAUNCHES, *(f"{name}, MB" for name in MOVED), "GB/s"],
         [
             [
                 *(line["size"], str(line["rows"]), number(line["tokens_per_s"]), number(line["ms_per_token"])),
-                *(number(line["per_token"][name]) for name in ("operators", "kernels", "graphs", "copies", "waits")),
+                *(number(line["per_token"][name]) for name in LAUNCHES),
+                *(number(line["bytes_per_step"][name] / 1e6) for name in MOVED),
+                number(line["gb_per_s"]),
             ]
             for line in done
             if line["part"] == "decode"
