@@ -128,7 +128,7 @@ def training_lines(context: ExperimentContext, todo: Sequence[str], live: LiveBa
     Raises:
         ConfigError: they do not fit into this machine's memory.
     """
-    lines = memory_lines(context, todo[0]) if context.provides == "expert" else []
+    lines = [] if context.provides == "base" else memory_lines(context, todo[0])
     context = within_memory(context, todo[0])
     made = rehearse(context, todo[0], live)
     told, seconds = step_lines(context, todo, made)

@@ -10,7 +10,8 @@ from artifacts.durable import write_text
 from artifacts.ranks import is_first
 from configs.schema import Component
 from experiment.context import ExperimentContext
-from experiment.memory_table import MemoryOfRun, can_be_estimated, fitting_here
+from experiment.memory_of_run import MemoryOfRun
+from experiment.memory_table import can_be_estimated, fitting_here
 
 FILE = "memory.json"
 """In a run's folder: the module's arguments that were chosen; empty where those asked for fit."""

@@ -155,7 +155,8 @@ def check_devices(context: ExperimentContext) -> None:
     if sharded and context.stage_class.shards == "never":
         message = (
             f"{experiment.module.class_path} cannot train over a base that lies in parts, as DSA, the "
-            "policy-gradient stages and integration can. It takes ddp, with the base whole on each device (precision=bf16 halves it)"
+            "policy-gradient stages and integration can. It takes ddp, with the base whole on each device "
+            "(precision=bf16 halves it)"
         )
         problem("trainer.strategy", FSDP2, message)
     if has_several_devices(experiment) and experiment.module is not None:

@@ -29,6 +29,7 @@ from lightning_modules.asker import Asker
 from lightning_modules.distillation_metrics import answer_metrics, answer_sums, distance_metrics
 from lightning_modules.distillation_settings import IntegrationSettings
 from lightning_modules.engines.engine import Engine
+from lightning_modules.engines.packed import Packed
 from lightning_modules.functional.distillation import distribution_kl, log_ratio_reinforce
 from lightning_modules.functional.policy_loss import k3_kl
 from lightning_modules.functional.reductions import masked
@@ -77,8 +78,10 @@ class Integrate(Stage):
         engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, False, self.clock)
         self.asker = Asker(self.policy, engine, rewards, guidelines, layout, "", *limits)
-        asked = (c.gate, c.gate_samples, c.gate_temperature, c.max_new_tokens, context.seed, self.clock)
-        self.gate = TeacherGate(self.policy, context.teachers, rewards, guidelines[NEUTRAL], *asked)
+        writer = engine if isinstance(engine, Packed) else Packed(Packed.Config())
+        asked = (c.gate, c.gate_samples, c.gate_temperature, c.max_new_tokens, writer.config.rows_at_once)
+        shared = (rewards, guidelines[NEUTRAL])
+        self.gate = TeacherGate(self.policy, context.teachers, *shared, *asked, context.seed, self.clock)
         self.gaps: dict[str, float] = {}
         self.rollouts: Rollouts | None = None  # the newest
         if self.adapter not in self.policy.adapters:

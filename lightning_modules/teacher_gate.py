@@ -31,6 +31,7 @@ class TeacherGate:
         samples: answers of a teacher to a question.
         temperature: of these; 0 takes the most likely tokens.
         max_new_tokens: limit of an answer.
+        rows_at_once: bound on the answers decoded together.
         seed: of the run.
         clock: times it.
         rates: question id -> share of right answers, of the questions met so far.
@@ -44,6 +45,7 @@ class TeacherGate:
     samples: int
     temperature: float
     max_new_tokens: int
+    rows_at_once: int
     seed: int
     clock: PhaseClock
     rates: dict[str, float] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class TeacherGate:
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             copies=self.samples,
+            rows_at_once=self.rows_at_once,
             seeds=[stream_seed("gate", self.seed, e.question_id, n) for e in examples for n in range(self.samples)],
         )
         self.clock.count("rollouts", len(answers))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.base import VisionLanguageFamily
+from lightning_modules.functional.distillation import distribution_kl
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.memory.live_bytes import LiveBytes, attention_by_shapes
 from lightning_modules.packing import Packing
@@ -80,12 +81,23 @@ class RolloutShape:
 class ShapedModel:
     """A family without contents, with its adapters, whose memory is asked for."""
 
-    def __init__(self, family: VisionLanguageFamily, ranks: Sequence[int], *, low: bool, packed: bool) -> None:
+    def __init__(
+        self,
+        family: VisionLanguageFamily,
+        ranks: Sequence[int],
+        *,
+        low: bool,
+        packed: bool,
+        held: Sequence[int] = (),
+        compared: bool = False,
+    ) -> None:
         """Take an outline over.
 
         Args:
             family: built as an outline; it is changed.
             ranks: of the adapters that act; the last one learns.
+            held: ranks of further adapters, which do not act while it learns.
+            compared: it learns from a teacher's distributions, not from tokens.
             low: the frozen weights are in bf16.
             packed: the language model's linear layers are in NF4.
         """
@@ -93,11 +105,12 @@ class ShapedModel:
         self.frozen = list(dict.fromkeys(family.parameters()))
         found = family.model.named_modules() if packed else ()
         chosen = (m for name, m in found if isinstance(m, nn.Linear) and re.fullmatch(family.lora_targets, name))
-        self._packed, self.low = {id(module.weight) for module in chosen}, low
+        self._packed, self.low, self.compared = {id(module.weight) for module in chosen}, low, compared
         self.weights = sum(map(self._bytes, self.frozen))
         self.policy = Policy(family).to("meta")
         names = [f"a{number}" for number in range(len(ranks))]
-        for name, rank in zip(names, ranks, strict=True):
+        beside = [f"held{number}" for number in range(len(held))]
+        for name, rank in zip([*beside, *names], [*held, *ranks], strict=True):
             self.policy.add_adapter(name, LoRASettings(rank))
         self.policy.to("meta")
         self.policy.activate(names, trainable=names[-1])
@@ -157,7 +170,9 @@ class ShapedModel:
         axes = family.position_ids([0, 0], []).shape[0]
         count = len(packing)
         live = LiveBytes([*policy.parameters(), *policy.buffers()])
+        scored = piece.rows * piece.scored
         with attention_by_shapes(), live, torch.device("meta"):
+            theirs = torch.empty(scored, family.hidden_size, dtype=self.frozen[0].dtype) if self.compared else None
             hidden = family.hidden_states(
                 family.embed_tokens(torch.zeros(count, dtype=torch.long)),
                 torch.zeros(axes, count, dtype=torch.long),
@@ -165,9 +180,11 @@ class ShapedModel:
             )
             kept = live.now
             live.peak = kept
-            scored = piece.rows * piece.scored
-            targets = torch.zeros(scored, dtype=torch.long)
-            found = token_logps(hidden[:scored], targets, family.logits, banned=policy.banned)
+            if self.compared:
+                found = distribution_kl(hidden[:scored], theirs, family.logits, family.logits, banned=policy.banned)
+            else:
+                targets = torch.zeros(scored, dtype=torch.long)
+                found = token_logps(hidden[:scored], targets, family.logits, banned=policy.banned)
         left = live.now - kept
         del found, hidden
         return kept, live.peak - kept, left
@@ -194,7 +211,8 @@ class ShapedModel:
         named = list(self.policy.family.model.named_parameters())
         if not self.low:
             return sum(p.nbytes for name, p in named if name.endswith(".base_layer.weight"))
-        return sum(p.numel() * (4 if ".lora_A." in name else 12) for name, p in named if ".lora_" in name)
+        acting = [p for p in named if ".lora_" in p[0] and any(f".{own}." in p[0] for own in self.policy.active)]
+        return sum(p.numel() * (4 if ".lora_A." in name else 12) for name, p in acting)
 
     @torch.no_grad()
     def vocabulary(self) -> Tensor:

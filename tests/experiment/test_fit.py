@@ -16,7 +16,8 @@ from callbacks.resume_point import ResumePoint, resumed_step
 from configs.load import load
 from configs.schema import Fit
 from experiment import memory_table
-from experiment.memory_table import OVERHEAD, MemoryOfRun
+from experiment.memory_of_run import MemoryOfRun
+from experiment.memory_table import OVERHEAD
 from experiment.run import assemble
 from lightning_modules.sft_lora import SFTLoRA
 from tests.settings import Register

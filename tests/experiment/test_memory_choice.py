@@ -10,7 +10,8 @@ from configs.load import load
 from experiment import memory_table
 from experiment.context import ExperimentContext
 from experiment.memory_choice import FILE, within_memory
-from experiment.memory_table import OVERHEAD, MemoryOfRun
+from experiment.memory_of_run import MemoryOfRun
+from experiment.memory_table import OVERHEAD
 from experiment.run import assemble
 
 AUTO = ("only=[alpha]", "trainer.max_steps=2", "fit.memory=auto", "data.batch_size=8")
@@ -40,9 +41,9 @@ def configs(monkeypatch):
     return seen
 
 
-def needs(machine, name, *overrides):
+def needs(machine, name, *overrides, run="alpha"):
     """Arguments of every setting that is tried, and its bytes on a card."""
-    run = MemoryOfRun(context_of(machine, name, *overrides), "alpha")
+    run = MemoryOfRun(context_of(machine, name, *overrides), run)
     exact = [s for s in (run.asked, *run.remedies()) if s.packed == run.asked.packed]
     return [(run.arguments(settings), run.need(settings) + OVERHEAD) for settings in exact]
 
@@ -100,3 +101,19 @@ def test_what_fits_stays_as_it_is_set_and_what_never_fits_is_refused(based, tmp_
     assert made.run("dsa", *AUTO) != 0
     assert "no setting makes it fit; take a smaller model" in capsys.readouterr().err
     assert within_memory(context_of(based, "dsa"), "alpha").experiment.fit.memory == "as_set"
+
+
+@pytest.mark.parametrize("name", ["integrate", "joint"])
+def test_an_agent_that_would_not_fit_takes_smaller_pieces_too(lineage, tmp_path, room, configs, name):
+    light = ("callbacks.evaluate=null", "callbacks.cards=null", "trainer.max_steps=2", "data.batch_size=8")
+    auto = (*light, "fit.memory=auto")
+    arguments, size = first_with(needs(lineage, name, *auto, run="agent"), "micro_batch_tokens")
+    room(size)
+    as_set, chosen = lineage.copy(tmp_path / "as_set"), lineage.copy(tmp_path / "chosen")
+    assert as_set.run(name, *light) == 0
+    assert chosen.run(name, *auto) == 0
+    assert [c.micro_batch_tokens for c in configs] == [configs[0].micro_batch_tokens, arguments["micro_batch_tokens"]]
+    assert json.loads((chosen.runs / name / "agent" / FILE).read_text()) == arguments
+    weights = f"{name}/agent/adapter/adapter_model.safetensors"
+    for key, expected in load_file(as_set.runs / weights).items():
+        torch.testing.assert_close(load_file(chosen.runs / weights)[key], expected, rtol=1e-3, atol=1e-5)

@@ -259,6 +259,7 @@ def test_each_teacher_is_asked_each_question_once_under_its_own_adapters(tiny_po
     for _, _, how in asked:
         assert (how["copies"], how["temperature"], how["max_new_tokens"]) == (4, 0.3, 50)
         assert len(set(how["seeds"])) == 8
+        assert how["rows_at_once"] == 128
     assert found.stage.gate.rates == {example.question_id: 0.75 for example in EXAMPLES}
     assert found.stage.asker.max_new_tokens == 50
 
@@ -277,6 +278,11 @@ def test_a_teacher_that_is_asked_answers_what_comes_next_too(tiny_policy, monkey
     run(stage, 2, loader([first, then] * 2))
     expected = {names: [e for e in EXAMPLES if e.tags[SPECIALTY] == s] for s, names in TEACHERS.items()}
     assert asked == [(names, [tiny_policy.prompt(e, "").ids for e in own]) for names, own in expected.items()]
+
+
+def test_teachers_answer_as_many_rows_at_once_as_the_engine_may(tiny_policy):
+    engine = a_part("engines.packed.Packed", rows_at_once=5)
+    assert stage_of(tiny_policy, gate="right", engine=engine).gate.rows_at_once == 5
 
 
 @INTEGRATE.acts("engine")

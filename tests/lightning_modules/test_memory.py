@@ -8,12 +8,14 @@ import torch
 
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.tiny import TinyQwen2_5_VL
+from lightning_modules.functional.distillation import distribution_kl
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.memory.estimate import Piece, RolloutShape, ShapedModel
 from lightning_modules.memory.live_bytes import LiveBytes
 from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
 from lightning_modules.row_cache import RowCache
+from tests.lightning_modules.families.shapes import SHAPES
 from tests.lightning_modules.test_low_lora import held_bytes
 
 SIZES = {
@@ -44,7 +46,8 @@ def real_pass(policy, piece):
     each = piece.rows // piece.prompts if piece.prompts else 1
     rows = [(row // each if piece.prompts else None, piece.row) for row in range(piece.rows)]
     packing = Packing([piece.prompt] * piece.prompts, rows)
-    ids, positions = torch.full((len(packing),), 30), torch.arange(len(packing)).expand(3, -1)
+    axes = policy.family.position_ids([0, 0], []).shape[0]
+    ids, positions = torch.full((len(packing),), 30), torch.arange(len(packing)).expand(axes, -1)
     hidden = policy.family.hidden_states(policy.family.embed_tokens(ids), positions, packing)
     return hidden[: piece.rows * piece.scored]
 
@@ -72,6 +75,21 @@ def test_the_estimate_is_within_a_tenth_of_what_a_step_holds(size, low, piece):
         estimate = shaped.activations(piece, checkpoint_layers=checkpoint_layers)
         assert live.peak - gradients <= 1.1 * estimate
         assert estimate <= 1.1 * live.peak + shaped.forward(piece)[0] / SIZES[size]["layers"]
+
+
+@pytest.mark.parametrize("name", ["qwen3_vl", "gemma3", "smolvlm", "internvl"])
+def test_every_family_is_counted_as_it_is(name, tmp_path):
+    shape, tied = SHAPES[name]
+    config = shape.family_class.Config(path=str(shape.write(tmp_path / "hub", tied=tied)), dtype="float32")
+    policy = Policy(shape.family_class(config))
+    policy.add_adapter("a0", LoRASettings(4))
+    policy.activate(["a0"], trainable="a0")
+    shaped = ShapedModel(shape.family_class(config, outline=True), [4], low=False, packed=False)
+    assert shaped.weights == sum(p.nbytes for n, p in policy.family.named_parameters() if "lora_" not in n)
+    saved, _ = held_bytes(
+        lambda: real_pass(policy, PIECES["shared"]), without=[*policy.parameters(), *policy.buffers()]
+    )
+    assert shaped.forward(PIECES["shared"])[0] == pytest.approx(saved, rel=0.1)
 
 
 def test_the_cache_is_that_of_the_rows():
@@ -117,3 +135,23 @@ def test_blocks_are_shared_out_over_devices():
     )
     assert shaped.weights_on(4) == shaped.weights - layers * block + layers * block // 4 + 2 * block
     assert shaped.weights_on(4) + shaped.gathered == shaped.weights + layers * block // 4
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_step_that_compares_distributions_is_estimated_with_its_teacher(piece):
+    piece, policy = PIECES[piece], real_policy("wide", False)
+    policy.activate(["a1"], trainable="a1")
+    shaped = ShapedModel(family("wide", outline=True), [8], held=[4], compared=True, low=False, packed=False)
+    assert shaped.adapters == sum(p.nbytes for n, p in policy.family.named_parameters() if "lora_" in n)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    with LiveBytes([*policy.parameters(), *policy.buffers()]) as live:
+        with torch.no_grad(), policy.acting(["a0"]):
+            theirs = real_pass(policy, piece).clone()
+        hidden = real_pass(policy, piece)
+        kl = distribution_kl(hidden, theirs, policy.family.logits, policy.family.logits, banned=policy.banned)
+        torch.autograd.grad(kl.sum(), trained)
+    estimate = shaped.activations(piece, checkpoint_layers=False)
+    assert live.peak - sum(p.nbytes for p in trained) <= 1.1 * estimate
+    assert estimate <= 1.1 * live.peak + shaped.forward(piece)[0] / SIZES["wide"]["layers"]
+    alone = ShapedModel(family("wide", outline=True), [8], held=[4], low=False, packed=False)
+    assert estimate > alone.activations(piece, checkpoint_layers=False)
