@@ -175,7 +175,7 @@ class MemoryOfRun:
         wanted = [(min(settings.rows_at_once, rows), copies) for rows, copies in self.written()]
         if not wanted:
             return None  # nothing is written, or in another process
-        rows, copies = max(wanted)
+        rows, copies = max(wanted, key=lambda one: (one[0], -one[1]))
         return RolloutShape(rows, max(1, rows // copies), self.lengths[1], self.config.max_new_tokens)
 
     def written(self) -> Iterator[tuple[int, int]]:

@@ -15,7 +15,7 @@ def test_it_prints_a_floor(capsys):
     main(["--size", "5m"])
     told = capsys.readouterr().out.splitlines()
     assert told[-1].endswith("s of CPU")
-    assert told[-2].startswith("decoding reads 0.")
+    assert told[-2].startswith("decoding reads 1.0 GB of weights, ")
 
 
 def test_what_decoding_reads_by_hand():
