@@ -199,6 +199,10 @@ def test_the_rehearsal_measures_everything(tmp_path):
     decoded = [line for line in found if line["part"] == "decode"]
     assert [line["rows"] for line in decoded] == [1, 2, 4]
     assert all(line["per_token"]["operators"] > 0 for line in decoded)
+    moved = [line["bytes_per_step"] for line in decoded]
+    assert len({one["weights"] for one in moved}) == 1  # read once for all rows
+    assert [one["logits"] // moved[0]["logits"] for one in moved] == [1, 2, 4]
+    assert "| cache, MB |" in (tmp_path / "table.md").read_text()
     table = (tmp_path / "table.md").read_text()
     assert "| gba | tiny |" in table
     assert "| tiny | ties |" in table
