@@ -32,7 +32,7 @@ SETTINGS = (
 @pytest.mark.parametrize(
     ("name", "settings", "told"),
     [
-        ("judge", PARTS, "RewardModel cannot train over a base that lies in parts"),
+        ("judge", ("requires=[]", *PARTS), "RewardModel cannot train over a base that lies in parts"),
         ("base", PARTS, "BaseTraining cannot train over a base that lies in parts"),
         ("dsa", PARTS[1:], "set trainer.devices above 1"),
     ],
