@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from evaluation.bounded import bounded_mean
 from evaluation.clustered import clustered_wilson
-from evaluation.paired import PairedDifference, paired_difference
 from evaluation.predictions import Prediction
 from evaluation.scorers import answered_text, main_outcome, right_text
 from evaluation.several import voters
@@ -83,7 +83,7 @@ class Line:
         at_k: k -> pass@k, maj@k and best of k.
         chosen: each of `CHOICES` -> accuracy with its interval.
         gap: the same names -> share of the oracle's gap.
-        difference: best of n minus majority.
+        difference: best of n minus majority, with its interval.
         curve: of the best of n, by its probability.
     """
 
@@ -94,7 +94,7 @@ class Line:
     at_k: Mapping[int, tuple[float, ...]]
     chosen: Mapping[str, tuple[float, float, float]]
     gap: Mapping[str, Share]
-    difference: PairedDifference
+    difference: tuple[float, float, float]
     curve: Selective
 
 
@@ -126,6 +126,7 @@ def line_of(model: str, specialty: str, groups: Sequence[Sequence[Verified]]) ->
     oracle = [float(any(one.right)) for one in questions]
     chosen = {name: [one.chosen()[name] for one in questions] for name in CHOICES}
     majority, best = chosen[CHOICES[0]], chosen[CHOICES[-1]]
+    gained = bounded_mean([b - a for a, b in zip(majority, best, strict=True)], patients)
     return Line(
         model,
         specialty,
@@ -134,8 +135,7 @@ def line_of(model: str, specialty: str, groups: Sequence[Sequence[Verified]]) ->
         {size: tuple(map(mean, zip(*(one.at(size) for one in questions), strict=True))) for size in ks},
         {name: (mean(values), *clustered_wilson(values, patients)) for name, values in chosen.items()},
         {name: oracle_share(values, single, oracle, patients) for name, values in chosen.items()},
-        # Equally sure answers of which one is right and one is not are too rare to matter, and count as right here.
-        paired_difference([value > 0 for value in majority], [value > 0 for value in best], patients),
+        (gained.mean, *gained.interval(0.95)),
         selective([max(one.odds) for one in questions], best),
     )
 

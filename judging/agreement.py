@@ -27,11 +27,12 @@ def cohen_kappa(
 
     Returns:
         (κ, low, high); NaN where nothing is rated by both, or both always say the same one label. The interval is NaN
-        where there are fewer than two clusters, or where leaving out one of them leaves no κ.
+        where there are fewer than two clusters, or where leaving out one of them leaves no κ, or never changes it.
 
     Source: Cohen 1960, Educ. Psychol. Meas. 20:37.
     Choice: the interval is that of the jackknife over clusters with Student's quantile, since the six verdicts of a
-        case go together; the usual asymptotic one takes units as independent.
+        case go together; the usual asymptotic one takes units as independent. Of full agreement the jackknife has no
+        width: it says nothing then, and none is given, as an interval without width would claim certainty.
     """
     a, b = np.asarray(first), np.asarray(second)
     rated = np.isin(a, (0, 1)) & np.isin(b, (0, 1))
@@ -42,7 +43,7 @@ def cohen_kappa(
     np.add.at(tables, (of, 2 * a[rated] + b[rated]), 1)
     value, count = float(_kappa(tables.sum(0))), len(tables)
     without = _kappa(tables.sum(0) - tables)
-    if count < 2 or not np.isfinite(without).all():
+    if count < 2 or not np.isfinite(without).all() or np.ptp(without) < 1e-12:
         return value, math.nan, math.nan
     spread = math.sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
     half = float(stdtrit(count - 1, 0.5 + confidence / 2)) * spread

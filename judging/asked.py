@@ -10,8 +10,9 @@ from pathlib import Path
 from configs.build import build, import_class
 from configs.schema import Component
 from datamodules.base import VQADataModule
-from datamodules.batch import Example
+from datamodules.batch import BadExampleError, Example
 from evaluation.predictions import Prediction
+from evaluation.report.questions import change
 
 
 def sets_of(experiment: Path, trust: Sequence[str] = ()) -> dict[str, VQADataModule]:
@@ -51,20 +52,18 @@ def questions_of(data: VQADataModule, answers: Iterable[Prediction]) -> dict[str
         answers: to them.
 
     Raises:
-        ValueError: the set lacks a question, or has another in its place.
+        BadExampleError: the set lacks a question, or has another in its place.
     """
-    wanted: Mapping[str, Prediction] = {item.question_id: item for item in answers}
-    found = {
-        example.question_id: example
-        for example in chain.from_iterable(data.splits.values())
-        if example.question_id in wanted
-    }
-    for question_id, item in wanted.items():
-        example = found.get(question_id)
-        if example is None or (example.answer, sorted(example.options)) != (item.gold, sorted(item.options)):
-            has = "lacks it" if example is None else f"has {example.answer!r} of {example.options} for it"
-            raise ValueError(
-                f"specialty {data.specialty!r}: question {question_id!r} was answered as one with the right answer "
-                f"{item.gold!r} of {item.options}, and the data set {has}; were the data changed since?"
+    told = ("question_id", "options", "answer_letter", "answer", "guideline", "prompt_sha256")
+    wanted: Mapping[tuple, Prediction] = {tuple(getattr(item, name) for name in told): item for item in answers}
+    ids = {item.question_id for item in wanted.values()}
+    found = {one.question_id: one for one in chain.from_iterable(data.splits.values()) if one.question_id in ids}
+    for item in wanted.values():
+        example = found.get(item.question_id)
+        if example is None or (changed := change(example, item)):
+            has = "the data set lacks it" if example is None else changed
+            raise BadExampleError(
+                f"specialty {data.specialty!r}: question {item.question_id!r} is not there as it was answered: {has}; "
+                "were the data changed since, or has the set other options (n_patients, data_seed, difficulty, …)?"
             )
     return found

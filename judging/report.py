@@ -137,7 +137,8 @@ def page_of(sheet: Sheet, found: Sequence[Cell]) -> str:
     for kind in ("organ", *TAGS):
         names = list(dict.fromkeys(cell.group for cell in found if cell.kind == kind))
         if kind == "organ" or 1 < len(names) <= MOST_VALUES:
-            parts += [f"## Accuracy by {kind.replace('_', ' ')}, percent\n", group_table(kind, names, at)]
+            sizes = {name: len(cases) for own, name, cases in groups(sheet.cases) if own == kind}
+            parts += [f"## Accuracy by {kind.replace('_', ' ')}, percent\n", group_table(kind, sizes, at)]
     absent = [tag for tag in TAGS[:2] if not any(tag in case.about.tags for case in sheet.cases)]
     parts += [f"The rows have no field {' and none '.join(absent)}, so there is no table by it.\n"] if absent else []
     return "\n".join(parts)
@@ -164,11 +165,10 @@ def accuracy_table(sheet: Sheet, at: Found) -> str:
     return markdown(["dimension", MICRO, MACRO, *read, "majority letter", "longer answer"], lines) + "\n"
 
 
-def group_table(kind: str, names: Sequence[str], at: Found) -> str:
-    """Accuracy of each group on every dimension."""
+def group_table(kind: str, sizes: Mapping[str, int], at: Found) -> str:
+    """Accuracy of each group, by how many cases it has, on every dimension."""
     lines = [
-        [name, str(at[kind, name, NAMED[0], "accuracy"].n), *(shown(at[kind, name, d, "accuracy"]) for d in NAMED)]
-        for name in names
+        [name, str(size), *(shown(at[kind, name, one, "accuracy"]) for one in NAMED)] for name, size in sizes.items()
     ]
     return markdown([kind, "cases", *NAMED], lines) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from datamodules.batch import BadExampleError, Example
 from datamodules.graded import RIGHT, Graded
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import main_outcome
+from judging.asked import questions_of
 
 
 class SampledAnswers(VQADataModule):
@@ -61,15 +63,10 @@ class SampledAnswers(VQADataModule):
     def examples(self) -> Iterator[Graded]:
         held = self.answers()
         for specialty, component in self.config.questions.items():
-            asked = questions_of(build(component, specialty=specialty))
-            for question_id, items in held.get(specialty, {}).items():
-                example = asked.get(question_id)
-                if example is None:
-                    raise BadExampleError(
-                        f"{self.config.predictions}: {specialty}/{question_id} is no question of "
-                        f"{component.class_path}; did the examination have other options (n_patients, data_seed)?"
-                    )
-                yield marked(example, items, f"{specialty}/{question_id}")
+            answered = held.get(specialty, {})
+            asked = questions_of(build(component, specialty=specialty), chain.from_iterable(answered.values()))
+            for question_id, items in answered.items():
+                yield marked(asked[question_id], items, f"{specialty}/{question_id}")
 
     def answers(self) -> dict[str, dict[str, list[Prediction]]]:
         """Specialty -> question id -> its answers, of the chosen row.
@@ -106,19 +103,8 @@ def is_of(item: Prediction, model: str) -> bool:
     return not model or item.model == model.replace("{specialty}", item.specialty)
 
 
-def questions_of(data: VQADataModule) -> dict[str, Example]:
-    """Question id -> question, over all splits of a set."""
-    return {example.question_id: example for held in data.splits.values() for example in held}
-
-
 def marked(example: Example, items: list[Prediction], question_id: str) -> Graded:
-    """A question with the answers that were given to it, its options as they stood then.
-
-    Raises:
-        BadExampleError: it has other options now.
-    """
-    if sorted(items[0].options) != sorted(example.options):
-        raise BadExampleError(f"question {question_id!r}: was asked with {items[0].options}, has {example.options} now")
+    """A question with the answers that were given to it, its options as they stood then."""
     shown = replace(example, options=items[0].options)
     return Graded(
         patient_id=shown.patient_id,

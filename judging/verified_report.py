@@ -44,8 +44,7 @@ def page(found: Sequence[Line]) -> str:
         for name in names:
             share = one.gap[name]
             row += [percent(*one.chosen[name]), f"{percent(*share.interval)}" if share.bounded else "-"]
-        d = one.difference
-        rows.append([*row, percent(d.difference, d.low, d.high, "+")])
+        rows.append([*row, percent(*one.difference, "+")])
     by_k = [
         [one.model, one.specialty, str(size), *(f"{100 * value:.1f}" for value in values)]
         for one in found

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from artifacts.durable import write_text
 from artifacts.interrupts import as_program, stop_alike
 from configs.problems import ConfigError
-from datamodules.batch import BadExampleError, Example
+from datamodules.batch import Example
 from evaluation.choosing import Verified, lines_of
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
-from judging.sampled import is_of, questions_of
+from judging.asked import questions_of
+from judging.sampled import is_of
 from judging.verified_report import as_csv, figure, page, read, written
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def verify(context: ExperimentContext, grader: Grader, model: str = "") -> str:
 
     Raises:
         ValueError: the verifier did not learn outcomes, or the answers are not one file's.
-        BadExampleError: a question is no more there.
+        BadExampleError: a question is not there as it was answered.
         FileNotFoundError: the experiment was not examined.
     """
     if grader.objective != "outcome" or len(grader.dimensions) != 1:
@@ -104,21 +106,13 @@ def scored(
     context: ExperimentContext, grader: Grader, predictions: Sequence[Prediction], at_once: int = 16
 ) -> Iterator[tuple[str, float]]:
     """(key, log-odds of being right) of answers, question by question."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[Prediction]] = {}
+    groups: dict[str, dict[tuple[str, tuple[str, ...]], list[Prediction]]] = {}
     for item in predictions:
-        groups.setdefault((item.specialty, item.question_id, item.options), []).append(item)
-    questions: dict[str, Mapping[str, Example]] = {}
-    asked = []
-    for (specialty, question_id, options), items in groups.items():
-        if specialty not in questions:
-            questions[specialty] = questions_of(context.data(specialty))
-        example = questions[specialty].get(question_id)
-        if example is None or sorted(example.options) != sorted(options):
-            raise BadExampleError(
-                f"{specialty}/{question_id}: is no question of the experiment with these options; are data and "
-                "settings those of the examination?"
-            )
-        asked.append((replace(example, options=options), items))
+        groups.setdefault(item.specialty, {}).setdefault((item.question_id, item.options), []).append(item)
+    asked: list[tuple[Example, list[Prediction]]] = []
+    for specialty, held in groups.items():
+        questions = questions_of(context.data(specialty), chain.from_iterable(held.values()))
+        asked += [(replace(questions[name], options=options), items) for (name, options), items in held.items()]
     if not asked:
         return
     with grader.acting() as grade:

@@ -35,18 +35,23 @@ class Questions:
     notes: list[str] = field(default_factory=list)
 
     def asked(self, item: Prediction) -> Example | None:
-        """The question that an answer is to, if it is known and still the same as when it was asked.
-
-        Choice: stem and pictures are compared where the prompt carried no guideline of which the wording would be
-            needed, which is the way of every matrix; options and right answer always.
-        """
+        """The question that an answer is to, if it is known and still the same as when it was asked."""
         found = self.known.get(item.specialty, {}).get(item.question_id)
-        if found is None or sorted(found.options) != sorted(item.options) or found.answer != item.gold:
-            return None
-        plain = item.guideline == NEUTRAL and not item.protocol.keys() & {"protocol", "image", "wording"}
-        if plain and item.prompt_sha256 and prompt_sha256(found, "") != item.prompt_sha256:
-            return None
-        return found
+        return found if found is not None and not change(found, item) else None
+
+
+def change(example: Example, item: Prediction) -> str:
+    """What has changed of a question since an answer was given to it, in words; empty where nothing has.
+
+    Choice: stem and pictures are compared where the prompt carried no guideline of which the wording would be needed,
+        which is the way of every matrix; options and right answer always.
+    """
+    if sorted(example.options) != sorted(item.options) or example.answer != item.gold:
+        return f"the right answer is {example.answer!r} of {example.options}, and was {item.gold!r} of {item.options}"
+    plain = item.guideline == NEUTRAL and not item.protocol.keys() & {"protocol", "image", "wording"}
+    if plain and item.prompt_sha256 and prompt_sha256(example, "") != item.prompt_sha256:
+        return "its stem or its pictures are others"
+    return ""
 
 
 def questions_of(experiment: Path, wanted: Collection[str], trust: Sequence[str] = ()) -> Questions:

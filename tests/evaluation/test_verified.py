@@ -88,13 +88,28 @@ def test_choices_beside_pass_and_majority():
     )
     assert line.at_k[1] == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert line.at_k[3] == pytest.approx((2 / 3, 1 / 3, 1 / 3))
-    assert line.difference.difference == 0
+    assert line.difference[0] == 0
+    assert line.difference[1] < 0 < line.difference[2]
     assert line.gap["best of n"].share == pytest.approx(0.0)
     assert line.curve.risk.tolist() == pytest.approx([0, 1 / 2, 2 / 3])  # by 3.0, 2.0, 1.0
     with pytest.raises(ValueError, match="questions have 2 to 3 answers"):
         lines_of(answers[:-1])
     with pytest.raises(ValueError, match="at least two"):
         line_of("m", "s", [[answers[0]]])
+
+
+def test_a_verifier_that_gives_all_answers_the_same_odds_gains_nothing():
+    # Half of any question's answers are right: each of equal odds is as likely, so that best of 2 is one at random.
+    line, turned = (
+        line_of("m", "s", [[Verified(answer(q, i, letter), 0.0) for i, letter in enumerate(said)] for q in range(40)])
+        for said in ("AB", "BA")
+    )
+    assert line.chosen["best of n"][0] == 0.5
+    assert line.chosen["majority"][0] == 1  # of equals the one named first
+    assert line.difference[0] == -0.5
+    assert turned.difference[0] == 0.5
+    low, high = turned.difference[1:]
+    assert -1 < low < 0.5 < high < 1
 
 
 def test_an_oracle_recovers_the_whole_gap_and_chance_none_of_it():

@@ -130,6 +130,13 @@ def test_kappa_where_there_is_none():
     assert math.isnan(high)
 
 
+def test_full_agreement_of_a_few_cases_claims_no_certainty():
+    value, low, high = cohen_kappa([0, 1, 0, 1], [0, 1, 0, 1], list("abcd"))
+    assert value == 1
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
 def test_krippendorff_s_own_examples():
     # Two observers, ten articles, two values: alpha = 0.095. Four observers, twelve units, gaps: 0.743.
     first, second = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]

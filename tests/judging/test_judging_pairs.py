@@ -71,6 +71,10 @@ def test_heuristics_judge_made_pairs_and_ties_do_not_count(tmp_path, capsys):
     assert int(found["all cases", "all six", "accuracy"]["n"]) < 6 * len(known)
     page = (tmp_path / "LongerAnswer" / "report.md").read_text()
     assert "made pairs" in page
+    by_type = page.partition("## Accuracy by organ")[2].partition("##")[0].splitlines()
+    counts = {cells[1].strip(): int(cells[2]) for cells in (line.split("|") for line in by_type[4:] if "|" in line)}
+    kinds = [case.organ for case in known.values()]
+    assert counts == {kind.replace("_", "\\_"): kinds.count(kind) for kind in kinds}  # cases, not verdicts
     assert "Calibration" not in page
     assert not (tmp_path / "LongerAnswer" / "released.csv").exists()
     assert main(["compare", str(tmp_path / "LongerAnswer"), str(tmp_path / "Majority")]) == 0

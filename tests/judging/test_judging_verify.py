@@ -5,15 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from answering.grader import Grader
+from configs.build import build
 from configs.schema import Component
 from datamodules.batch import BadExampleError
 from datamodules.graded import RIGHT, Graded
+from datamodules.hashes import prompt_sha256
 from datamodules.phantoms.chest import ChestFilms
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, read_predictions
 from judging.sampled import SampledAnswers
-from judging.verify import verify
+from judging.verify import scored, verify
 
 SET = Component("datamodules.phantoms.chest.ChestFilms", {"n_patients": 40})
 
@@ -96,7 +99,7 @@ def test_what_cannot_be_verified_is_refused(examined):
         verify(context, Marker(objective="preference"))
     smaller = ChestFilms(ChestFilms.Config(n_patients=20))
     context.data = lambda name: smaller
-    with pytest.raises(BadExampleError, match="is no question of the experiment with these options"):
+    with pytest.raises(BadExampleError, match="is not there as it was answered: the data set lacks it"):
         verify(context, Marker())
 
 
@@ -121,12 +124,58 @@ def test_sampled_answers_are_graded_by_the_main_score(examined):
         assert example.options == by_id[own, 0].options
 
 
+@pytest.mark.parametrize("changed", ["difficulty", "picture"])
+def test_answers_to_other_cases_under_the_same_ids_are_refused(tmp_path, changed):
+    # Of spines right answers hang on the difficulty; of picture files the hash stands in the predictions.
+    if changed == "difficulty":
+        init_args = {"n_patients": 40}
+        component = Component("datamodules.phantoms.spine.SpineFilms", init_args)
+    else:
+        rows = ["question,answer,film", *(f"Wide {number}?,yes,{number}.png" for number in range(40))]
+        (tmp_path / "questions.csv").write_text("\n".join(rows) + "\n")
+        for number in range(40):
+            Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+        init_args = {
+            "root": str(tmp_path),
+            "choices": ("yes", "no"),
+            "columns": {"question": "question", "answer": "answer", "images": ["film"]},
+        }
+        component = Component("datamodules.table.Table", init_args)
+    data = build(component, specialty="adult")
+    lines = [
+        Prediction(
+            *("m", "adult", example.question_id, example.patient_id, "neutral"),
+            *(example.options, example.letter, f"<think>so.</think><answer>{example.answer}</answer>"),
+            sample=sample,
+            prompt_sha256=prompt_sha256(example, ""),
+        ).to_json()
+        for held in data.splits.values()
+        for example in held
+        for sample in range(2)
+    ]
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation/predictions.jsonl").write_text("\n".join(lines) + "\n")
+    context = SimpleNamespace(
+        folder=SimpleNamespace(evaluation=tmp_path / "evaluation"), data=lambda name: build(component, specialty=name)
+    )
+    assert len(sampled(tmp_path, questions={"adult": component}).splits["train"]) > 0
+    assert list(scored(context, Marker(), read_predictions(tmp_path)))
+    if changed == "difficulty":
+        init_args["difficulty"] = 0.9
+    else:
+        Image.new("L", (8, 8), 255).save(tmp_path / "7.png")
+    with pytest.raises(BadExampleError, match="is not there as it was answered"):
+        _ = sampled(tmp_path, questions={"adult": component}).splits
+    with pytest.raises(BadExampleError, match="is not there as it was answered"):
+        list(scored(context, Marker(), read_predictions(tmp_path)))
+
+
 def test_answers_of_others_are_refused(examined):
     folder, lines, _ = examined
     with pytest.raises(BadExampleError, match=r"model='x' has no answer on adult; rows: m"):
         _ = sampled(folder, model="x").splits
     fewer = Component(SET.class_path, {"n_patients": 20})
-    with pytest.raises(BadExampleError, match="is no question of"):
+    with pytest.raises(BadExampleError, match="is not there as it was answered: the data set lacks it"):
         _ = sampled(folder, questions={"adult": fewer}).splits
     with pytest.raises(ValueError, match="predictions must name an examined experiment"):
         SampledAnswers.Config()

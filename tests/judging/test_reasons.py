@@ -170,7 +170,7 @@ def test_the_command_tells_right_from_right_for_the_right_reason(tmp_path, capsy
 def test_answers_to_other_data_and_folders_of_others_are_refused(tmp_path, capsys):
     folder = run_folder(tmp_path, difficulty=1.0)  # the folder says 0.3: other cases under the same ids
     assert main([str(folder)]) == 2
-    assert "were the data changed since?" in capsys.readouterr().err
+    assert "were the data changed since" in capsys.readouterr().err
     settings = json.loads((folder / "experiment.json").read_text())
     settings["specialties"]["pediatrics"]["class_path"] = "subprocess.Popen"
     (folder / "experiment.json").write_text(json.dumps(settings))
