@@ -77,8 +77,10 @@ def stem_and_choices(cells: Cells, columns: Columns, ask: str, separator: str) -
         return labelled(cells.text(columns.question))
     stem = cells.text(columns.question) if columns.question else ask
     if len(columns.options) != 1:
-        texts = dict(zip(LETTERS, (cells.text(name, "") for name in columns.options), strict=False))
-        return stem, {letter: text for letter, text in texts.items() if text}
+        texts = [cells.text(name, "") for name in columns.options]
+        if any(texts[len(LETTERS) :]):
+            raise BadExampleError(f"has {sum(map(bool, texts))} options, expected at most {len(LETTERS)}")
+        return stem, {letter: text for letter, text in zip(LETTERS, texts, strict=False) if text}
     (column,) = columns.options
     value = cells.value(column)
     return stem, {} if value is None else listed(value, column, separator)

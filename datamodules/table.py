@@ -78,6 +78,8 @@ class Table(ReleasedSet):
             super().__post_init__()
             if not self.columns.question and not self.ask.strip():
                 raise ValueError("columns must name the column of the question, or `ask` say what all rows are asked")
+            if self.choices and not 2 <= len(set(self.choices)) == len(self.choices) <= len(LETTERS):
+                raise ValueError(f"choices must be 2 to {len(LETTERS)} different texts, got {list(self.choices)}")
             if self.choices and self.columns.options:
                 raise ValueError(
                     "choices are the options of every row, and columns.options names columns of them; leave one out"

@@ -51,7 +51,9 @@ def read_by_rule(prediction: Prediction, truth: Truth, bodies: frozenset[str]) -
     answer = LETTERS.index(letter) if letter else -1
     thinking = thinking_of(prediction.completion)
     evidence = read_evidence(thinking, options, answer, None)
-    said = list(dict.fromkeys(stated(evidence, truth)))  # a loop states nothing new
+    spoken = list(stated(evidence, truth))
+    said = list(dict.fromkeys(spoken))  # a loop states nothing new
+    following = follows(evidence, dict(spoken), truth, options, bodies)
     true = {name: True for name in truth.needed if any(name == one for one, _ in said)}
     named = []
     for name, value in said:
@@ -61,8 +63,9 @@ def read_by_rule(prediction: Prediction, truth: Truth, bodies: frozenset[str]) -
         right=main_outcome(prediction).right,
         named=tuple(named),
         needed=tuple(true.get(name, False) for name in truth.needed),
-        follows=follows(evidence, dict(said), truth, options, bodies),
+        follows=following,
         agrees=answer in evidence.concluded and not contradicts(normal(thinking), options, answer),
+        unread=following is None,
     )
 
 

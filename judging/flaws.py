@@ -99,7 +99,7 @@ def validation(patients: int = 60, seed: int = 0) -> str:
     made = [one for cls in classes for one in made_traces(cls(cls.Config(n_patients=patients)), seed)]
     rows = [row(name, seen, made) for name, seen in SEEN.items()]
     counts = ", ".join(f"{sum(one.flaw == flaw for one in made)} {flaw}" for flaw in FLAWS)
-    unread = sum(one.reading.follows is None for one in made)
+    unread = sum(bool(one.reading.unread) for one in made)
     table = markdown(("the reader says", "true of", "said of", "precision, %", "recall, %"), rows, names=1)
     return f"{table}\n\n{len(made)} made traces: {counts}. Steps not read in {unread}. Intervals are 95 %, by patient."
 

@@ -75,8 +75,8 @@ def line_of(model: str, part: str, items: Sequence[Prediction], readings: Readin
         cell(lambda one: (one.right_reason,) if one.right else ()),
         cell(lambda one: one.named),
         cell(lambda one: one.needed),
-        cell(lambda one: (one.follows is True,)),
-        cell(lambda one: (one.follows is None,)),
+        cell(lambda one: (one.steps,)),
+        cell(lambda one: (one.unread,)),
         cell(lambda one: (one.agrees,)),
     ]
 
@@ -92,16 +92,17 @@ def reasons_verdict(answers: Sequence[Prediction], readings: Readings) -> list[s
         return []
     systems = [one.base, *one.stages.values(), *one.agents.values()]
     reasoned = [held_to(system, readings, lambda one: one.right_reason) for system in systems]
-    sound = [held_to(system, readings, lambda one: one.sound) for system in systems]
     lines = [
-        f"- {system.name}: {share_of(system)} right, {share_of(other)} for the right reason, "
-        f"{share_of(whole)} by steps that follow."
-        for system, other, whole in zip(systems, reasoned, sound, strict=True)
+        f"- {system.name}: {share_of(system)} right, {share_of(other)} for the right reason"
+        for system, other in zip(systems, reasoned, strict=True)
     ]
+    if all(readings[item.model, item.key].sound is not None for item in known):
+        sound = [share_of(held_to(system, readings, lambda one: one.sound)) for system in systems]
+        lines = [f"{line}, {whole} by steps that follow" for line, whole in zip(lines, sound, strict=True)]
     grown = reasoned[: 1 + len(one.stages)]  # the base, then stage upon stage
     pairs = [*pairwise(grown), *((reasoned[0], agent) for agent in reasoned[len(grown) :])]
     compared = [compare_pair(*pair)[-1] for pair in pairs]  # the mean over specialties, or the only one
-    return lines + list(map(told, judged(compared)))
+    return [f"{line}." for line in lines] + list(map(told, judged(compared)))
 
 
 def held_to(system: System, readings: Readings, says: Callable[[Reasoning], bool | None]) -> System:

@@ -229,12 +229,26 @@ def test_parquet_has_the_same_rows(tmp_path):
     assert read(table_of(made.settings | {"file": "table.parquet"})) == truth(made)
 
 
+def test_a_row_with_more_options_than_there_are_letters_is_refused_and_loses_none(tmp_path):
+    marks = [f"o{number}" for number in range(12)]
+    full, few = ("wide?", "t3", *(f"t{number}" for number in range(12))), ("high?", "t3", *(f"t{n}" for n in range(10)))
+    root = write(tmp_path / "t", ("q", "answer", *marks), full, (*few, "", ""))
+    columns = {"question": "q", "answer": "answer", "options": marks}
+    scan = table_of({"root": str(root), "columns": columns}).scan
+    assert [(fault.row, fault.reason) for fault in scan.faults] == [(1, "has 12 options, expected at most 10")]
+    held = [example for split in SPLITS for example in scan.examples[split]]
+    assert [len(example.options) for example in held] == [10]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"columns": Columns(question="")}, "`ask` say what all rows are asked"),
         ({"choices": ("a", "b"), "columns": Columns(options=("A", "B"))}, "leave one out"),
         ({"answer_as": "letter"}, "which needs options"),
+        ({"choices": tuple("abcdefghijkl")}, "choices must be 2 to 10 different texts"),
+        ({"choices": ("a",)}, "choices must be 2 to 10 different texts"),
+        ({"choices": ("a", "b", "a")}, "choices must be 2 to 10 different texts"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):

@@ -75,6 +75,9 @@ def test_reasons_by_hand():
     # 3 degrees off is a reading of the same angle; the argument repeats what is stated, whatever the truth
     near = read(data, example, f"curve {curve + 3} degrees, apex {apex}. {curve + 3} lies in 25 to 44. {end}")
     assert (near.named, near.needed, near.follows, near.right_reason) == ((True, True), (True,), True, True)
+    # what was stated last is argued from, though it was stated before too
+    said = ". ".join(f"curve {angle:02.0f} degrees, apex {apex}" for angle in (curve, curve - 25, curve))
+    assert read(data, example, f"{said}. {curve} lies in 25 to 44. {end}").follows is True
     # 12 degrees off is another angle: the rule still gives moderate or severe of it
     far = read(data, example, f"curve {curve - 12} degrees, apex {apex}. {end}")
     assert far.named == (False, True)
@@ -97,6 +100,7 @@ def test_reasons_by_hand():
         data, example, f"The curve is {curve} degrees. Bracing is the usual course then. The answer is moderate."
     )
     assert (free.named, free.needed, free.follows, free.agrees) == ((True,), (True,), None, True)
+    assert (free.unread, free.right_reason, free.sound) == (True, True, False)
     # said only of what is rejected
     against = read(data, example, f"mild is unlikely because then the curve is {curve} degrees. {end}")
     assert (against.named, against.needed) == ((), (False,))
@@ -188,4 +192,9 @@ def test_what_nobody_says_is_left_out_of_the_table():
     # n, patients and accuracy; not the three shares of right reasons, nor findings true and found
     assert row[2:4] == ["1", "1"]
     assert row[4].startswith("100.0")
-    assert row[5:10] == ["-"] * 5
+    assert row[5:12] == ["-"] * 7
+    # of a judge that says nothing of the steps, or was not asked about them, nobody knows whether they follow
+    known = Reasoning(right=True, named=(True,), needed=(True,), agrees=True)
+    row = reasons_table([item], {key: known}).splitlines()[-1].split(" | ")
+    assert row[5].startswith("100.0")
+    assert [row[6], *row[10:12]] == ["-"] * 3

@@ -72,8 +72,9 @@ def test_reasons_are_marked_in_two_requests_of_which_one_is_blind(tmp_path, monk
     said = capsys.readouterr().out.split("Judged by")[-1]
     row = next(line for line in said.splitlines() if line.startswith("| base")).split(" | ")
     shares = [cell.split()[0] for cell in row[4:]]
-    # accuracy; right reason, by steps that follow, of the right ones, findings true, found, steps follow; not read
-    assert shares == ["100.0", *["50.0"] * 6, "0.0", "100.0"]
+    # accuracy; right reason, by steps that follow, of the right ones, findings true, found, steps follow; not read is
+    # a matter of the reader by rule
+    assert shares == ["100.0", *["50.0"] * 6, "-", "100.0"]
     # 16 · 100 tokens at 1 per million and 16 · 10 at 2: 0.0016 + 0.00032
     assert "16 replies on 8 answers; 1600 tokens of prompts and 160 of replies, 0.0019 in money" in said
     assert not any("The right answer" in one.text for one in fake.asked)
@@ -174,6 +175,9 @@ def test_a_verdict_that_is_missing_is_unknown_and_never_wrong():
     assert (one.named, one.needed, one.right_reason) == ((True,), (), None)
     assert reasoning_of(rubric, {**found, "conclusion_agrees": False}, right=True).right_reason is False
     assert reasoning_of(rubric, found, right=False).right_reason is False
+    undecided = reasoning_of(rubric, {**found, "findings_enough": True, "steps_follow": None}, right=True)
+    assert (undecided.right_reason, undecided.sound) == (True, None)
+    assert reasoning_of(rubric, {**found, "steps_follow": False}, right=True).sound is False
 
 
 def test_medevalkit_reads_its_judge_as_released():
