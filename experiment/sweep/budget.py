@@ -1,4 +1,4 @@
-"""What a run is given: optimiser steps, and rollouts where it makes any. Arms that are given alike can be compared."""
+"""What an arm is given: optimiser steps, and rollouts where it makes any. Arms that are given alike can be compared."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ from collections.abc import Iterable
 
 from configs.build import config_of
 from experiment.lineage import steps_of
+from experiment.run import assemble
 from experiment.sweep.runs import Run
+from lightning_modules.distillation_settings import IntegrationSettings
 from lightning_modules.layout import layout_of
-
-
-def steps(run: Run) -> int:
-    """Optimiser steps of each of a run's specialties."""
-    return steps_of(run.loaded.resolved) if run.loaded.experiment.module else 0
-
-
-def rollouts(run: Run) -> int:
-    """Rollouts of each of a run's specialties, further rounds for informative groups left out; 0 where none is made."""
-    module = run.loaded.experiment.module
-    config = None if module is None else config_of(module)
-    if not hasattr(config, "rollouts_per_guideline"):
-        return 0
-    size = layout_of(tuple(config.guidelines), config.rollouts_per_guideline, config.neutral_share).size
-    return steps(run) * config.questions_per_step * size
+from lightning_modules.rl_settings import RLSettings
 
 
 def given(made: Iterable[Run]) -> dict[str, int]:
-    """Steps and rollouts of some runs together."""
-    held = list(made)
-    return {"optimiser steps": sum(map(steps, held)), "rollouts": sum(map(rollouts, held))}
+    """Steps and rollouts of some commands together; what they stand on is not counted."""
+    held = list(map(given_to, made))
+    return {"optimiser steps": sum(steps for steps, _ in held), "rollouts": sum(rollouts for _, rollouts in held)}
+
+
+def given_to(run: Run) -> tuple[int, int]:
+    """(optimiser steps, rollouts) of all specialties of a command: those of its runs, be it one of each or one for all.
+
+    Left out are further rounds for informative groups, and what teachers answer for a gate.
+    """
+    experiment, context = run.loaded.experiment, assemble(run.loaded)
+    if experiment.module is None:
+        return 0, 0
+    config, steps, made, written = config_of(experiment.module), steps_of(run.loaded.resolved), len(context.runs), 0
+    if isinstance(config, RLSettings):
+        size = layout_of(tuple(config.guidelines), config.rollouts_per_guideline, config.neutral_share).size
+        batches = -(-steps // (config.minibatches * config.updates_per_rollout))  # one serves so many steps
+        written = batches * config.questions_per_step * size
+    elif isinstance(config, IntegrationSettings):
+        written = steps * config.questions_per_specialty * config.rollouts_per_question * len(context.specialties)
+    return made * steps, made * written

@@ -154,8 +154,7 @@ def budget_faults(runs: Runs) -> Iterator[Problem]:
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{arm} {count}" for arm, count in counts.items())
             message = (
-                f"every arm is tuned with as many {what} per specialty and seed, got {told}; an arm that "
-                "is given more looks better"
+                f"every arm is tuned with as many {what} per seed, got {told}; an arm that is given more looks better"
             )
             yield Problem(place_of(file.tree, "tuning"), "tuning", None, message)
 

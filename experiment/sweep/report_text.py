@@ -157,7 +157,7 @@ def budgets(content: Plain) -> str:
             told.append(f"as many {what}, {next(iter(counts.values()))}")
         else:
             told.append(f"**not as many {what}** ({', '.join(f'{arm} {count}' for arm, count in counts.items())})")
-    return f"Per specialty and seed every arm was given {' and '.join(told)}."
+    return f"Per seed every arm was given {' and '.join(told)}; what it stands on is not counted."
 
 
 def by_seed(content: Plain) -> list[str]:

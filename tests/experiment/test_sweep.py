@@ -28,6 +28,7 @@ from experiment.launchers.interface import Job, Task
 from experiment.run import assemble
 from experiment.sweep import choice, jobs, results, work
 from experiment.sweep.__main__ import main
+from experiment.sweep.budget import given
 from experiment.sweep.checks import check
 from experiment.sweep.claim import claim
 from experiment.sweep.costs import counted, estimate, seconds_of
@@ -72,6 +73,21 @@ def write(machine, tmp_path, monkeypatch):
 
 def line_of(path: str, text: str) -> int:
     return next(i for i, line in enumerate(Path(path).read_text().splitlines(), 1) if text in line)
+
+
+def test_what_arms_are_given_counts_all_that_they_write():
+    runs = Runs(read_sweep("sweeps/integration.yaml"))
+    found = {arm: given([runs.arm(arm, 0)]) for arm in runs.file.sweep.arms}
+    assert {arm: one["optimiser steps"] for arm, one in found.items()} == {
+        **dict.fromkeys(("integrated", "joint", "off_policy", "sequential"), 640),
+        "joint_and_rl": 24,
+    }
+    # 4 questions of each of 4 specialties at each of 640 steps; 8 questions with 10 rollouts at each of 24
+    assert {arm: one["rollouts"] for arm, one in found.items()} == {
+        **dict.fromkeys(("integrated", "off_policy"), 640 * 4 * 4),
+        **dict.fromkeys(("joint", "sequential"), 0),
+        "joint_and_rl": 24 * 8 * 10,
+    }
 
 
 # -- the plan ----------------------------------------------------------------------------------------------------------
@@ -217,13 +233,17 @@ REFUSED = {
         {"arms": {**ARMS, "gba": {"grid": {"module.init_args.learning_rate": [0.1, 0.2, 0.3]}}}},
         "every arm must try as many combinations, got grpo 2, gba 3",
     ),
-    "unequal rollouts": (  # 2 rates x 2 steps x 2 questions x (4 + 1 neutral, or 2 x 1 + 1 neutral)
+    "unequal rollouts": (  # 2 rates x 2 specialties x 2 steps x 2 questions x (4 + 1 neutral, or 2 x 1 + 1 neutral)
         {"arms": {**ARMS, "gba": {"settings": {"module.init_args.rollouts_per_guideline": 1}}}},
-        "as many rollouts per specialty and seed, got grpo 40, gba 24",
+        "as many rollouts per seed, got grpo 80, gba 48",
+    ),
+    "unequal rollouts by minibatches": (  # a batch of rollouts serves two steps
+        {"arms": {**ARMS, "gba": {"settings": {"module.init_args.minibatches": 2}}}},
+        "as many rollouts per seed, got grpo 80, gba 40",
     ),
     "unequal steps": (
         {"arms": {**ARMS, "gba": {"settings": {"trainer.max_steps": 3}}}},
-        "as many optimiser steps per specialty and seed, got grpo 4, gba 6",
+        "as many optimiser steps per seed, got grpo 8, gba 12",
     ),
     "grid without tuning": ({"tuning": None, "arms": {**ARMS, "gba": {"grid": {"seed": [1, 2]}}}}, "tuning is missing"),
     "a value twice": ({"tuning": {**SWEEP["tuning"], "grid": {"budget": [1, 1]}}}, "none of them twice"),
