@@ -132,6 +132,8 @@ def add_probes(gallery: Gallery, runs: Sequence[Path], questions: Questions) -> 
             key = (run.name, row["question_id"])
             if key not in found:
                 example = probed(questions, *key)
+                if example is not None and right_of(example) != row["gold"]:
+                    gallery.changed, example = gallery.changed + 1, None
                 case = case_of_probe(row, example, run.name)
                 found[key] = case, example
                 gallery.cases.append(case)
@@ -145,6 +147,11 @@ def probed(questions: Questions, run: str, question_id: str) -> Example | None:
     """The question of a probe: of the run's specialty, or of any where one run is over all."""
     columns = [run] if run in questions.known else [name for name in questions.known if name != KEPT]
     return next((held for name in columns if (held := questions.known[name].get(question_id))), None)
+
+
+def right_of(example: Example) -> str:
+    """The right option's letter; of an open question the answer itself."""
+    return example.letter if example.options else example.answer
 
 
 def case_of_probe(row: Mapping[str, Any], example: Example | None, specialty: str) -> dict[str, Any]:

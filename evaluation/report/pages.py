@@ -93,7 +93,7 @@ def write_pages(
     if len({place.resolve() for place in places}) < len(places):
         raise ValueError(f"an experiment is named twice among {', '.join(map(str, places))}")
     names = names_of(places)
-    gallery, sections, notes, whole = Gallery(), [], [], {}
+    gallery, sections, notes = Gallery(), [], []
     for place, name in zip(places, names, strict=True):
         predictions, kept = read_predictions(place), read_kept(place)
         print(f"{name}: scoring and comparing {len(predictions)} answers", flush=True)
@@ -106,8 +106,7 @@ def write_pages(
         questions = questions_of(place, wanted, trust)
         notes += questions.notes
         notes += fill(gallery, folder, (name if len(places) > 1 else "", runs), (predictions, kept), questions, most)
-        whole |= {beneath.name: beneath for beneath in lineage_of(place)} | {name: place}
-    curves = curves_of({**whole, **dict(zip(names, places, strict=True))})
+    curves = curves_of(homes_of(places))
     notes += changed_note(gallery)
     shown = f"{len(gallery.cases)} of {gallery.total} questions in the gallery"
     context = {
@@ -132,6 +131,12 @@ def names_of(places: Sequence[Path]) -> list[str]:
     """What experiments are called: their folders' names, or the whole path where two share one."""
     names = [place.resolve().name for place in places]
     return [name if names.count(name) == 1 else str(place) for name, place in zip(names, places, strict=True)]
+
+
+def homes_of(places: Sequence[Path]) -> dict[str, Path]:
+    """Name -> folder of experiments and of those beneath them, each once: of two seeds each has its own."""
+    homes = list({home.resolve(): home for place in places for home in (*lineage_of(place), place)}.values())
+    return dict(zip(names_of(homes), homes, strict=True))
 
 
 def lineage_of(place: Path) -> list[Path]:

@@ -84,9 +84,7 @@ def sets_of(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Column -> component of its data set, as resolved settings state them."""
     callbacks = [one for one in (settings.get("callbacks") or {}).values() if isinstance(one, dict)]
     kept = next((own for one in callbacks if (own := (one.get("init_args") or {}).get(KEPT))), None)
-    shared, own = settings.get("data") or {}, settings.get("specialties") or {}
-    found = {name: {**one, "init_args": {**shared, **(one.get("init_args") or {})}} for name, one in own.items()}
-    return found | ({KEPT: kept} if kept else {})
+    return {**(settings.get("specialties") or {}), **({KEPT: kept} if kept else {})}
 
 
 def checked(component: Any, name: str, trust: Sequence[str], experiment: Path) -> Component:

@@ -15,13 +15,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from callbacks.evaluation_board import write_board
+from datamodules.batch import Example
 from evaluation import compare
 from evaluation.headroom import headroom, headroom_csv
 from evaluation.kept import kept_column
 from evaluation.matrix_table import matrix_csv
 from evaluation.predictions import Prediction
 from evaluation.report.__main__ import main
+from evaluation.report.cases import Gallery, add_probes
 from evaluation.report.curves import curves_of
+from evaluation.report.pages import homes_of
+from evaluation.report.questions import Questions, questions_of
 from evaluation.scoring import matrix
 from evaluation.verdict import verdict
 from tests.browser import Browser
@@ -352,6 +356,42 @@ def test_curves_are_those_of_the_board(made):
     found = curves_of({"gba": made[0]})
     assert found["validation\naccuracy"]["a"]["gba"] == [(0, 0.25), (10, 0.5), (20, 0.75)]
     assert set(found["validation\naccuracy"]) == {"a", "b"}
+
+
+def test_seeds_of_one_name_have_curves_of_their_own(tmp_path):
+    for seed in ("seed0", "seed1"):
+        for name in ("dsa", "gba"):
+            (tmp_path / seed / name).mkdir(parents=True)
+        settings = {"required": {"dsa": {"name": "dsa"}}}
+        (tmp_path / seed / "gba" / "experiment.json").write_text(json.dumps(settings))
+    found = homes_of([tmp_path / "seed0/gba", tmp_path / "seed1/gba"])
+    assert list(found.values()) == [tmp_path / seed / name for seed in ("seed0", "seed1") for name in ("dsa", "gba")]
+    assert list(found) == list(map(str, found.values()))
+    assert list(homes_of([tmp_path / "seed0/gba", tmp_path / "seed0/dsa"])) == ["dsa", "gba"]
+
+
+def test_a_probe_s_question_that_has_changed_since_is_not_shown(tmp_path):
+    run = tmp_path / "gba" / "a"
+    run.mkdir(parents=True)
+    row = {"step": 0, "question_id": "q", "gold": "B", "guideline": "neutral", "completion": "x"}
+    (run / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    for answer, shown in (("no", "Wide?"), ("yes", "")):
+        gallery = Gallery()
+        questions = Questions({"a": {"q": Example("p", (), "Wide?", ("yes", "no"), answer, "q")}})
+        ((case, _),) = add_probes(gallery, [run], questions)
+        assert (case["question"], gallery.changed) == (shown, int(not shown))
+
+
+def test_an_option_that_one_set_lacks_hides_no_question(tmp_path):
+    # as an experiment is recorded whose `data` shares n_patients between phantoms and a lab's table
+    rows = ["question,answer", *(f"Wide {number}?,yes" for number in range(30))]
+    (tmp_path / "questions.csv").write_text("\n".join(rows) + "\n")
+    table = {"root": str(tmp_path), "choices": ["yes", "no"], "columns": {"question": "question", "answer": "answer"}}
+    specialties = {"dental": {"class_path": "datamodules.table.Table", "init_args": table}}
+    (tmp_path / "experiment.json").write_text(json.dumps({"data": {"n_patients": 40}, "specialties": specialties}))
+    found = questions_of(tmp_path, {"questions-1", "questions-2"})
+    assert found.notes == []
+    assert set(found.known["dental"]) == {"questions-1", "questions-2"}
 
 
 def test_two_experiments_are_compared_and_what_they_differ_by_is_told(made, tmp_path):
