@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from answering.decoding import ProtocolName
 from answering.examination import Cell
+from artifacts.adapter_files import acting_sha256
 from artifacts.durable import write_text
 from artifacts.folders import locked
 from artifacts.manifest import MANIFEST, entry_of, standing, write_manifest
@@ -180,7 +181,8 @@ class EvaluateExperts(ExperimentCallback):
             }
             write_board(folder, table, predictions, below, kept)
             write_table(folder, table, settings_of(self.experiment, [row.model for row in table]))
-            write_tables(folder, texts)
+            acting = {name: list(map(acting_sha256, chain)) for name, chain in self.experiment.examined.items()}
+            write_tables(folder, texts, acting)
         if not self.experiment.is_asked:  # the matrix of the experiment that is asked for has these rows too
             name = self.experiment.experiment.name
             print(f"{name}: {len(table)} models are examined; matrix and verdict: {folder}/report.md", flush=True)
@@ -267,8 +269,13 @@ def lines_of(predictions: Sequence[Prediction]) -> str:
     return "".join(prediction.to_json() + "\n" for prediction in predictions)
 
 
-def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
+def write_tables(folder: Path, texts: Mapping[str, str], models: Mapping[str, Sequence[str]]) -> None:
     """Write an evaluation's files and their manifest, unless they stand there as they would be written.
+
+    Args:
+        folder: of the evaluation.
+        texts: file name -> content.
+        models: row -> hashes of the adapters that acted, so that nobody takes its numbers for those of later weights.
 
     Raises:
         DamagedError: a file that stands there is not as it was written; says how to make it anew.
@@ -276,11 +283,12 @@ def write_tables(folder: Path, texts: Mapping[str, str]) -> None:
     remedy = f"move it elsewhere or delete it, and the same command writes it again from the cells in {folder}/cells"
     found = standing(folder / MANIFEST, remedy)
     hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
-    if found is not None and {name: entry["sha256"] for name, entry in found["files"].items()} == hashes:
+    held = {} if found is None else {name: entry["sha256"] for name, entry in found["files"].items()}
+    if held == hashes and found.get("models") == models:
         return
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in {KEPT_ANSWERS, VERDICT, HEADROOM, PRICES} - set(texts):  # of settings that were changed since
         (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():  # the matrix last: where it stands, the rest stands too
         write_text(folder / name, text)
-    write_manifest(folder / MANIFEST, {name: entry_of(folder / name) for name in texts})
+    write_manifest(folder / MANIFEST, {name: entry_of(folder / name) for name in texts}, models=models)

@@ -163,6 +163,8 @@ class Table(ReleasedSet):
         c, columns, cells = self.config, self.config.columns, Cells(record, self.assumed)
         stem, options = stem_and_choices(cells, columns, c.ask, c.separator)
         options = dict(zip(LETTERS, c.choices, strict=False)) or options
+        if columns.options and not options:
+            cells.assume(columns.options[0], "rows without any option are open questions")
         images = tuple(source for name in columns.images for source in self.pictures(cells, name))
         closed = bool(options) or c.answer_as != "text"
         answer = right_option(cells, columns.answer, options, c.answer_as) if closed else cells.text(columns.answer)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from answering.trained import BASE, Trained
-from artifacts.adapter_files import read_manifest
+from answering.trained import BASE, SETTINGS, Trained
+from artifacts.adapter_files import acting_sha256, read_manifest
 from artifacts.base_files import WEIGHTS
 from artifacts.base_origin import base_name, whole_path
 from artifacts.manifest import MANIFEST, file_sha256
@@ -21,6 +21,8 @@ from lightning_modules.families.published import PublishedFamily
 from merge.report import table
 
 CLASSES = {True: ("AutoProcessor", "processor"), False: ("AutoTokenizer", "tokenizer")}
+PLAIN = {"protocol": "single", "guidelines": ["neutral"], "temperature": 0.0, "samples": 1, "image": ["shown"]}
+"""Settings of an examination that its figures hang on, in the plain way."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +120,21 @@ class Card:
         return base + [read_manifest(path) for path in self.trained.adapters]
 
     def results(self) -> list[str]:
-        """Its row of the newest matrix that has one, beside the base's."""
+        """Its row of the newest matrix of test questions that has one, beside the base's."""
         for file in self.matrices():
+            way = way_of(file.parents[1] / SETTINGS)
+            if way is None or not self.is_examined_in(file.parent):
+                continue
             with file.open(newline="", encoding="utf-8") as stream:
                 rows = {row["model"]: row for row in csv.DictReader(stream) if row.get("model")}
             if self.trained.name in rows:
                 own = {name: rows[name] for name in dict.fromkeys((BASE, self.trained.name)) if name in rows}
-                return ["## Results", "", *result_table(own), f"From `{file.parent.parent.name}/evaluation`: strict "
-                        "accuracy in percent with its 95 % interval, and the number of questions.", ""]  # fmt: skip
-        return ["## Results", "", "Nobody has examined it yet (`python train.py --config evaluate.yaml`).", ""]
+                told = (
+                    f"From `{file.parents[1].name}/evaluation`{way}: accuracy in percent with its 95 % interval, and "
+                )
+                return ["## Results", "", *result_table(own), f"{told}the number of questions.", ""]
+        missing = "Nobody has asked these weights test questions yet (`python train.py --config evaluate.yaml`)."
+        return ["## Results", "", missing, ""]
 
     def matrices(self) -> list[Path]:
         """The matrices of the experiments beside it, newest first."""
@@ -135,6 +143,15 @@ class Card:
         folder = self.trained.adapters[-1]
         found = [file for parent in folder.parents[1:4] for file in parent.glob("*/evaluation/matrix.csv")]
         return sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
+
+    def is_examined_in(self, evaluation: Path) -> bool:
+        """Whether a matrix is of these very weights and not of a run's earlier ones, as far as it says."""
+        if not (evaluation / MANIFEST).is_file():  # which is written last
+            return False
+        models = read_any_manifest(evaluation / MANIFEST).get("models")
+        if models is None:  # of a version that did not record them
+            return True
+        return models.get(self.trained.name) == [acting_sha256(path) for path in self.trained.adapters]
 
     def data(self) -> list[str]:
         """What it was trained on, as far as it is recorded."""
@@ -150,6 +167,19 @@ class Card:
                 "",
             ]
         return ["## Data", "", *table(["stage", "specialty", "sha256 of the rows"], rows)]
+
+
+def way_of(settings: Path) -> str | None:
+    """How an experiment's questions were asked, where not in the plain way; None where they are no test questions."""
+    try:
+        callbacks = json.loads(settings.read_text(encoding="utf-8"))["callbacks"].values()
+        asked = next(one["init_args"] for one in callbacks if one and one["class_path"].endswith(".EvaluateExperts"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+    if asked.get("split") != "test":
+        return None
+    told = [f"{key} {value}" for key, plain in PLAIN.items() if (value := asked.get(key, plain)) != plain]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def steps(manifest: Mapping[str, Any]) -> str:

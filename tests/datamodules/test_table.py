@@ -229,6 +229,15 @@ def test_parquet_has_the_same_rows(tmp_path):
     assert read(table_of(made.settings | {"file": "table.parquet"})) == truth(made)
 
 
+def test_rows_of_a_closed_set_without_options_are_told(tmp_path):
+    closed = [(f"wide {number}?", "y", "x", "y", "z") for number in range(20)]
+    root = write(tmp_path / "t", ("q", "answer", "A", "B", "C"), *closed, ("high?", "y", "", "", ""))
+    data = table_of({"root": str(root), "columns": COLUMNS})
+    held = [example for split in SPLITS for example in data.scan.examples[split]]
+    assert sorted(len(example.options) for example in held) == [0, *[3] * 20]
+    assert "column 'A': rows without any option are open questions (1 cells)" in data.assumptions()
+
+
 def test_a_row_with_more_options_than_there_are_letters_is_refused_and_loses_none(tmp_path):
     marks = [f"o{number}" for number in range(12)]
     full, few = ("wide?", "t3", *(f"t{number}" for number in range(12))), ("high?", "t3", *(f"t{n}" for n in range(10)))

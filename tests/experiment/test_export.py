@@ -1,15 +1,22 @@
 """`python -m experiment.export` through its command: what it writes is the base, for transformers and for us."""
 
+import json
+
 import pytest
 import torch
 import yaml
+from peft import LoraConfig
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+from answering.trained import Trained
+from artifacts.adapter_files import acting_sha256, write_adapter
+from callbacks.evaluate_experts import write_tables
 from configs.build import build
 from configs.checkpoints import model_of
 from configs.load import load
 from configs.schema import Component
 from experiment.export import main
+from experiment.export_card import Card
 from experiment.run import assemble
 from lightning_modules.families.base import VisionLanguageFamily
 from tests.conftest import made_example
@@ -56,6 +63,44 @@ def test_the_card_tells_what_it_is_and_how_it_was_made(based, tmp_path):
     lines = told.partition("```python\n")[2].partition("```")[0].splitlines()
     assert len(lines) == 5
     compile("\n".join(lines), "card", "exec")
+
+
+def test_a_card_shows_test_questions_to_these_very_weights_alone(tmp_path):
+    runs, names = tmp_path / "runs", [f"base_model.model.layers.0.q.lora_{side}.weight" for side in "AB"]
+    adapter = runs / "dsa" / "alpha" / "adapter"
+
+    def train(value):
+        config = LoraConfig(r=1, lora_alpha=1, target_modules=["q"]).to_dict()
+        tensors = dict(zip(names, (torch.ones(1, 2), torch.full((2, 1), value)), strict=True))
+        write_adapter(adapter, config, tensors, {"kind": "dsa", "base_fingerprint": "f"})
+
+    def examine(name, accuracy, **ways):
+        folder = runs / name / "evaluation"
+        folder.mkdir(parents=True)
+        rows = ["model", "alpha/accuracy", "alpha/low", "alpha/high", "alpha/n"], ["base", 0.25, 0.1, 0.4, 60]
+        text = "".join(",".join(map(str, row)) + "\n" for row in (*rows, ["dsa/alpha", accuracy, 0.1, 0.9, 60]))
+        write_tables(folder, {"matrix.csv": text}, {"dsa/alpha": [acting_sha256(adapter)], "base": []})
+        plain = {"split": "test", "samples": 1, "temperature": 0.0, "guidelines": ["neutral"]}
+        one = {"class_path": "callbacks.evaluate_experts.EvaluateExperts", "init_args": plain | ways}
+        (runs / name / "experiment.json").write_text(json.dumps({"callbacks": {"merge": None, "evaluate": one}}))
+
+    def told():
+        return "\n".join(Card(Trained("dsa/alpha", (adapter,), {}), None).results())
+
+    train(0.5)
+    assert "Nobody has asked these weights test questions yet" in told()
+    examine("dsa", 0.5)
+    assert "50.0 [10.0, 90.0], n = 60" in told()
+    # a verifier's examination is the newest one, and of validation questions, which settings are chosen by
+    examine("sampled_val", 0.75, split="val")
+    assert "50.0" in told()
+    assert "75.0" not in told()
+    examine("sampled", 0.625, temperature=0.7, samples=4)
+    assert "62.5" in told()
+    assert "(temperature 0.7, samples 4)" in told()
+    # trained on since: the matrices are of other weights
+    train(0.75)
+    assert "Nobody has asked these weights test questions yet" in told()
 
 
 def test_a_base_whose_numbers_cannot_be_compared_is_not_exported(based, tmp_path, capsys, monkeypatch):
