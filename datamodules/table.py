@@ -30,6 +30,7 @@ from datamodules.batch import LETTERS, BadExampleError, Example, ImageSource, fi
 from datamodules.cells import SEVERAL, Cells, absent, written_list
 from datamodules.columns import AnswerKind, Columns, answer_alone, chains, right_option, split_of, stem_and_choices
 from datamodules.embedded import EmbeddedPicture, HubPicture, saved_rows
+from datamodules.options import same_words
 from datamodules.pictures import Paged
 from datamodules.places import files_below, find_picture, inside_root
 from datamodules.regular import present
@@ -78,8 +79,12 @@ class Table(ReleasedSet):
             super().__post_init__()
             if not self.columns.question and not self.ask.strip():
                 raise ValueError("columns must name the column of the question, or `ask` say what all rows are asked")
-            if self.choices and not 2 <= len(set(self.choices)) == len(self.choices) <= len(LETTERS):
-                raise ValueError(f"choices must be 2 to {len(LETTERS)} different texts, got {list(self.choices)}")
+            words = set(map(same_words, self.choices))
+            if self.choices and not 2 <= len(words) == len(self.choices) <= len(LETTERS):
+                raise ValueError(
+                    f"choices must be 2 to {len(LETTERS)} texts that differ in more than case and spaces, got "
+                    f"{list(self.choices)}"
+                )
             if self.choices and self.columns.options:
                 raise ValueError(
                     "choices are the options of every row, and columns.options names columns of them; leave one out"

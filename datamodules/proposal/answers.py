@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from datamodules.batch import LETTERS, BadExampleError
 from datamodules.cells import Cells
 from datamodules.columns import AnswerKind, Columns, right_option, stem_and_choices
+from datamodules.options import same_words
 from datamodules.proposal.roles import Draft, named, option_columns, option_lists
 from datamodules.proposal.sample import Sample, distinct
 from datamodules.rows import Record
@@ -151,11 +152,13 @@ def without_options(sample: Sample, draft: Draft) -> None:
         )
     draft.take("answer", held[0], "its name")
     draft.settings["answer_as"] = "text"
-    kinds: Mapping[str, int] = distinct(sample.filled(held[0]))
+    kinds: dict[str, str] = {}  # without case and spaces -> the commonest spelling
+    for kind in distinct(sample.filled(held[0])):
+        kinds.setdefault(same_words(kind), kind)
     if "choices" not in draft.settings and 2 <= len(kinds) <= MOST_CHOICES and len(sample.rows) >= 3 * len(kinds):
-        draft.settings["choices"] = sorted(kinds)
+        draft.settings["choices"] = sorted(kinds.values())
         draft.why["choices"] = f"the {len(kinds)} different answers"
         draft.unsure.append("choices: no column has options; leave `choices` out if the questions are open")
-        lone = [kind for kind in kinds if len(kind) == 1 and (kind.isdecimal() or kind.upper() in LETTERS)]
+        lone = [kind for kind in kinds.values() if len(kind) == 1 and (kind.isdecimal() or kind.upper() in LETTERS)]
         if lone:
             draft.unsure.append(f"choices: {', '.join(lone)} say little; write out in the table what they stand for")

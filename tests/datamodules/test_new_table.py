@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from datamodules.__main__ import main
+from datamodules.base import SPLITS
 from tests.datamodules.made_tables import ANSWERS, FILES, OPTIONS, made_table
 from tests.datamodules.test_table import read, table_of, truth
 
@@ -73,6 +74,18 @@ def test_numbers_that_may_count_from_0_or_from_1_are_asked_about(tmp_path, capsy
     again = write(tmp_path / "u.csv", ("question", "option 1", "option 2", "option 3", "answer"), rows)
     (tmp_path / "out" / "dental.yaml").unlink()
     assert settings_in(new(tmp_path, again)[1])["answer_as"] == "index_from_1"
+
+
+def test_labels_that_differ_in_case_alone_are_one_choice(tmp_path):
+    rows = [(f"wide {n}?", ("yes", "No", "yes", "NO", "Yes", "No")[n % 6]) for n in range(36)]
+    _, content = new(tmp_path, write(tmp_path / "t.csv", ("question", "answer"), rows))
+    found = settings_in(content)
+    assert found["choices"] == ["No", "yes"]  # the commonest spelling of each
+    data = table_of(found)
+    held = {example.question: example for split in SPLITS for example in data.scan.examples[split]}
+    assert {(question, held[question].answer) for question, _ in rows} == {
+        (question, {"no": "No", "yes": "yes"}[answer.casefold()]) for question, answer in rows
+    }
 
 
 def test_a_table_of_labels_becomes_questions_and_says_what_it_assumed(tmp_path, capsys):

@@ -255,9 +255,9 @@ def test_a_row_with_more_options_than_there_are_letters_is_refused_and_loses_non
         ({"columns": Columns(question="")}, "`ask` say what all rows are asked"),
         ({"choices": ("a", "b"), "columns": Columns(options=("A", "B"))}, "leave one out"),
         ({"answer_as": "letter"}, "which needs options"),
-        ({"choices": tuple("abcdefghijkl")}, "choices must be 2 to 10 different texts"),
-        ({"choices": ("a",)}, "choices must be 2 to 10 different texts"),
-        ({"choices": ("a", "b", "a")}, "choices must be 2 to 10 different texts"),
+        ({"choices": tuple("abcdefghijkl")}, "choices must be 2 to 10 texts that differ"),
+        ({"choices": ("a",)}, "choices must be 2 to 10 texts that differ"),
+        ({"choices": ("a", "b", "A ")}, "choices must be 2 to 10 texts that differ"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(settings, message):
