@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp
+from itertools import chain
+from math import exp, isfinite
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from typing_extensions import override
@@ -89,7 +90,12 @@ class TrainedJudge(Judge):
                     yield request, Reply(self.said(rewards.tolist()))
 
     def said(self, rewards: Sequence[Sequence[float]]) -> str:
-        """The reply to a request, from the rewards of its answers, (answers, D)."""
+        """The reply to a request, from the rewards of its answers, (answers, D).
+
+        Of rewards that are not finite it holds no verdict, so that none is read.
+        """
+        if not all(map(isfinite, chain.from_iterable(rewards))):
+            return "no verdict: rewards are not finite"
         names, temperature = self.grader.dimensions, self.grader.temperature
         if len(rewards) == 1:
             grades = {name: grade(value) for name, value in zip(names, rewards[0], strict=True)}

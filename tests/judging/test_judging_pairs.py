@@ -142,6 +142,17 @@ def test_a_trained_judge_says_what_its_rewards_say(tmp_path, monkeypatch):
     assert (tmp_path / "pair" / "reliability.png").stat().st_size > 5000
 
 
+def test_rewards_that_are_not_finite_are_no_verdict(monkeypatch):
+    monkeypatch.setattr(TrainedJudge, "grader", Known())
+    judge = TrainedJudge(TrainedJudge.Config(config="x"))
+    whole = [[1.0] * 6, [0.0] * 6]
+    assert released(judge.said(whole)).verdicts == dict.fromkeys(DIMENSIONS, "A")
+    for value in (float("nan"), float("inf")):
+        told = judge.said([[value, *whole[0][1:]], whole[1]])
+        assert released(told).verdicts == strict(told).verdicts == {}
+        assert stated(told) == {}
+
+
 def test_a_verifier_is_no_judge(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("experiment.graders.grader_of", lambda *_: Known(dimensions=("right",)))
     assert run(tmp_path / "o", "judging.trained.TrainedJudge", "judge.init_args.config=x") == 1
