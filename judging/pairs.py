@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 from datamodules.base import VQADataModule
-from datamodules.batch import BadExampleError
+from datamodules.batch import BadExampleError, image_key, load_image
 from datamodules.graded import DIMENSIONS, graded
 from datamodules.prompts import question_text
 from judging.cases import SIDES, TAGS, Case
+from judging.release import data_sha256
 
 
 def pair_cases(data: VQADataModule) -> tuple[Case, ...]:
@@ -43,3 +47,13 @@ def pair_cases(data: VQADataModule) -> tuple[Case, ...]:
     if not found:
         raise BadExampleError("pairs: in no pair of the test split is one of the answers better")
     return tuple(found)
+
+
+def pairs_sha256(cases: Sequence[Case]) -> str:
+    """The hash of pairs and of what their pictures show, which in a case of theirs stands nowhere else.
+
+    Raises:
+        BadExampleError: a picture cannot be read.
+    """
+    pictures = (image_key(load_image(case.picture)) for case in cases)
+    return hashlib.sha256("\n".join([data_sha256(cases), *pictures]).encode()).hexdigest()

@@ -16,7 +16,7 @@ from endpoints.asking import UnfinishedError
 from judging.cases import Case
 from judging.judge import Judge, JudgeError, Request
 from judging.messages import VERSION, instruction, message
-from judging.pairs import pair_cases
+from judging.pairs import pair_cases, pairs_sha256
 from judging.record import Order, Record, line_of
 from judging.release import data_sha256, read_release
 from judging.settings import Settings
@@ -73,7 +73,7 @@ def prepare(settings: Settings) -> Judging:
         "wording": told if settings.instruction else f"ours, version {VERSION}" + ", thinking" * settings.thinking,
         "cases": len(cases),
         "left_out_rows": left_out,
-        "data_sha256": data_sha256(cases),
+        "data_sha256": data_sha256(cases) if settings.pairs is None else pairs_sha256(cases),
     }
     record = Record(Path(settings.out))
     record.check(about)

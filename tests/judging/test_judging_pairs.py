@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import train
 from answering.grader import Grader, graded_answers
 from artifacts.adapter_files import AdapterError
 from artifacts.head_files import HEAD, read_head, write_head
 from configs.schema import Component
+from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.pairs import PhantomPairs
 from experiment.graders import grader_of
 from judging.__main__ import main
@@ -79,6 +81,22 @@ def test_heuristics_judge_made_pairs_and_ties_do_not_count(tmp_path, capsys):
     assert not (tmp_path / "LongerAnswer" / "released.csv").exists()
     assert main(["compare", str(tmp_path / "LongerAnswer"), str(tmp_path / "Majority")]) == 0
     assert len({line.cluster for line in Record(tmp_path / "Majority").lines()}) < len(known)  # by patient
+
+
+def test_pairs_about_other_pictures_are_other_cases(tmp_path, monkeypatch, capsys):
+    # the same patients, questions and answers, and other films
+    monkeypatch.setattr("datamodules.phantoms.pairs.phantom_classes", lambda: (ChestFilms,))
+    assert run(tmp_path / "o", "judging.heuristics.LongerAnswer") == 0
+    asked = json.loads((tmp_path / "o/asked.json").read_text())
+    before = cases()
+    monkeypatch.setattr(ChestFilms, "draw", staticmethod(lambda case: Image.new("RGB", (8, 8), "white")))
+    assert [case.answers for case in cases()] == [case.answers for case in before]
+    assert run(tmp_path / "o", "judging.heuristics.LongerAnswer") != 0
+    assert "data_sha256" in capsys.readouterr().err
+    assert run(tmp_path / "p", "judging.heuristics.LongerAnswer") == 0
+    assert json.loads((tmp_path / "p/asked.json").read_text())["cases"] == asked["cases"]
+    assert main(["compare", str(tmp_path / "o"), str(tmp_path / "p")]) != 0
+    assert "with other cases than" in capsys.readouterr().err
 
 
 def test_a_release_and_pairs_together_are_refused(tmp_path, capsys):
