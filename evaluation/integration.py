@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,7 @@ class Model:
         kl: to its teachers at the end of training; None where it had none.
         cost: of its own training; None of what was not trained.
         cpu_s: of that and of all beneath it; None where a run does not say.
+        asked: keys of the questions, the base's own among them.
     """
 
     recovered: Sequence[Recovered]
@@ -64,6 +66,7 @@ class Model:
     kl: float | None
     cost: Cost | None
     cpu_s: float | None
+    asked: frozenset[tuple]
 
 
 def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
@@ -88,7 +91,9 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
     found = cast([item for folder in read for item in read[folder] if home[item.model] == folder])
     if not found.agents:
         raise ValueError(f"{folders[0].parent}: no experiment has an agent for all specialties")
-    forgot = forgotten({folder: read_kept(folder) for folder in folders}, home, found)
+    kept = {folder: read_kept(folder) for folder in folders}
+    forgot = forgotten(kept, home, found)
+    asked = frozenset(found.base.items) | {item.key for rows in kept.values() for item in rows}
     systems = {"base": found.base, found.last.name: found.last, **found.agents}
     models = {}
     for name, one in systems.items():
@@ -101,6 +106,7 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
             distance(home[name].parent / maker(name) / "agent") if trained else None,
             costs[-1] if trained else None,
             sum(cpu) if cpu and None not in cpu else None,
+            asked,
         )
     return models
 
@@ -194,9 +200,11 @@ def seeds_of(folders: Sequence[Path]) -> list[dict[str, Model]]:
         if seeds[root].keys() != seeds[first].keys():
             told = sorted(seeds[root].keys() ^ seeds[first].keys())
             raise ValueError(f"{first} and {root} are no seeds of each other: only one of them has {', '.join(told)}")
-        sizes = [[(row.specialty, row.n) for row in seeds[one]["base"].recovered] for one in (first, root)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"{first} and {root} were asked different questions: {sizes[0]} and {sizes[1]}")
+        if unlike := sorted(seeds[root]["base"].asked ^ seeds[first]["base"].asked):
+            raise ValueError(
+                f"{first} and {root} were asked different questions: {len(unlike)} by one of them alone, such as "
+                f"{unlike[0]}"
+            )
     return list(seeds.values())
 
 
@@ -207,7 +215,10 @@ def shares(models: Sequence[Model]) -> dict[str, Share]:
 
 
 def forgot(models: Sequence[Model]) -> tuple[float, float, float] | None:
-    """(mean, low, high) of model - base on the base's own questions; None where one seed was not asked them."""
+    """(mean, low, high) of model - base on the base's own questions; None where one seed was not asked them.
+
+    Low and high are NaN where all seeds came out alike.
+    """
     parts = [model.forgot for model in models if model.forgot is not None]
     if len(parts) < len(models):
         return None
@@ -225,6 +236,13 @@ def forgot(models: Sequence[Model]) -> tuple[float, float, float] | None:
 def mean(values: Sequence[float | None]) -> float | None:
     """Over seeds; None where one does not say."""
     return None if None in values else float(np.mean(values))
+
+
+def told_loss(lost: tuple[float, float, float] | None) -> str:
+    """What is forgotten, for reading: without brackets where seeds that came out alike give no interval."""
+    if lost is None:
+        return "-"
+    return f"{100 * lost[0]:+.1f}" if math.isnan(lost[1]) else percent(*lost, sign="+")
 
 
 def whole(value: float | None, digits: int = 0) -> str:
@@ -260,7 +278,7 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
         lines.append(
             [name, *(f"{value:.1f}" for value in accuracies)]
             + ([told(found[columns[0]], "-"), least(found) or "-"] if number > 1 else ["-", "-"])
-            + [percent(*lost, sign="+") if lost else "-", whole(mean([one.kl for one in ones]), 3), whole(own[0])]
+            + [told_loss(lost), whole(mean([one.kl for one in ones]), 3), whole(own[0])]
             + [whole(own[1]), whole(mean([one.cpu_s for one in ones])), whole(peak)]
         )
     size = seeds[0]["base"].recovered[0]
@@ -288,7 +306,7 @@ def as_csv(seeds: Sequence[Mapping[str, Model]]) -> str:
             means = [float(np.mean([getattr(row, key) for row in rows])) for key in ("base", "experts", "agent")]
             told_share = share.cells if name != "base" else ("", "", "")
             line = [name, specialty, len(ones), rows[0].n, *means, *told_share, *lost, *beside]
-            writer.writerow(["" if value is None else value for value in line])
+            writer.writerow(["" if value is None or value != value else value for value in line])  # NaN
     return out.getvalue()
 
 

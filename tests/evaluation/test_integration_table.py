@@ -106,7 +106,11 @@ def test_forgetting_distance_and_costs_are_each_agent_s_own(tmp_path):
     half = stdtrit(3, 0.975) * np.std(lost, ddof=1) / 2
     expected = [np.mean(lost), np.mean(lost) - half, np.mean(lost) + half]
     assert [float(agent[key]) for key in ("forgot", "forgot_low", "forgot_high")] == pytest.approx(expected)
-    assert float(rows["dsa's experts", "a"]["forgot"]) == pytest.approx(-9 / 40)  # the mean of -6 and -12
+    experts = rows["dsa's experts", "a"]
+    assert float(experts["forgot"]) == pytest.approx(-9 / 40)  # the mean of -6 and -12
+    assert experts["forgot_low"] == experts["forgot_high"] == ""  # all seeds came out alike
+    assert "| -22.5 |" in table(seeds)
+    assert "nan" not in table(seeds)
     assert float(agent["kl"]) == pytest.approx(0.6)  # the end of training alone, each specialty once
     assert [float(agent[key]) for key in ("rollouts", "cpu_s", "cpu_s_with_beneath", "peak_mib")] == [320, 40, 240, 900]
     merged, joint = rows["dsa/merged/ties", "a"], rows["joint/agent", "a"]
@@ -137,6 +141,17 @@ def test_what_cannot_be_put_beside_each_other_is_refused(tmp_path, capsys, spoil
     folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
     assert main([*map(str, spoil(folders))]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("file", "name"), [("predictions.jsonl", "a7"), ("kept.jsonl", f"{KEPT}7")])
+def test_seeds_of_as_many_other_questions_are_refused(tmp_path, capsys, file, name):
+    folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
+    for folder in folders[2:]:
+        place = folder / "evaluation" / file
+        if place.exists():
+            place.write_text(place.read_text().replace(f'"question_id": "{name}"', '"question_id": "other"'))
+    assert main([*map(str, folders)]) == 2
+    assert "were asked different questions: 2 by one of them alone" in capsys.readouterr().err
 
 
 def test_agents_of_another_base_are_refused(tmp_path, capsys):
