@@ -124,8 +124,9 @@ def scored(
 
 
 def key_of(item: Prediction) -> str:
-    """What tells an answer from all others of the experiment, its words included."""
-    told = (item.model, item.specialty, item.question_id, item.guideline, item.sample, item.options, item.completion)
+    """What tells an answer from all others of the experiment: its words, and what was asked, included."""
+    told = (item.model, item.specialty, item.question_id, item.guideline, item.sample, item.options)
+    told = (*told, item.prompt_sha256, item.completion)
     return sha256(repr(told).encode()).hexdigest()[:32]
 
 

@@ -1,6 +1,7 @@
 # Reference: the answers themselves; a verifier whose odds are known. Run: pytest tests/judging/test_judging_verify.py
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from datamodules.hashes import prompt_sha256
 from datamodules.phantoms.chest import ChestFilms
 from evaluation.predictions import Prediction, read_predictions
 from judging.sampled import SampledAnswers
-from judging.verify import scored, verify
+from judging.verify import key_of, scored, verify
 
 SET = Component("datamodules.phantoms.chest.ChestFilms", {"n_patients": 40})
 
@@ -79,6 +80,8 @@ def test_answers_are_scored_once_and_the_tables_say_what_follows(examined):
     again = Marker()
     assert verify(context, again, "m") == text
     assert again.asked == []
+    moved = replace(lines[0], prompt_sha256="0" * 16)  # the same words about another picture
+    assert key_of(moved) != key_of(lines[0])
     other = Marker("b")  # another verifier's scores are not its own
     assert verify(context, other) == text
     assert len(other.asked) == n
