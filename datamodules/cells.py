@@ -2,7 +2,8 @@
 
 A spreadsheet writes the number 3 as `3.0` once its column has a gap, protects texts as `="007"`, leaves its own errors
 (`#REF!`) in place of values, and shortens long numbers to `1.23E+11`, whose digits are lost. The first two are read as
-what they stand for, the others are refused.
+what they stand for, the others are refused. Files with types have dates, truth values and decimal numbers, which are
+read as a spreadsheet of them would be: `2024-05-01`, `true`, `3.5`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from datetime import date, time
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,8 +23,8 @@ from datamodules.batch import BadExampleError
 from datamodules.rows import Record, clean_text, shortened
 from datamodules.spelling import bare
 
-ERRORS = frozenset("#N/A #REF! #VALUE! #DIV/0! #NAME? #NUM! #NULL! #SPILL! #CALC! #GETTING_DATA".split())
-"""What spreadsheets write where a formula has no value."""
+ERROR = re.compile(r"#(?:N/A|N/D|N/B|NV|I/T|GETTING_DATA|[¡¿]?[^\W\d_a-z][^\Wa-z]*(?:/0)?[!?])")
+"""What spreadsheets write where a formula has no value, in whatever language: `#REF!`, `#BEZUG!`, `#¿NOMBRE?`."""
 PROTECTED = re.compile(r'="(.*)"', re.DOTALL)
 WHOLE = re.compile(r"([-+]?\d+)[.,]0{1,2}")
 """A whole number with an empty fraction; of three zeros nobody knows whether they are thousands."""
@@ -50,13 +53,15 @@ class Cells:
             BadExampleError: a spreadsheet's error stands there.
         """
         value = self.record.fields.get(column)
-        if isinstance(value, float) and value.is_integer():
+        if value is None or (isinstance(value, float | Decimal) and math.isnan(value)):
+            return None
+        if isinstance(value, float | Decimal) and value % 1 == 0:
             self.assume(column, "numbers such as 3.0 are whole")
             return str(int(value))
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return str(value)
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, date | time) or (isinstance(value, int | float | Decimal) and math.isfinite(value)):
+            return str(value).removesuffix(" 00:00:00")
         return self.unwrapped(value, column) or None if isinstance(value, str) else value
 
     def unwrapped(self, text: str, column: str) -> str:
@@ -65,7 +70,7 @@ class Cells:
         if found := PROTECTED.fullmatch(text):
             self.assume(column, 'cells such as ="007" are the text between the quotes')
             text = bare(found[1].replace('""', '"'))
-        if text in ERRORS:
+        if ERROR.fullmatch(text):
             raise BadExampleError(f"{column} is the spreadsheet's error {text}; mend its formula and export again")
         return text
 
@@ -84,6 +89,8 @@ class Cells:
             return default
         if value is None:
             raise BadExampleError(f"{column} is missing or empty; the row has {sorted(self.record.fields)}")
+        if callable(value):
+            raise BadExampleError(f"{column} holds a picture, or bytes that are no text, expected text")
         if not isinstance(value, str):
             raise BadExampleError(f"{column} is {shortened(value)}, expected text")
         return value

@@ -117,10 +117,12 @@ def listed(value: Any, column: str, separator: str) -> dict[str, str]:
 
 
 def as_texts(found: Any) -> Any:
-    """A list or a mapping with its numbers as texts."""
+    """A list or a mapping with its numbers as texts, without what is null: Arrow gives every row all rows' keys."""
     if isinstance(found, dict):
+        found = {key: value for key, value in found.items() if value is not None}
         return {str(key).upper() if len(str(key)) == 1 else key: as_text(value) for key, value in found.items()}
-    return [as_texts(one) if isinstance(one, dict) else as_text(one) for one in found]
+    last = max((place for place, one in enumerate(found, 1) if one is not None), default=0)
+    return [as_texts(one) if isinstance(one, dict) else as_text(one) for one in found[:last]]
 
 
 def as_text(value: Any) -> Any:

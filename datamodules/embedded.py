@@ -14,9 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-from datamodules.batch import BadExampleError, Look, Seen, load_image, looked_at
+from datamodules.batch import BadExampleError, ImageSource, Look, Seen, load_image, looked_at
 from datamodules.rows import Fault, Record
 from datamodules.shown import Frames
+from datamodules.stored_cells import class_names, plain_cells, written_features
+
+ROWS_AT_ONCE = 64
+"""Of a saved data set, with the bytes of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class EmbeddedPicture:
         column: name of the picture column.
         sha256: of its bytes, so that equal pictures are known without decoding them.
         frames: what is done with several pages.
+        place: in a cell that holds a list of pictures; -1 where it holds one.
     """
 
     path: Path
@@ -38,6 +43,7 @@ class EmbeddedPicture:
     column: str
     sha256: str
     frames: Frames = "refuse"
+    place: int = -1
 
     def __call__(self) -> Image.Image:
         """Decode it."""
@@ -47,7 +53,7 @@ class EmbeddedPicture:
         """As of `datamodules.batch.opened`."""
         held = picture_column(self.path, self.group, self.column)[self.index]
         name = f"{self.path}: row {self.index + 1} of group {self.group}, {self.column}"
-        return looked_at(io.BytesIO(held["bytes"]), name, look)
+        return looked_at(io.BytesIO(picture_bytes(held, self.place)), name, look)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class HubPicture:
     index: int = field(compare=False)
     column: str = field(compare=False)
     frames: Frames = "refuse"
+    place: int = field(compare=False, default=-1)
 
     def __call__(self) -> Image.Image:
         """Decode it."""
@@ -66,7 +73,8 @@ class HubPicture:
 
     def look_at(self, look: Look[Seen]) -> Seen:
         """As of `datamodules.batch.opened`."""
-        content = self.dataset[self.index][self.column]["bytes"]
+        (held,) = self.dataset[self.index][self.column].to_pylist()
+        content = picture_bytes(held, self.place)
         return looked_at(io.BytesIO(content), f"{self.column} of row {self.index + 1}", look)
 
 
@@ -102,25 +110,29 @@ def parquet_rows(path: Path, name: str) -> Iterator[Record | Fault]:
         reason = f"names {', '.join(map(repr, repeated))} twice, and only one of them can be meant"
         yield Fault(name, 0, reason, source.metadata.num_rows, unread=True)
         return
-    row = 0
+    names, row = class_names(written_features(source.schema_arrow.metadata)), 0
     for group in range(source.num_row_groups):
         held = source.metadata.row_group(group).num_rows
         try:
-            rows = source.read_row_group(group).to_pylist()
-        except (OSError, ValueError) as error:
+            rows = source.read_row_group(group).to_pylist(maps_as_pydicts="strict")
+        except (OSError, ValueError, KeyError) as error:  # the last, of a mapping that has a key twice
             yield Fault(name, row + 1, f"row group {group + 1} cannot be read ({error})", held, unread=True)
             row += held
             continue
         for index, fields in enumerate(rows):
             row += 1
-            yield Record(name, row, {key: cell(path, group, index, key, value) for key, value in fields.items()})
+
+            def made(column: str, content: bytes, place: int, group: int = group, index: int = index) -> ImageSource:
+                sha256 = hashlib.sha256(content).hexdigest()
+                return EmbeddedPicture(path, group, index, column, sha256, place=place)
+
+            yield Record(name, row, plain_cells(fields, names, made))
 
 
-def cell(path: Path, group: int, index: int, column: str, value: Any) -> Any:
-    """A cell's value; the bytes of a picture are left in the file."""
-    if not is_picture(value):
-        return value
-    return EmbeddedPicture(path, group, index, column, hashlib.sha256(value["bytes"]).hexdigest())
+def picture_bytes(held: Any, place: int) -> bytes:
+    """The bytes of a picture, out of its cell as it was read."""
+    one = held if place < 0 else held[place]
+    return one if isinstance(one, bytes) else one["bytes"]
 
 
 def hub_rows(hub: str, split: str, part: str | None = None) -> Iterator[Record]:
@@ -176,18 +188,14 @@ def hub_reader(wanted_by: str) -> ModuleType:
 
 def dataset_rows(dataset: Any, name: str) -> Iterator[Record]:
     """Rows of one split; the bytes of pictures are left in it."""
-    images = importlib.import_module("datasets").Image
-    for column in [name for name, kind in dataset.features.items() if isinstance(kind, images)]:
-        dataset = dataset.cast_column(column, images(decode=False))
-    for index, fields in enumerate(dataset):
-        pictures = {
-            name: HubPicture(hashlib.sha256(value["bytes"]).hexdigest(), dataset, index, name)
-            for name, value in fields.items()
-            if is_picture(value)
-        }
-        yield Record(name, index + 1, {**fields, **pictures})
+    names = class_names(dataset.features.to_dict())
+    stored = dataset.with_format("arrow")  # pictures as they are stored, and not decoded
+    index = 0
+    for batch in stored.iter(batch_size=ROWS_AT_ONCE):
+        for fields in batch.to_pylist():
 
+            def made(column: str, content: bytes, place: int, index: int = index) -> ImageSource:
+                return HubPicture(hashlib.sha256(content).hexdigest(), stored, index, column, place=place)
 
-def is_picture(value: Any) -> bool:
-    """Whether a cell holds the bytes of a picture."""
-    return isinstance(value, dict) and isinstance(value.get("bytes"), bytes)
+            index += 1
+            yield Record(name, index, plain_cells(fields, names, made))

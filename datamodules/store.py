@@ -153,7 +153,8 @@ class Store:
         if type(source) is Paged and type(source.file) is type(Path()):
             return [str(source.file), source.frames]
         if type(source) is EmbeddedPicture and type(source.path) is type(Path()):
-            return [str(source.path), source.group, source.index, source.column, source.sha256, source.frames]
+            where = [str(source.path), source.group, source.index, source.column]
+            return [*where, source.sha256, source.frames, source.place]
         self.sources.append(source)
         return len(self.sources) - 1
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from typing_extensions import override
@@ -33,8 +33,9 @@ from datamodules.embedded import EmbeddedPicture, HubPicture, saved_rows
 from datamodules.options import same_words
 from datamodules.pictures import Paged
 from datamodules.places import files_below, find_picture, inside_root
+from datamodules.readers import SUFFIXES
 from datamodules.regular import present
-from datamodules.released import ReleasedSet
+from datamodules.released import ReleasedSet, missing_shards
 from datamodules.row_set import BY_PATIENT
 from datamodules.rows import Fault, Record, shortened
 from datamodules.store import Store
@@ -127,7 +128,8 @@ class Table(ReleasedSet):
         if not any(sign in name for sign in "*?["):
             path = self.root / name
             return {BY_PATIENT: [path] if present(path) else []}
-        return {BY_PATIENT: files_below(self.root, name, self.config.allowed_roots)}
+        found = files_below(self.root, name, self.config.allowed_roots)
+        return {BY_PATIENT: [*found, *missing_shards(found)]}
 
     @override
     def records(self) -> Iterator[tuple[str, Record | Fault]]:
@@ -173,7 +175,7 @@ class Table(ReleasedSet):
         images = tuple(source for name in columns.images for source in self.pictures(cells, name))
         closed = bool(options) or c.answer_as != "text"
         answer = right_option(cells, columns.answer, options, c.answer_as) if closed else cells.text(columns.answer)
-        key = cells.name(columns.id) if columns.id else f"{Path(record.file).stem}-{record.row}"
+        key = cells.name(columns.id) if columns.id else key_of(record)
         reasoning = chains(cells, columns)
         if not reasoning and c.answer_only:
             reasoning = answer_alone(answer)
@@ -190,28 +192,30 @@ class Table(ReleasedSet):
         )
 
     def pictures(self, cells: Cells, column: str) -> list[ImageSource]:
-        """The pictures of a cell: one that stands in it, or those that it names.
+        """The pictures of a cell: those that stand in it, or that it names.
 
         Raises:
             BadExampleError: something else stands there, or a name leads out of the folder.
         """
         value = cells.value(column)
-        if isinstance(value, EmbeddedPicture | HubPicture):
-            return [replace(value, frames=self.config.frames)]
         found = written_list(value) if isinstance(value, str) else value
         if isinstance(found, list):
-            names = found
+            held = [one for one in found if one is not None]
         elif isinstance(value, str):
-            names = [value] if present(self.place(value)) else [name for name in SEVERAL.split(value) if name]
+            held = [value] if present(self.place(value)) else [name for name in SEVERAL.split(value) if name]
         else:
-            names = [] if value is None else [value]
-        if not all(isinstance(name, str) for name in names):
-            raise BadExampleError(f"{column} is {shortened(value)}, expected names of pictures")
-        places = [self.place(name) for name in names]
+            held = [] if value is None else [value]
+        if not all(isinstance(one, str | EmbeddedPicture | HubPicture) for one in held):
+            raise BadExampleError(f"{column} is {shortened(value)}, expected pictures or names of pictures")
         return [
-            self.shown(place if present(place) else self.place(cells.whole(name, column)))
-            for name, place in zip(names, places, strict=True)
+            self.picture_of(one, cells, column) if isinstance(one, str) else replace(one, frames=self.config.frames)
+            for one in held
         ]
+
+    def picture_of(self, name: str, cells: Cells, column: str) -> ImageSource:
+        """The picture of a name in a cell; errors as of `find_picture`."""
+        place = self.place(name)
+        return self.shown(place if present(place) else self.place(cells.whole(name, column)))
 
     def picture_name(self, images: Sequence[ImageSource]) -> str:
         """The first picture, which tells patients apart where no column does; empty where there is none."""
@@ -261,6 +265,18 @@ class Table(ReleasedSet):
         for sentence in self.assumptions():
             tell(f"specialty {self.specialty!r}: assumed: {sentence}")
         return found
+
+
+def key_of(record: Record) -> str:
+    """What a row is called that has no name of its own: by its file and its number there.
+
+    Examples:
+        >>> [key_of(Record(file, 7, {})) for file in ("q.csv", "b/part-0.parquet", "v1.0:test")]
+        ['q-7', 'b/part-0-7', 'v1.0:test-7']
+    """
+    path = PurePosixPath(record.file)
+    stem = path.with_suffix("") if path.suffix in (*SUFFIXES, ".parquet") else path
+    return f"{stem}-{record.row}"
 
 
 @cache

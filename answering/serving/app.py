@@ -6,19 +6,20 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from answering.serving.chat_request import Offer, read_request
 from answering.serving.errors import ApiError
 from answering.serving.outgoing import Answering, events, whole
 from answering.serving.worker import Worker, Written
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 MAX_BODY = 64 * 2**20
 """Bytes of a request."""
@@ -67,7 +68,7 @@ class Server:
     async def models(self, request: Request) -> Response:
         """GET /v1/models."""
         self.doors.refuse(request)
-        return json_response({"object": "list", "data": [self.listed(name) for name in self.offer.models]})
+        return JSONResponse({"object": "list", "data": [self.listed(name) for name in self.offer.models]})
 
     async def model(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
@@ -75,7 +76,7 @@ class Server:
         name = request.path_params["name"]
         if name not in self.offer.models:
             raise ApiError(404, f"model: {name[:100]!r} is not served here", "model", "model_not_found")
-        return json_response(self.listed(name))
+        return JSONResponse(self.listed(name))
 
     def listed(self, name: str) -> dict[str, Any]:
         """A model as the list has it."""
@@ -83,8 +84,6 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        from starlette.responses import StreamingResponse
-
         self.doors.refuse(request)
         asked = await asyncio.to_thread(read_request, await body_of(request), self.offer)
         answer = Answering(self.worker, asked, request.is_disconnected)
@@ -93,20 +92,15 @@ class Server:
             return StreamingResponse(events(answer, found, asked), media_type="text/event-stream")
         while not isinstance(found, Written):
             found = await answer.next()
-        return json_response(whole(asked.model, found))
+        return JSONResponse(whole(asked.model, found))
 
     async def health(self, _: Request) -> Response:
         """GET /health."""
-        return json_response({"status": "ok"})
+        return JSONResponse({"status": "ok"})
 
 
 def application(worker: Worker, offer: Offer, doors: Doors) -> Starlette:
     """The ASGI application; arguments as of `Server`."""
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
-    from starlette.routing import Route
-
     server = Server(worker, offer, doors)
     routes = [
         Route("/v1/chat/completions", server.completions, methods=["POST"]),
@@ -120,23 +114,13 @@ def application(worker: Worker, offer: Offer, doors: Doors) -> Starlette:
 
 async def refused(_: Request, error: Exception) -> Response:
     """What is said of a request that was not answered; of our own faults the server's log says more."""
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
-
     if isinstance(error, HTTPException):
         error = ApiError(error.status_code, f"{error.detail}: there are POST /v1/chat/completions and GET /v1/models")
     elif isinstance(error, ClientDisconnect):
         error = ApiError(499, "nobody waits for the answer any more")
     elif not isinstance(error, ApiError):
         error = ApiError(500, "the server failed; its log says how")
-    return json_response(error.body, error.status)
-
-
-def json_response(content: Mapping[str, Any], status: int = 200) -> Response:
-    """A reply of JSON."""
-    from starlette.responses import JSONResponse
-
-    return JSONResponse(content, status)
+    return JSONResponse(error.body, error.status)
 
 
 async def body_of(request: Request) -> bytes:

@@ -10,6 +10,8 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from starlette.requests import ClientDisconnect
+
 from answering.serving.chat_request import ChatRequest
 from answering.serving.errors import ApiError
 from answering.serving.worker import GivenUpError, Worker, Written
@@ -50,8 +52,6 @@ class Answering:
             ApiError: the request is refused.
             ClientDisconnect: nobody waits any more.
         """
-        from starlette.requests import ClientDisconnect
-
         while True:
             try:
                 async with asyncio.timeout(LOOK_S):

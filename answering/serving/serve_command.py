@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import ipaddress
 import os
 import shlex
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
+
+import uvicorn
 
 from answering.model_commands import add_model_options, live_model
 from answering.serving.app import Doors, application
@@ -20,7 +21,6 @@ from artifacts.adapter_files import open_adapter
 from guards.printable import printable
 from lightning_modules.rewards.guidelines import FOLDER, NEUTRAL, load_guidelines
 
-NEEDED = ("starlette", "uvicorn")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
@@ -41,11 +41,10 @@ def run(given: Namespace) -> int:
     """Serve until it is interrupted.
 
     Raises:
-        ValueError: a package is missing, or there is no key where one is needed.
+        ValueError: there is no key where one is needed.
         AdapterError: what is named cannot be served.
         OSError: the address is taken, or not this machine's.
     """
-    check_packages()
     doors = doors_of(given)
     served = of_one_base(trained(given.runs, given.base))
     family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
@@ -61,8 +60,6 @@ def run(given: Namespace) -> int:
 
 def listen(listening: socket.socket, worker: Worker, offer: Offer, doors: Doors) -> None:
     """Run the server; it ends at a signal, and the answer in work with it."""
-    import uvicorn
-
     app = application(worker, offer, doors)
     try:
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
@@ -75,17 +72,6 @@ def instructions() -> dict[str, str]:
     """Guideline -> instruction, of all that the project has; a client names one, and never a file."""
     names = [*sorted(file.stem for file in FOLDER.glob("*.yaml")), NEUTRAL]
     return {name: guideline.instruction for name, guideline in load_guidelines(names).items()}
-
-
-def check_packages() -> None:
-    """Refuse to start where the server's packages are missing.
-
-    Raises:
-        ValueError: says what to install.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"needs {' and '.join(missing)}: pip install -r requirements-serve.txt")
 
 
 def doors_of(given: Namespace) -> Doors:

@@ -4,18 +4,27 @@ Run: pytest tests/datamodules/test_table.py.
 """
 
 import csv
+import io
 import json
 import random
 import sys
+from collections import Counter
+from datetime import date, datetime, time
+from decimal import Decimal
+from functools import partial
 
 import pytest
+from PIL import Image
 
 from configs.build import build
 from configs.schema import Component
 from datamodules.base import SPLITS
-from datamodules.batch import BadExampleError
+from datamodules.batch import BadExampleError, load_image
+from datamodules.cells import Cells
 from datamodules.columns import Columns
 from datamodules.prompts import NEUTRAL
+from datamodules.rows import Record
+from datamodules.stored_cells import class_names, plain_cells, written_features
 from datamodules.table import Table
 from tests.datamodules.made_tables import ANSWERS, FILES, OPTIONS, made_table
 
@@ -211,6 +220,181 @@ def test_a_package_that_is_missing_is_one_clear_error(package, name, message, tm
     with pytest.raises(BadExampleError, match="specialty 's'") as error:
         _ = table_of({"root": str(tmp_path), "file": name, "columns": COLUMNS, "answer_as": "letter"}).splits
     assert message in str(error.value)
+
+
+def png(shade):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade, 0, 0)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+VALUES = {
+    3.0: "3", -2: "-2", 2.5: "2.5", Decimal("3.00"): "3", Decimal("3.50"): "3.50", date(2024, 5, 1): "2024-05-01",
+    datetime(2024, 5, 2): "2024-05-02", datetime(2024, 5, 1, 7, 30): "2024-05-01 07:30:00", time(7, 30): "07:30:00",
+}  # fmt: skip
+
+
+def test_values_with_types_are_read_as_a_spreadsheet_of_them():
+    held = {str(number): value for number, value in enumerate([*VALUES, True, False, float("nan"), None])}
+    cells = Cells(Record("t.parquet", 1, held), Counter())
+    found = [cells.text(column, "") for column in held]
+    assert found == [*VALUES.values(), "true", "false", "", ""]
+
+
+def test_stored_cells_are_as_other_files_have_them():
+    told = {
+        "label": {"names": ["caries", "healthy"], "_type": "ClassLabel"},
+        "q": {"dtype": "string", "_type": "Value"},
+    }
+    metadata = {b"huggingface": json.dumps({"info": {"features": told}}).encode()}
+    assert written_features(metadata) == told
+    for damaged in (None, {}, {b"huggingface": b"{"}, {b"huggingface": b"[1]"}, {b"pandas": b"{}"}):
+        assert class_names(written_features(damaged)) == {}
+    pictures = [
+        png(1),
+        {"bytes": png(2), "path": None},
+        {"bytes": None, "path": "a.png"},
+        {"bytes": None, "path": None},
+    ]
+    fields = {"label": 1, "q": b"wide?", "film": pictures[0], "films": pictures, "opts": {"A": "x", "B": None}}
+
+    def made(column, content, place):
+        return column, place, content
+
+    found = plain_cells(fields, class_names(told), made)
+    assert found["films"] == [("films", 0, png(1)), ("films", 1, png(2)), "a.png", None]
+    assert {name: found[name] for name in ("label", "q", "film", "opts")} == {
+        "label": "healthy", "q": "wide?", "film": ("film", -1, png(1)), "opts": fields["opts"],
+    }  # fmt: skip
+    for number in (-1, 2, None):  # -1 is how `datasets` writes that there is no label
+        assert plain_cells({"label": number}, class_names(told), made) == {"label": None}
+
+
+ERRORS = (
+    "#N/A #NV #N/D #REF! #BEZUG! #RIF! #VALUE! #WERT! #VALEUR! #DIV/0! #¡DIV/0! #NAME? #NOM? #¿NOMBRE? #NÚM! #CALC!"
+)
+
+
+@pytest.mark.parametrize("cell", [*ERRORS.split(), "#1", "#Ref!", "#", "# 3!", "#hash?"])
+def test_a_spreadsheet_s_errors_are_known_in_every_language(cell, tmp_path):
+    root = write(tmp_path / "t", LETTERED, ("wide?", "x", cell, "z", "A"))
+    faults = table_of({"root": str(root), "answer_as": "letter", "columns": COLUMNS}).scan.faults
+    found = ["B is the spreadsheet's error" in fault.reason for fault in faults]
+    assert found == ([True] if cell in ERRORS.split() else [])
+
+
+def test_options_that_are_null_are_none_and_a_gap_is_refused(tmp_path):
+    cells = {"1": {"A": "x", "B": "y", "C": None}, "2": ["x", "y", None], "3": {"A": "x", "B": None, "C": "z"}}
+    rows = [{"q": f"{name}?", "opts": held, "answer": "A"} for name, held in cells.items()]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"question": "q", "options": ["opts"], "answer": "answer"}
+    scan = table_of({"root": str(tmp_path), "file": "t.jsonl", "answer_as": "letter", "columns": columns}).scan
+    assert [fault.row for fault in scan.faults] == [3]
+    assert {e.options for split in SPLITS for e in scan.examples[split]} == {("x", "y")}
+
+
+def test_a_shard_that_is_missing_among_the_others_is_told(tmp_path):
+    for number in (0, 2):
+        (tmp_path / f"train-{number:05}-of-00003.parquet").write_bytes(b"")
+    (files,) = table_of({"root": str(tmp_path), "file": "*.parquet", "columns": COLUMNS}).files().values()
+    assert [path.name for path in files] == [f"train-{number:05}-of-00003.parquet" for number in (0, 2, 1)]
+
+
+def test_files_of_one_name_in_several_folders_are_several(tmp_path):
+    for folder in "xy":
+        write(tmp_path / folder, LETTERED, ("wide?", "x", "y", "z", "A"))
+    scan = table_of({"root": str(tmp_path), "file": "*/*.csv", "answer_as": "letter", "columns": COLUMNS}).scan
+    assert sorted(e.question_id for split in SPLITS for e in scan.examples[split]) == ["x/questions-1", "y/questions-1"]
+
+
+def test_excel_s_own_files_are_read(tmp_path):
+    text = 'Nr;Frage;A;B;Antwort\r\n1,0;"Größe ""breit""\nzwei Zeilen?";Füllung – alt;5,5 mm;B\r\n;;;;\r\n'
+    text += "2;hoch?;ja;nein;A;;\r\n"
+    columns = {"patient": "Nr", "question": "Frage", "options": ["A", "B"], "answer": "Antwort"}
+    settings = {"root": str(tmp_path), "answer_as": "letter", "columns": columns}
+    tables = {"utf-8-sig": text, "cp1252": text, "utf-16": text.replace(";", "\t"), "utf-8": text.replace("\r\n", "\r")}
+    for encoding, content in {**tables, "utf-8-sig ": "sep=;\r\n" + text}.items():
+        (tmp_path / "questions.csv").write_bytes(content.encode(encoding.strip()))
+        scan = table_of(settings, encoding="cp1252" if encoding == "cp1252" else "utf-8").scan
+        held = {e.patient_id: (e.question, e.options, e.answer) for split in SPLITS for e in scan.examples[split]}
+        assert held == {
+            "1": ('Größe "breit"\nzwei Zeilen?', ("Füllung – alt", "5,5 mm"), "5,5 mm"),
+            "2": ("hoch?", ("ja", "nein"), "ja"),
+        }, encoding
+        assert (scan.faults, scan.all_rows.left_out) == ((), 1)
+
+
+def test_arrow_s_own_types_are_read_from_parquet(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    count, array = 5, pyarrow.array
+    options = pyarrow.map_(pyarrow.string(), pyarrow.string())
+    table = pyarrow.table(
+        {
+            "q": array([f"{n}?" for n in range(count)], pyarrow.large_string()),
+            "bytes": array([f"{n}?".encode() for n in range(count)]),
+            "few": array([{"A": "x", "B": "y", **({"C": "z"} if n % 2 else {})} for n in range(count)]),
+            "map": array([[("A", "x"), ("B", "y")]] * count, options),
+            "answer": array([("A", "B")[n % 2] for n in range(count)]).dictionary_encode(),
+            "film": array([png(n) for n in range(count)]),
+            "films": array([[png(n), png(n + 1)] if n else None for n in range(count)]),
+            "day": array([date(2024, 5, n + 1) for n in range(count)]),
+            "moment": array([datetime(2024, 5, n + 1) for n in range(count)], pyarrow.timestamp("ns")),
+            "nothing": pyarrow.nulls(count),
+        }
+    )
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=2)
+    tags = {"day": "day", "moment": "moment", "nothing": "nothing"}
+    for question, options, images in (("q", "few", "film"), ("bytes", "map", "films")):
+        columns = {"question": question, "options": [options], "answer": "answer", "images": [images], "tags": tags}
+        settings = {"root": str(tmp_path), "file": "t.parquet", "answer_as": "letter", "columns": columns}
+        scan = table_of(settings).scan
+        assert scan.faults == ()
+        held = {e.question: e for split in SPLITS for e in scan.examples[split]}
+        for n in range(count):
+            example = held[f"{n}?"]
+            assert example.options == (("x", "y", "z") if n % 2 and options == "few" else ("x", "y"))
+            assert example.answer == ("x", "y")[n % 2]
+            shades = [n] if images == "film" else [n, n + 1] if n else []
+            assert [load_image(image).getpixel((0, 0))[0] for image in example.images] == shades
+            assert example.tags == {"day": f"2024-05-0{n + 1}", "moment": f"2024-05-0{n + 1}"}
+
+
+def test_pictures_and_classes_that_datasets_saved_are_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kinds = {"q": datasets.Value("string"), "label": datasets.ClassLabel(names=["caries", "healthy"])}
+    kinds |= {"film": datasets.Image(), "films": datasets.List(datasets.Image())}
+    for n in range(6):
+        (tmp_path / f"{n}.png").write_bytes(png(100 + n))
+
+    def part(first):
+        rows = [
+            {
+                "q": f"{n}?",
+                "label": n % 2,
+                "film": str(tmp_path / f"{n}.png"),
+                "films": [{"bytes": png(n), "path": None}] * n,
+            }
+            for n in range(first, first + 3)
+        ]
+        return datasets.Dataset.from_list(rows, features=datasets.Features(kinds))
+
+    datasets.DatasetDict({"train": part(0), "test": part(3)}).save_to_disk(str(tmp_path / "v1.0"))
+    part(0).to_parquet(str(tmp_path / "t.parquet"))
+    columns = {"question": "q", "answer": "label"}
+    settings = {"root": str(tmp_path), "choices": ["healthy", "caries"]}
+    read = partial(table_of, settings)
+    saved = {"file": "v1.0", "columns": columns | {"split": "split", "images": ["film", "films"]}}
+    splits = read(**saved).splits
+    assert {split: {e.question for e in held} for split, held in splits.items()} == {
+        "train": {"0?", "1?", "2?"}, "val": set(), "test": {"3?", "4?", "5?"},
+    }  # fmt: skip
+    exported = read(file="t.parquet", columns=columns | {"images": ["films"]}).scan
+    for held in ([e for split in SPLITS for e in splits[split]], [e for s in SPLITS for e in exported.examples[s]]):
+        for example in held:
+            n = int(example.question[:-1])
+            assert example.answer == ("caries", "healthy")[n % 2]
+            shades = [load_image(image).getpixel((0, 0))[0] for image in example.images]
+            assert shades == ([100 + n] if len(held) == 6 else []) + [n] * n
 
 
 def test_a_folder_that_datasets_saved_has_the_same_rows(tmp_path):

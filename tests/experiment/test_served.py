@@ -7,12 +7,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
+from select import select
 
 import pytest
+import uvicorn
 import yaml
 
 from answering.__main__ import main
-from answering.serving import serve_command
+from answering.serving import serve_command, worker
 from answering.serving.app import Doors
 from answering.serving.errors import ApiError
 from configs.load import load
@@ -50,9 +53,8 @@ def test_with_a_key_it_must_be_brought():
         assert error.value.status == 401
 
 
-def test_other_machines_need_a_key_and_a_missing_package_is_named(lineage, capsys, monkeypatch):
+def test_other_machines_need_a_key(lineage, capsys, monkeypatch):
     run = str(lineage.runs / "gba/alpha")
-    monkeypatch.setattr(serve_command, "check_packages", lambda: None)
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         assert main(["serve", run, "--host", host]) == 2
         assert "set a key with --key-variable" in capsys.readouterr().err
@@ -62,10 +64,6 @@ def test_other_machines_need_a_key_and_a_missing_package_is_named(lineage, capsy
         told = capsys.readouterr().err
         assert "at least 16" in told
         assert "abc" not in told
-    monkeypatch.undo()
-    monkeypatch.setattr(serve_command, "NEEDED", ("starlette", "no_such_package"))
-    assert main(["serve", run]) == 2
-    assert "pip install -r requirements-serve.txt" in capsys.readouterr().err
 
 
 def test_the_command_for_vllm_exports_the_base_that_was_trained_here(lineage):
@@ -81,8 +79,6 @@ def test_the_command_for_vllm_exports_the_base_that_was_trained_here(lineage):
 @pytest.fixture(scope="module")
 def served(lineage):
     """The address of a server of the lineage's experts, which asks for a key."""
-    uvicorn = pytest.importorskip("uvicorn")
-    pytest.importorskip("starlette")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     made = []
@@ -231,15 +227,51 @@ def test_what_is_refused_is_refused_in_openai_s_form(served, question):
         assert "message" in json.loads(error.value.read())["error"]
 
 
-def test_an_answer_that_nobody_waits_for_is_given_up(served, question):
-    item, asked = question
-    body = json.dumps(asked | {"stream": True, "max_tokens": 60, "temperature": 2.0}).encode()
+def connected(served, asked):
+    """A connection over which something was asked."""
+    body = json.dumps(asked).encode()
     host, port = served.removeprefix("http://").removesuffix("/v1").split(":")
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
-    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head += f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def test_more_than_the_line_holds_are_sent_away_until_there_is_room(served, question, monkeypatch):
+    item, asked = question
+    free, original = threading.Event(), worker.reply
+
+    def slow(*arguments):
+        assert free.wait(120)
+        return original(*arguments)
+
+    monkeypatch.setattr(worker, "reply", slow)
+    with ExitStack() as stack:
+        stack.callback(free.set)
+        sent = [stack.enter_context(connected(served, asked)) for _ in range(33)]
+        (over,), _, _ = select(sent, [], [], 60)
+        head, body = over.recv(4096).split(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429")
+        told = json.loads(body)["error"]
+        assert (told["type"], told["code"]) == ("rate_limit_error", "server_busy")
+        assert told["message"] == "32 requests are waiting; come again later"
+        sent.remove(over)
+        sent.pop().close()  # who leaves makes room, once the server has looked
+        until = time.monotonic() + 60
+        while select([late := stack.enter_context(connected(served, asked))], [], [], 2)[0]:
+            assert late.recv(4096).startswith(b"HTTP/1.1 429")
+            assert time.monotonic() < until
+        free.set()
+        for connection in [*sent, late]:
+            answered = json.loads(connection.makefile("rb").read().partition(b"\r\n\r\n")[2])
+            assert answered["choices"][0]["message"]["content"] == item.completion
+
+
+def test_an_answer_that_nobody_waits_for_is_given_up(served, question):
+    item, asked = question
     for _ in range(3):
-        with socket.create_connection((host, int(port))) as connection:
-            connection.sendall(head.encode() + body)
+        with connected(served, asked | {"stream": True, "max_tokens": 60, "temperature": 2.0}) as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
     _, answer = post(served, asked)  # the model is whole: its weights were put back
     assert json.loads(answer)["choices"][0]["message"]["content"] == item.completion
