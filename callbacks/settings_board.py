@@ -51,9 +51,10 @@ def write_table(folder: Path, table: Sequence[Row], settings: Settings) -> None:
         made_from = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         if board_stands(places[row.model], made_from):
             continue
-        names = dict.fromkeys([f"test/accuracy/{name}" for name in (*columns_of(table), "macro")], 0.0)
+        _, *session = hparams(dict(settings[row.model]), {})
         with board(places[row.model], made_from) as writer:
-            for summary in hparams(dict(settings[row.model]), names):  # names of metrics; values are the scalars
+            # Without the list of columns, of which the board takes the first row's for all: it finds them in the rows.
+            for summary in session:
                 writer.file_writer.add_summary(summary)
             for tag, value in values.items():
                 writer.add_scalar(tag, value, 0)

@@ -18,6 +18,7 @@ from answering.serving.chat_request import Offer
 from answering.serving.worker import Worker
 from answering.trained import Trained, of_one_base, trained
 from artifacts.adapter_files import open_adapter
+from artifacts.base_origin import whole_path
 from guards.printable import printable
 from lightning_modules.rewards.guidelines import FOLDER, NEUTRAL, load_guidelines
 
@@ -120,14 +121,15 @@ def vllm_lines(served: Sequence[Trained]) -> list[str]:
     """The commands that export what is served, and serve it by vLLM."""
     base, experts = served[0], served[1:]
     export = ["python", "-m", "experiment.export"]
-    lines, place, told = [], base.place, []
+    lines, place, told = [], whole_path(base.place), []
     if base.origin.get("weights") is not None:  # trained here: no checkpoint stands anywhere
         place, told = "exported/base", ["--base", "exported/base"]
         lines.append(shlex.join([*export, str(base.folder), "--out", place]))
     places = {member.name: f"exported/{member.name}" for member in experts}
     for member in experts:
         lines.append(shlex.join([*export, str(member.folder), "--adapter", *told, "--out", places[member.name]]))
-    serve = ["vllm", "serve", place]
+    dtype = "float32" if told else base.origin["init_args"].get("dtype", "bfloat16")
+    serve = ["vllm", "serve", place, "--dtype", dtype]  # by itself vLLM rounds float32 to 16 bits
     if experts:
         rank = max(rank_of(member) for member in experts)
         most = next((r for r in VLLM_RANKS if r >= rank), VLLM_RANKS[-1])

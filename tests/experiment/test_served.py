@@ -72,7 +72,8 @@ def test_the_command_for_vllm_exports_the_base_that_was_trained_here(lineage):
     assert exports[0].endswith("base/mixed/base --out exported/base")
     assert "--adapter --base exported/base --out exported/gba/alpha" in exports[1]
     assert serve == (
-        "vllm serve exported/base --enable-lora --max-lora-rank 8 --lora-modules gba/alpha=exported/gba/alpha"
+        "vllm serve exported/base --dtype float32 --enable-lora --max-lora-rank 8 "
+        "--lora-modules gba/alpha=exported/gba/alpha"
     )
 
 

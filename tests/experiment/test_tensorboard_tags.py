@@ -8,10 +8,13 @@ import io
 import json
 import os
 import re
+import time
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
+from tensorboard import default, program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
@@ -81,15 +84,13 @@ def test_the_matrix_is_a_figure_and_one_scalar_per_cell(lineage):
 
 
 def table_of(folder):
-    """Names of the metrics, settings and values of one row of the HParams table."""
+    """Settings and values of one row of the HParams table."""
     events = read(folder)
-    held = [
-        events.summary_metadata[f"_hparams_/{key}"].plugin_data.content for key in ("experiment", "session_start_info")
-    ]
-    names, start = map(plugin_data_pb2.HParamsPluginData.FromString, held)
+    held = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = plugin_data_pb2.HParamsPluginData.FromString(held)
     settings = {key: one.string_value or one.number_value for key, one in start.session_start_info.hparams.items()}
     values = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-    return {info.name.tag for info in names.experiment.metric_infos}, settings, values
+    return settings, values
 
 
 def test_the_hparams_table_has_test_accuracies_and_the_settings_that_differ(lineage):
@@ -98,14 +99,14 @@ def test_the_hparams_table_has_test_accuracies_and_the_settings_that_differ(line
         rows = {row["model"]: row for row in csv.DictReader(file)}
     assert {path.name for path in (folder / "models").iterdir()} == {model.replace("/", ".") for model in rows}
     for model, row in rows.items():
-        names, settings, values = table_of(folder / "models" / model.replace("/", "."))
-        assert names == set(values) == {f"test/accuracy/{name}" for name in ("alpha", "beta", "macro")}
+        settings, values = table_of(folder / "models" / model.replace("/", "."))
+        assert set(values) == {f"test/accuracy/{name}" for name in ("alpha", "beta", "macro")}
         for name in ("alpha", "beta", "macro"):
             ((step, value),) = values[f"test/accuracy/{name}"]
             assert (step, value) == (0, pytest.approx(float(row[f"{name}/accuracy"]), abs=1e-6))
         assert settings["experiment"] == model.partition("/")[0]
-    _, dsa, _ = table_of(folder / "models/dsa.alpha")
-    _, gba, _ = table_of(folder / "models/gba.alpha")
+    dsa, _ = table_of(folder / "models/dsa.alpha")
+    gba, _ = table_of(folder / "models/gba.alpha")
     assert dsa["specialty"] == gba["specialty"] == "alpha"
     assert (dsa["module.class_path"], gba["module.class_path"]) == (
         "lightning_modules.sft_lora.SFTLoRA",
@@ -113,8 +114,27 @@ def test_the_hparams_table_has_test_accuracies_and_the_settings_that_differ(line
     )
     assert "module.init_args.lora_rank" not in gba  # the same in both
     assert "trainer.max_steps" not in gba
-    assert table_of(folder / "models/gba.merged.ties")[1]["merge"] == "ties"
+    assert table_of(folder / "models/gba.merged.ties")[0]["merge"] == "ties"
     assert not any("hparams" in tag for tag in read(lineage.runs / "gba/alpha").summary_metadata)
+
+
+def test_tensorboard_itself_shows_what_tells_the_models_apart_and_how_they_did(lineage):
+    shown = program.TensorBoard(default.get_plugins())
+    shown.configure(["tensorboard", "--logdir", str(lineage.runs), "--port", "0", "--load_fast", "false"])
+    request = Request(f"{shown.launch()}data/plugin/hparams/experiment", b"{}", {"Content-Type": "application/json"})
+    until, seen, table = time.monotonic() + 120, None, {}
+    while not seen or table != seen:  # it reads the files while it answers
+        assert time.monotonic() < until, table
+        seen = table
+        time.sleep(2)
+        with urlopen(request, timeout=60) as reply:
+            table = json.loads(reply.read())
+    columns = {info["name"] for info in table["hparamInfos"]}
+    assert {"experiment", "specialty", "merge", "module.class_path", "seed"} <= columns
+    assert not {"module.init_args.lora_rank", "trainer.max_steps", "budget"} & columns  # all models have the same
+    assert {info["name"]["tag"] for info in table["metricInfos"]} == {
+        f"test/accuracy/{name}" for name in ("alpha", "beta", "macro")
+    }
 
 
 def test_the_board_opens_on_validation_reward_and_kl(lineage, capsys, monkeypatch):
