@@ -4,8 +4,12 @@ Run: pytest tests/configs/test_complete.py.
 """
 
 import os
+import pty
+import select
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,37 @@ def test_bash_offers_names_keys_values_and_leaves_other_programs_alone(tmp_path)
     assert values == ["last", "best"]  # bash has "fit.keep=" already
     assert named == ["module.init_args.lora_rank="]
     assert other == [""]
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh here")
+def test_zsh_completes_what_is_typed_at_a_terminal(tmp_path):
+    (tmp_path / "script").write_text(SCRIPTS["zsh"])
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TERM": "dumb"}
+    ours, theirs = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, start_new_session=True,
+        env=environment | {"PYTHONPATH": str(ROOT), "COLUMNS": "400"},
+    )  # fmt: skip
+
+    def typed(keys, expected):
+        os.write(ours, keys.encode())
+        shown, until = "", time.monotonic() + 60
+        while expected not in shown:
+            assert time.monotonic() < until, shown
+            if select.select([ours], [], [], 0.2)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+
+    try:
+        typed("PS1=''; source script; echo re''ady\n", "ready")
+        typed("python train.py --config sft_dsa_cl\t", "sft_dsa_clinic.yaml")
+        typed(" module.init_args.lora_r\t", "module.init_args.lora_rank=")
+        typed("4 fit.keep=b\t", "fit.keep=best")
+        typed("\x15ls tra\t", "train.py")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours), os.close(theirs)
 
 
 def test_the_script_is_printed_without_an_experiment_and_without_torch(tmp_path):
