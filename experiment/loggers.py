@@ -29,7 +29,7 @@ def check_loggers(context: ExperimentContext) -> None:
     for number, component in enumerate(context.experiment.logger):
         try:
             build(component, **told(component, context, context.runs[0]))
-        except (ImportError, TypeError, ValueError) as error:
+        except Exception as error:  # of packages that are not ours, with errors of their own
             key = f"logger[{number}].class_path"
             message = f"cannot be used: {error}; install what it needs, or leave it out"
             problems.append(Problem(str(context.path), key, component.class_path, message))

@@ -25,6 +25,20 @@ def test_a_further_logger_gets_every_curve_and_changes_nothing_else(lineage, tmp
     assert made.run(*ONE, TRUST, "logger=[]") == 0  # which logger looked on is no setting of the result
 
 
+def test_what_a_logger_refuses_is_one_clear_error_before_anything_trains(lineage, tmp_path, capsys, monkeypatch):
+    class StoreError(Exception):
+        """As MLflow has one."""
+
+    def refuse(*_, **__):
+        raise StoreError("the folder is in maintenance mode")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.CSVLogger.__init__", refuse)
+    made = lineage.copy(tmp_path / "runs")
+    assert made.run(*ONE, TRUST, "logger=[{class_path: lightning.pytorch.loggers.CSVLogger}]") == 2
+    assert "cannot be used: the folder is in maintenance mode" in capsys.readouterr().err
+    assert not (made.runs / "logged/alpha").exists()
+
+
 def test_a_logger_whose_package_is_missing_is_one_clear_error(lineage, tmp_path, capsys):
     made = lineage.copy(tmp_path / "runs")
     assert made.run(*ONE, TRUST, "logger=[{class_path: lightning.pytorch.loggers.WandbLogger}]") == 2
