@@ -37,6 +37,7 @@ from evaluation.headroom import headroom, headroom_csv, headroom_text
 from evaluation.kept import FILE as KEPT_ANSWERS
 from evaluation.kept import KEPT, kept_column
 from evaluation.matrix_table import matrix_csv, matrix_text
+from evaluation.odds import read_odds
 from evaluation.predictions import Prediction, by_variant
 from evaluation.prices import FILE as PRICES
 from evaluation.routes import expert_rows
@@ -166,7 +167,7 @@ class EvaluateExperts(ExperimentCallback):
             training = self.training_answers()
             below = lines_below(predictions, training)
             prices = self.prices()
-            beside = (training, of_the_base, prices)
+            beside = (training, of_the_base, prices, read_odds(folder))
             told = report(predictions, self.config.scorers, telling_tags(predictions), *beside)
             texts = {
                 "predictions.jsonl": lines_of(predictions),

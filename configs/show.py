@@ -21,6 +21,8 @@ HOW_IT_IS_ASKED = (
     *("give_up_after", "limit_field"),
 )
 """Settings of `endpoints.endpoint.Endpoint` that decide no reply: a budget that is spent can be raised."""
+KEPT_IN = "replies"
+"""Setting of judges behind an endpoint: the folder in which replies are kept."""
 FREE_TO_CHANGE = (
     *("only", "trust", "workers", "threads", "overwrite", "runs_dir", "description", "callbacks", "feature_cache"),
     "logger",
@@ -91,7 +93,7 @@ def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str
     before, after = flattened(old), flattened(new)
     keys = [key for key in dict.fromkeys([*before, *after]) if not may_change(key)]
     changed = {key: (before.get(key, ABSENT), after.get(key, ABSENT)) for key in keys}
-    changed = {key: values for key, values in changed.items() if values[0] != values[1]}
+    changed = {key: values for key, values in changed.items() if deciding(values[0]) != deciding(values[1])}
     return {
         key: both_values(*values)
         for key, values in changed.items()
@@ -125,6 +127,21 @@ def completed(before: Mapping[str, Any], trust: Sequence[str] = ()) -> dict[str,
 def may_change(key: str) -> bool:
     """Whether a setting may differ when a run is resumed; loader workers change no batch."""
     return bool({key, key.partition(".")[0]} & {*FREE_TO_CHANGE}) or key.rpartition(".")[2] == "num_workers"
+
+
+def deciding(value: Any) -> Any:
+    """What of a setting decides results: of an endpoint in a list of components, not how and how fast it is asked.
+
+    Examples:
+        >>> deciding([{"base_url": "http://a", "model": "b", "retries": 3, "replies": "kept"}])
+        [{'base_url': 'http://a', 'model': 'b'}]
+    """
+    if isinstance(value, list):
+        return [deciding(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    free = (*HOW_IT_IS_ASKED, KEPT_IN) if "base_url" in value else ()
+    return {name: deciding(item) for name, item in value.items() if name not in free}
 
 
 def both_values(before: Any, after: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Generic
 
 from tqdm import tqdm
@@ -19,14 +20,22 @@ class UnfinishedError(RuntimeError):
     """Some requests have no reply yet; what has come is kept, and the same command asks for the rest."""
 
 
-def ask(answerer: Answerer[Asked], requests: Sequence[Asked], replies: Replies, what: str) -> Iterator[Reply]:
+def ask(
+    answerer: Answerer[Asked],
+    requests: Sequence[Asked],
+    replies: Replies,
+    what: str,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Reply]:
     """The reply to each request.
 
     Args:
         answerer: who is asked.
         requests: equal ones are asked once.
         replies: what is known already; takes what comes.
-        what: names this part of the work in the progress bar.
+        what: names this part of the work in the progress bar, and in messages.
+        stop: asked every now and then whether to ask no further. None stops after a signal and shows a bar; work that
+            hears signals by itself, and shows its own progress, has a rule of its own.
 
     Returns:
         One reply per request, unusable ones with their fault; read one by one, since all may be too many to hold.
@@ -41,25 +50,35 @@ def ask(answerer: Answerer[Asked], requests: Sequence[Asked], replies: Replies, 
     missing = {key: request for key, request in distinct.items() if not replies.get(key)}
     if missing:
         known = [key for key in distinct if key not in missing]
-        fetch(answerer, missing, Intake(answerer, missing, replies, known), what)
+        fetch(answerer, missing, Intake(answerer, missing, replies, known), what, stop)
     return (answerer.read(*replies.held(key)) for key in keys)
 
 
-def fetch(answerer: Answerer[Asked], missing: dict[str, Asked], intake: Intake[Asked], what: str) -> None:
-    """Ask for what is missing, one request before the many; `intake` keeps it. The rest as of `ask`."""
-    with deferred() as stop_wanted, bar(what, len(missing)) as progress:
+def fetch(
+    answerer: Answerer[Asked],
+    missing: dict[str, Asked],
+    intake: Intake[Asked],
+    what: str,
+    stop: Callable[[], bool] | None = None,
+) -> None:
+    """Ask for what is missing; `intake` keeps it. The rest as of `ask`.
+
+    One request goes before the many, but to who has answered well already: then a failure of the first tells nothing.
+    """
+    heeding = deferred() if stop is None else nullcontext(stop)
+    with heeding as stop_wanted, bar(what, len(missing), shown=stop is None) as progress:
 
         def take(heard: Heard | None) -> bool:
             if heard is not None and intake.take(heard):
                 progress.update()
             return not stop_wanted() and not intake.gives_up
 
-        waiting = list(missing.values())
+        waiting, known = list(missing.values()), answerer.is_proven
         # One at a time until one is answered: a wrong model or parameter costs a request, not as many as run at once.
-        while waiting and not (intake.kept or intake.troubles or intake.gives_up or stop_wanted()):
+        while waiting and not (known or intake.kept or intake.troubles or intake.gives_up or stop_wanted()):
             answerer.answer([waiting.pop(0)], take)
             check_model(answerer, intake.doubted)
-        if waiting and intake.kept and not stop_wanted():
+        if waiting and (known or intake.kept) and not stop_wanted():
             answerer.answer(waiting, take)
     intake.settle()
     if left := len(missing) - intake.kept:
@@ -158,6 +177,7 @@ def check_model(answerer: Answerer[Asked], doubted: Sequence[tuple[str, Heard[As
             raise UnusableError(answerer.trouble_with(heard))
 
 
-def bar(what: str, total: int) -> tqdm:
+def bar(what: str, total: int, *, shown: bool = True) -> tqdm:
     """Progress with the time that is left: a bar for a terminal, a line now and then for a log file."""
-    return tqdm(total=total, desc=what, unit="reply", mininterval=0.5 if sys.stderr.isatty() else 15.0)
+    every = 0.5 if sys.stderr.isatty() else 15.0
+    return tqdm(total=total, desc=what, unit="reply", mininterval=every, disable=not shown)

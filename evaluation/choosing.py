@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from evaluation.bounded import bounded_mean
 from evaluation.clustered import clustered_wilson
+from evaluation.odds import Odds, key_of
 from evaluation.predictions import Prediction
+from evaluation.report_files import Table, percent
 from evaluation.scorers import answered_text, main_outcome, right_text
 from evaluation.several import voters
 from evaluation.shares import Share
@@ -18,6 +20,11 @@ from evaluation.verified import Selective, best_of_k, oracle_share, selective, w
 from evaluation.votes import maj_at_k, pass_at_k, vote
 
 CHOICES = ("majority", "weighted vote", "best of n")
+CAPTION = (
+    "By the odds in `verified.jsonl`, of the verifier that it names (`python -m judging.verify`, whose `verified.md` "
+    "has the rest): the answer that most give, the one with the largest sum of its probabilities, the surest one. "
+    "Intervals by patient."
+)
 
 
 class Verified(NamedTuple):
@@ -138,6 +145,35 @@ def line_of(model: str, specialty: str, groups: Sequence[Sequence[Verified]]) ->
         (gained.mean, *gained.interval(0.95)),
         selective([max(one.odds) for one in questions], best),
     )
+
+
+def chosen_table(parts: Mapping[str, Mapping[str, Sequence[Prediction]]], odds: Odds) -> Table:
+    """What a verifier chooses of several answers, beside chance, the oracle and the majority; no rows without its odds.
+
+    Args:
+        parts: model -> specialty -> answers.
+        odds: of each; a model has no row on a specialty where one is missing.
+    """
+    known = [
+        items
+        for columns in parts.values()
+        for items in columns.values()
+        if all(key_of(item) in odds for item in items) and is_chosen_from(items)
+    ]
+    rows = []
+    for one in lines_of([Verified(item, odds[key_of(item)]) for items in known for item in items]):
+        passed = [f"{100 * one.at_k[size][0]:.1f}" for size in (1, one.k)]
+        chosen = [percent(*one.chosen[name]) for name in CHOICES]
+        won = percent(*one.difference, sign="+")
+        rows.append([one.model, one.specialty, str(one.n), str(one.k), *passed, *chosen, won])
+    names = ["model", "specialty", "questions", "n", "pass@1, %", "pass@n, %", *(f"{name}, %" for name in CHOICES)]
+    return Table([*names, "best of n - majority, points"], rows, CAPTION)
+
+
+def is_chosen_from(items: Sequence[Prediction]) -> bool:
+    """Whether every question has the same number of answers, more than one."""
+    counts = set(Counter(item.question_id for item in items).values())
+    return len(counts) == 1 and counts != {1}
 
 
 def mean(values: Sequence[float]) -> float:

@@ -111,6 +111,23 @@ def extract_open(text: str, mode: Mode = "strict") -> ShortAnswer:
     return ShortAnswer(None, "nothing")
 
 
+def read_short(text: str, gold: str, mode: Mode = "strict") -> ShortAnswer:
+    """Read the answer to a question without options: yes or no where the right answer is one of them, else a text.
+
+    Args:
+        text: the completion as generated.
+        gold: the right answer.
+        mode: as of `evaluation.answers.extract`.
+    """
+    closed = gold.strip().casefold() in YES_NO
+    return (extract_yes_no if closed else extract_open)(text, mode)
+
+
+def is_same(said: str | None, gold: str) -> bool:
+    """Whether a short answer that was read is the right one, after `normal_answer`."""
+    return said is not None and normal_answer(said) == normal_answer(gold)
+
+
 def normal_answer(text: str) -> str:
     """A text for comparison: NFKC, case folded, words, numbers and signs; articles out unless nothing else is left.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from evaluation.baselines import read_training_answers
 from evaluation.kept import kept_column, read_kept
 from evaluation.matrix_table import matrix_csv
+from evaluation.odds import read_odds
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.prices import read_prices
 from evaluation.scorers import SCORERS
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing := [tag for tag in given.by if tag not in tags]:
             raise ValueError(f"--by {' '.join(missing)}: no prediction has such a tag; there are {sorted(tags)}")
         tags_shown = given.by or telling_tags(predictions)
-        beside = (read_training_answers(given.experiment), read_kept(given.experiment), read_prices(given.experiment))
+        place = given.experiment
+        beside = (read_training_answers(place), read_kept(place), read_prices(place), read_odds(place))
         text = report(predictions, given.scorer, tags_shown, *beside)
     except (OSError, ValueError) as error:
         print(printable_lines(f"rescore: {error}"), file=sys.stderr)

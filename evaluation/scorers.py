@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.answers import LETTERS, Mode, extract
 from evaluation.official import medevalkit, medxpertqa, omnimedvqa
-from evaluation.open_answers import YES_NO, extract_open, extract_yes_no, normal_answer
+from evaluation.open_answers import YES_NO, is_same, normal_answer, read_short
 from evaluation.predictions import Prediction
 
 
@@ -31,10 +31,8 @@ def by_reading(prediction: Prediction, mode: Mode) -> Outcome:
     if prediction.options:
         read = extract(prediction.completion, prediction.options, mode)
         return Outcome(read.letter == prediction.answer_letter, read.letter, read.reason)
-    closed = prediction.gold.strip().casefold() in YES_NO
-    short = (extract_yes_no if closed else extract_open)(prediction.completion, mode)
-    right = short.text is not None and normal_answer(short.text) == normal_answer(prediction.gold)
-    return Outcome(right, short.text, short.reason)
+    short = read_short(prediction.completion, prediction.gold, mode)
+    return Outcome(is_same(short.text, prediction.gold), short.text, short.reason)
 
 
 def answered_text(prediction: Prediction, outcome: Outcome) -> str | None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from evaluation.ablations import ablation, consistency
 from evaluation.baselines import NOT_MEASURED, Answers, majority, together, without_picture
+from evaluation.choosing import chosen_table
 from evaluation.clustered import clustered_wilson
 from evaluation.detectable import DISAGREEMENT, smallest_told
 from evaluation.headroom import headroom, headroom_table
 from evaluation.kept import answers_of, kept_column
+from evaluation.odds import Odds
 from evaluation.open_scores import CAPTION as CAPTION_OF_OPEN
 from evaluation.open_scores import HEADER as OPEN_NAMES
 from evaluation.open_scores import open_rows
@@ -229,10 +231,11 @@ def report(
     training: Answers | None = None,
     kept: Sequence[Prediction] = (),
     prices: Prices | None = None,
+    odds: Odds | None = None,
 ) -> str:
     """The verdict and all tables of one file of predictions, in Markdown; arguments and errors of `all_tables`."""
     claims = verdict_text(verdict(by_variant(predictions)[""], kept))
-    found = all_tables(predictions, scorers, tags, training, kept, prices)
+    found = all_tables(predictions, scorers, tags, training, kept, prices, odds)
     shown = {"Verdict": claims, **{title: table.markdown for title, table in found.items()}}
     return "\n\n".join(f"## {title}\n\n{text}" for title, text in shown.items() if text)
 
@@ -244,6 +247,7 @@ def all_tables(
     training: Answers | None = None,
     kept: Sequence[Prediction] = (),
     prices: Prices | None = None,
+    odds: Odds | None = None,
 ) -> dict[str, Table]:
     """All tables of one file of predictions, by their titles; those without rows are left out.
 
@@ -254,6 +258,7 @@ def all_tables(
         training: how often which answer is right in the training rows, as of `evaluation.baselines`.
         kept: answers to the base's own questions.
         prices: of models behind endpoints, as of `evaluation.prices`.
+        odds: of a verifier, as of `evaluation.odds`.
 
     Raises:
         ValueError: nothing to score, or answers that do not fit together.
@@ -270,6 +275,7 @@ def all_tables(
         "Kept of the base's own questions": kept_table(kept),
         "Sent by routers": routes_table(parts),
         "Several answers per question": several_table(parts),
+        "Chosen by a verifier": chosen_table(parts, odds or {}),
         "Questions put in another way": ablation_table(parts, variants),
         "Orders of the options": consistency_table(parts, variants, "shuffle"),
         "Wordings": consistency_table(parts, variants, "wording"),

@@ -17,6 +17,7 @@ from experiment.behind_endpoint import cost_line
 from experiment.claim import refuse_changed
 from experiment.context import ExperimentContext
 from experiment.continuation import checkpoint_step
+from experiment.judges import plans
 from experiment.memory_choice import within_memory
 from experiment.memory_table import memory_lines
 from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
@@ -155,6 +156,7 @@ def step_lines(context: ExperimentContext, todo: Sequence[str], made: Rehearsal)
     return [
         f"  one step: {made.step_seconds:.2f} s on {todo[0]}{fresh}",
         f"  training: {left} steps to do{beside}, about {duration(seconds)}",
+        *(f"  {plan}" for plan in plans(context, left)),
     ], seconds
 
 

@@ -1,60 +1,56 @@
-"""Reward models that grade an experiment's rollouts: found, checked, loaded, and recorded with what they judged."""
+"""Judges that grade an experiment's rollouts: checked, loaded where they act here, recorded with what they judged."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from artifacts.adapter_files import AdapterError, adapter_sha256, read_manifest
-from artifacts.head_files import read_head
-from configs.build import import_class
+from configs.build import config_of
 from configs.problems import ConfigError, Problem
-from configs.schema import adapter_faults
 from experiment.integration import attach
 from experiment.lineage import Lineage
-from lightning_modules.judge import Judge, judge_folder
+from lightning_modules.judge import Judge
+from lightning_modules.parts import part
 from lightning_modules.policy import Policy
+from lightning_modules.rewards.term import RewardTerm
+from lightning_modules.rl_parts import RLParts
+from lightning_modules.rl_settings import RLSettings
 
 JUDGED_BY = "judged_by"
 """Key of what a run's provenance, and its adapter's manifest, record of them."""
 
 
-def judge_models(context: Lineage) -> list[str]:
-    """Folders of the reward models among an experiment's reward terms, as they are named."""
-    settings = context.resolved.get("module") or {}
-    terms = settings.get("init_args", {}).get("rewards") or ()
-    return [term["init_args"]["model"] for term in terms if issubclass(import_class(term["class_path"]), Judge)]
+def terms_of(context: Lineage) -> list[RewardTerm]:
+    """An experiment's reward terms; none where its module has no rewards."""
+    module = context.experiment.module
+    settings = config_of(module) if module is not None else None
+    given = settings.rewards if isinstance(settings, RLSettings) else ()
+    return [part(spec, RewardTerm, "rewards") for spec in given]
+
+
+def judge_models(context: Lineage) -> list[Judge]:
+    """The reward models among an experiment's reward terms, which act on its own base."""
+    return [term for term in terms_of(context) if isinstance(term, Judge)]
 
 
 def check_judges(context: Lineage) -> None:
-    """Refuse reward models that are not there or cannot act here, before anything is trained.
+    """Refuse judges that are not there or cannot act, before anything is trained.
 
     Raises:
-        ConfigError: says which, and how one is made.
+        ConfigError: says which, and what would do.
     """
     problems = []
-    for model in judge_models(context):
-        faults = list(adapter_faults(model))
-        if not faults:
-            try:
-                folder = judge_folder(model)
-                read_head(folder)
-                if read_manifest(folder)["parent"]:
-                    faults = [f"{model} grew from another adapter; a judge stands on the bare base"]
-            except AdapterError as error:
-                faults = [str(error)]
-        told = "; train one first, as by `python train.py --config judge_tiny.yaml`"
-        problems += [
-            Problem(str(context.path), "module.init_args.rewards", model, f"{fault}{told}") for fault in faults
-        ]
-    if len(judge_models(context)) > 1:
-        message = "one reward model can act beside the policy; name one"
-        problems.append(Problem(str(context.path), "module.init_args.rewards", judge_models(context), message))
+    for term in terms_of(context):
+        try:
+            term.check()
+        except ValueError as error:
+            problems.append(Problem(str(context.path), "module.init_args.rewards", term.name, str(error)))
     if problems:
         raise ConfigError(problems)
 
 
 def attach_judges(context: Lineage, policy: Policy, fingerprint: str | None) -> None:
-    """Load them beside the policy's adapters, frozen and inactive.
+    """Load reward models beside the policy's adapters, frozen and inactive.
 
     Args:
         context: of the experiment.
@@ -64,11 +60,22 @@ def attach_judges(context: Lineage, policy: Policy, fingerprint: str | None) -> 
     Raises:
         AdapterError: one is damaged, or belongs to another base.
     """
-    for model in judge_models(context):
-        attach(policy, Judge.adapter, judge_folder(model), fingerprint)
+    for term in judge_models(context):
+        attach(policy, Judge.adapter, term.folder, fingerprint)
 
 
-def judged_by(context: Lineage) -> list[dict[str, str]]:
-    """Hashes of the reward models, of adapter and head; empty where there is none."""
-    folders: list[Path] = [judge_folder(model) for model in judge_models(context)]
-    return [{"adapter": adapter_sha256(folder), "head": read_head(folder)[1]["sha256"]} for folder in folders]
+def judged_by(context: Lineage) -> list[Mapping[str, Any]]:
+    """What the judges are: hashes of a reward model's adapter and head, or who is asked what; empty without any."""
+    return [dict(identity) for term in terms_of(context) if (identity := term.identity) is not None]
+
+
+def plans(context: Lineage, steps: int) -> list[str]:
+    """What so many steps would ask of judges elsewhere, at most, in words; nothing where there is none."""
+    module = context.experiment.module
+    settings = config_of(module) if module is not None else None
+    if not isinstance(settings, RLSettings):
+        return []
+    rollouts = RLParts.of(settings).layout.size * settings.questions_per_step
+    if settings.dynamic_share:
+        rollouts *= 1 + settings.dynamic_rounds
+    return [plan for term in terms_of(context) if (plan := term.plan(steps * rollouts))]

@@ -94,6 +94,7 @@ def rehearse(context: ExperimentContext, specialty: str, live: LiveBase) -> Rehe
         policy, fingerprint, stand_ins = base_of(aside, live)
         base = sum(map(numbers, policy.family.parameters()))
         stage, adapters = stage_on(aside, specialty, policy, fingerprint, fresh=bool(stand_ins))
+        stage.rehearse()
         trained = sum(parameter.numel() for parameter in stage.parameters() if parameter.requires_grad)
         quiet_lightning()
         data = aside.training_data(specialty)

@@ -119,7 +119,11 @@ def written(
         others = everyone[number:] + everyone[:number]  # another stranger for each question
         asked_alike = [o for o in others if o.patient_id != example.patient_id and o.question == example.question]
         for name, guide in guidelines.items():
-            known = [other for other in asked_alike if name in other.reasoning and other.answer in example.options]
+            known = [
+                other
+                for other in asked_alike
+                if name in other.reasoning and (not example.options or other.answer in example.options)
+            ]
             same = next((other for other in known if other.answer == example.answer), None)
             other = next((other for other in known if other.answer != example.answer), None)
             if name not in example.reasoning or same is None or other is None:

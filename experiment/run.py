@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -95,10 +96,10 @@ def refuse_what_cannot_be(context: ExperimentContext) -> None:
         check_module(member)
         check_replay(member)
         check_integration(member)
-        check_judges(member)
         check_joint(member)
         check_endpoint(member)
         if member.experiment.module is not None and not all(stands(member, run) for run in member.runs):
+            check_judges(member)
             check_loggers(member)
     check_one_group(context)
 
@@ -251,8 +252,8 @@ def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
     config = config_of(context.experiment.module)
     for run in runs:
         try:
-            for split in ("train", "val"):
-                context.stage_class.check_questions(config, context.data(run).splits[split])
+            splits = context.data(run).splits
+            context.stage_class.check_questions(config, chain(splits["train"], splits["val"]))
         except BadExampleError as error:
             raise BadExampleError(f"specialty {run!r}: {error}") from error
 

@@ -64,8 +64,9 @@ def check_parents(context: ExperimentContext, specialties: Sequence[str]) -> Non
         for place, record in records(context, specialty) if judges else ():
             if (record.get("extra") or record).get(JUDGED_BY) != judges:
                 raise AdapterError(
-                    f"{place}: was rewarded by another reward model than the one that is there now; was that one "
-                    "trained anew, or longer? Start this experiment afresh with overwrite=true, or under another name"
+                    f"{place}: was rewarded by another judge than the one that is there now; was a reward model "
+                    "trained anew, or longer, or a rubric changed? Start this experiment afresh with overwrite=true, "
+                    "or under another name"
                 )
         for place, manifest in records(context, specialty) if beneath else ():
             recorded = (manifest["parent"] or {}).get("sha256") if "parent" in manifest else manifest.get(PARENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,24 +53,38 @@ class EndpointJudge(Judge):
     @property
     @override
     def identity(self) -> Mapping[str, Any]:
-        drawn = {name: getattr(self.config, name) for name in ("temperature", "max_new_tokens", "seed")}
-        return {"judge": "endpoint", **self.config.identity, **drawn}
+        return identity_of(self.config)
 
     @override
     def replies(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
+        found, trouble = self.heard(requests)
+        if trouble:
+            print(printable_lines(trouble), file=sys.stderr)
+        yield from found
+
+    def heard(
+        self, requests: Sequence[Request], stop: Callable[[], bool] | None = None
+    ) -> tuple[Iterator[tuple[Request, Reply]], str]:
+        """The requests that have a reply, with it, and why others have none.
+
+        Args:
+            requests: what is asked.
+            stop: as of `endpoints.asking.ask`.
+
+        Raises:
+            JudgeError: nobody answers as things are configured.
+        """
         kept, chats = Replies(Path(self.config.replies)), [self.chat(request) for request in requests]
-        self.client.is_proven |= self.has_answered(kept)
+        self.client.is_proven = self.client.is_proven or self.has_answered(kept)
+        trouble = ""
         try:
-            found = ask(self.client, chats, kept, self.config.model)
+            found = ask(self.client, chats, kept, self.config.model, stop)
         except UnfinishedError as error:
-            print(printable_lines(str(error)), file=sys.stderr)
-            found = (self.known(chat, kept) for chat in chats)
+            found, trouble = (self.known(chat, kept) for chat in chats), str(error)
         except UnusableError as error:
             raise JudgeError(str(error)) from error
-        for request, reply in zip(requests, found, strict=True):
-            if reply is not None:
-                told = (reply.prompt_tokens, reply.completion_tokens)
-                yield request, Reply(reply.text, reply.fault == "truncated", *told)
+        pairs = ((request, reply) for request, reply in zip(requests, found, strict=True) if reply is not None)
+        return ((request, as_said(reply)) for request, reply in pairs), trouble
 
     @override
     def cost(self, requests: Sequence[Request]) -> str:
@@ -109,3 +123,14 @@ class EndpointJudge(Judge):
             temperature=self.config.temperature,
             seed=int(request.key[:7], 16) if self.config.temperature else 0,
         )
+
+
+def identity_of(config: EndpointJudge.Config) -> dict[str, Any]:
+    """All that replies depend on besides the request, without anybody to ask."""
+    drawn = {name: getattr(config, name) for name in ("temperature", "max_new_tokens", "seed")}
+    return {"judge": "endpoint", **config.identity, **drawn}
+
+
+def as_said(reply: endpoints.reading.Reply) -> Reply:
+    """The client's reply as a judge's."""
+    return Reply(reply.text, reply.fault == "truncated", reply.prompt_tokens, reply.completion_tokens)

@@ -82,6 +82,10 @@ def read_experiment(
         if not isinstance(data, KnowsTruth):
             notes.append(f"{specialty}: nobody knows its cases' findings; ask a judge (`python -m judging.rubric`).")
             continue
+        if not all(item.options for item in asked):
+            told = "answers without options are not read by rule; ask a judge (`python -m judging.rubric`)."
+            notes.append(f"{specialty}: {told}")
+            continue
         truths = {name: data.truth(example) for name, example in questions_of(data, asked).items()}
         for item in asked:
             readings[item.model, item.key] = read_by_rule(item, truths[item.question_id], data.bodies())

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,29 +21,20 @@ from tqdm import tqdm
 from artifacts.interrupts import as_program
 from configs.build import build
 from datamodules.base import uniform_hash
-from datamodules.batch import Example, image_key, load_image
+from datamodules.batch import Example
 from endpoints.command import ended
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.scorers import main_outcome
 from guards.arguments import Parser
 from guards.printable import printable_whole
 from judging.asked import questions_of, sets_of
-from judging.judge import Judge, Request
+from judging.judge import Judge
+from judging.marking import Asked, asked_about
 from judging.open_table import agreement_table
 from judging.reasons_table import CAPTION, Key, reasons_table, reasons_verdict
 from judging.record import Record
 from judging.rubric_settings import RubricSettings, load_rubric_settings
-from judging.rubrics import (
-    VERSION,
-    Criterion,
-    Rubric,
-    load_rubric,
-    message,
-    met,
-    reasoning_of,
-    verdicts,
-    without_reasoning,
-)
+from judging.rubrics import VERSION, Rubric, load_rubric, met, reasoning_of, verdicts
 from judging.run import UnfinishedError
 
 
@@ -65,15 +55,6 @@ class Marked:
     truncated: bool
     prompt_tokens: int
     completion_tokens: int
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One request about one answer."""
-
-    item: Prediction
-    group: tuple[Criterion, ...]
-    request: Request
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,7 +80,11 @@ def marked(settings: RubricSettings) -> str:
     rubric, judge = load_rubric(settings.rubric), build(settings.judge)
     answers = chosen(settings)
     examples = examples_of(settings, answers)
-    asked = [one for item in answers for one in requests(rubric, judge, item, examples)]
+    asked = [
+        one
+        for item in answers
+        for one in asked_about(rubric, judge.identity, item, examples[item.specialty, item.question_id])
+    ]
     record = Record(Path(settings.out), checked_mark)
     by_key = {one.request.key: one for one in asked}
     with record.writer(about(rubric, judge, asked)) as keep:
@@ -154,22 +139,6 @@ def examples_of(settings: RubricSettings, answers: Sequence[Prediction]) -> dict
         asked = questions_of(sets[name], [item for item in answers if item.specialty == name])
         found |= {(name, question_id): example for question_id, example in asked.items()}
     return found
-
-
-def requests(
-    rubric: Rubric, judge: Judge, item: Prediction, examples: Mapping[tuple[str, str], Example]
-) -> Iterator[Asked]:
-    """What is asked about one answer; nothing where there is no reasoning to look at."""
-    if without_reasoning(rubric, item):
-        return
-    example, who = examples[item.specialty, item.question_id], json.dumps(judge.identity, sort_keys=True)
-    for group in rubric.groups:
-        prompt = message(rubric, group, example, item)
-        pictures = example.images if group[0].looks else ()
-        seen = [image_key(load_image(picture)) for picture in pictures]
-        told = "\x1f".join([who, rubric.form, prompt, *seen])
-        key = hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
-        yield Asked(item, group, Request(item.question_id, key, prompt, pictures, (item.completion,), example.question))
 
 
 def about(rubric: Rubric, judge: Judge, asked: Sequence[Asked]) -> dict[str, Any]:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from datamodules.json_rows import load_json
 from evaluation.choosing import Line
 from evaluation.report_files import markdown, percent
 
@@ -110,28 +107,3 @@ def figure(found: Sequence[Line]) -> Figure:
         right.set_ylim(0, None)
         right.set_title("share of wrong answers by share of questions answered", fontsize=8)
     return drawn
-
-
-def written(scores: Mapping[str, float], identity: Mapping[str, Any]) -> str:
-    """The file of scores: whose they are, then one line each."""
-    return "".join(
-        json.dumps(line) + "\n"
-        for line in ({"verifier": dict(identity)}, *({"key": key, "odds": odds} for key, odds in scores.items()))
-    )
-
-
-def read(path: Path, identity: Mapping[str, Any]) -> dict[str, float]:
-    """Scores that a verifier has given before; none where the file is another one's, or is not there.
-
-    Raises:
-        ValueError: it is damaged; names it.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        first, *rest = [load_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        if first["verifier"] != json.loads(json.dumps(dict(identity))):
-            return {}
-        return {line["key"]: float(line["odds"]) for line in rest}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path}: is no file of a verifier's scores ({error}); delete it") from error

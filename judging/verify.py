@@ -3,7 +3,8 @@
     python -m judging.verify --config evaluate.yaml name=sampled --verifier verifier_tiny.yaml
 
 The experiment that `--config` and its settings name was examined with `samples` above 1; nothing is asked again. Its
-folder gets `verified.jsonl`, `verified.md`, `verified.csv` and `verified.png`.
+folder gets `verified.jsonl`, `verified.md`, `verified.csv` and `verified.png`, and its `report.md` what the verifier
+chooses, as soon as the examination's own command is given again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -21,18 +21,20 @@ from artifacts.interrupts import as_program, stop_alike
 from configs.problems import ConfigError
 from datamodules.batch import Example
 from evaluation.choosing import Verified, lines_of
+from evaluation.odds import FILE as SCORES
+from evaluation.odds import key_of, read, written
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
 from judging.asked import questions_of
 from judging.sampled import is_of
-from judging.verified_report import as_csv, figure, page, read, written
+from judging.verified_report import as_csv, figure, page
 
 if TYPE_CHECKING:
     from answering.grader import Grader
     from experiment.context import ExperimentContext
 
-SCORES, PAGE, NUMBERS, FIGURE = "verified.jsonl", "verified.md", "verified.csv", "verified.png"
+PAGE, NUMBERS, FIGURE = "verified.md", "verified.csv", "verified.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,13 +123,6 @@ def scored(
             found = grade([(example, [item.completion for item in items]) for example, items in part])
             for (_, items), odds in zip(part, found, strict=True):
                 yield from ((key_of(item), float(value)) for item, value in zip(items, odds[:, 0], strict=True))
-
-
-def key_of(item: Prediction) -> str:
-    """What tells an answer from all others of the experiment: its words, and what was asked, included."""
-    told = (item.model, item.specialty, item.question_id, item.guideline, item.sample, item.options)
-    told = (*told, item.prompt_sha256, item.completion)
-    return sha256(repr(told).encode()).hexdigest()[:32]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def answer_sums(rollouts: Rollouts, taught: Sequence[bool]) -> Counter[str]:
             {
                 "train/completion/tokens": len(completion.ids),
                 "train/completion/truncated": int(completion.truncated),
-                "train/completion/parsed": int(reward.letter is not None),
+                "train/completion/parsed": int(reward.answer is not None),
                 "train/reward/correct": int(reward.right),
             }
         )

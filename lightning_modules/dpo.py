@@ -6,7 +6,7 @@ Choice: the reference is what the run starts from, the base with the adapters be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated
@@ -71,7 +71,7 @@ class DPO(Stage):
 
     @classmethod
     @override
-    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
+    def check_questions(cls, config: Config, questions: Iterable[Example]) -> None:
         graded(questions, (config.dimension,))
 
     @classmethod

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from typing_extensions import override
 
+from artifacts.adapter_files import adapter_sha256, read_manifest
 from artifacts.head_files import read_head
-from guards.ranges import between
+from configs.schema import adapter_faults
 from lightning_modules.grading import RewardHead, graded_answers
 from lightning_modules.policy import Policy
-from lightning_modules.rewards.term import UNKNOWN, Judged, RewardTerm
+from lightning_modules.rewards.judge import JudgeTerm
+from lightning_modules.rewards.term import Judged
 
 
-class Judge(RewardTerm):
+class Judge(JudgeTerm):
     """How good a reward model finds the reasoning, 0 to 1: the mean over its dimensions of σ(r_d / T).
 
     It acts in the same process, on the same base, as an adapter that is switched to; all reasonings of a question
     share picture and question. A grade that is not finite is unknown.
 
     Source: a Bradley-Terry reward's zero is arbitrary and cancels among the answers to one question; σ bounds it.
-    Choice: right and wrong answers are graded alike, and compared over the question's whole group: what a judge is for
-        is to tell reasonings apart that end alike. The weight keeps it below correctness, as for every term.
     """
 
     name: ClassVar = "judge"
@@ -34,23 +33,40 @@ class Judge(RewardTerm):
     """Under which name it is attached."""
 
     @dataclass(frozen=True)
-    class Config(RewardTerm.Config):
+    class Config(JudgeTerm.Config):
         """Options."""
 
-        weight: float = 0.2
-        """The weight in the total, as of every term; below 1 where `correct` has 1."""
         model: str = ""
         """Folder of a finished reward model that stands on the bare base, such as runs/judge_tiny/judge."""
         dimensions: tuple[str, ...] = ()
         """The dimensions of the reward model that count, all alike; empty takes all."""
-        max_unknown: Annotated[float, between(0, 1)] = 0.5
-        """Training stops where more than this share of a step's reasonings could not be graded."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if not self.model:
                 raise ValueError("model must be the folder of a finished reward model, such as runs/judge_tiny/judge")
 
+    @property
+    def folder(self) -> Path:
+        """The adapter's folder: the one named, or `adapter` in it."""
+        inner = Path(self.config.model) / "adapter"
+        return inner if inner.is_dir() else Path(self.config.model)
+
+    @property
+    @override
+    def identity(self) -> Mapping[str, str]:
+        return {"adapter": adapter_sha256(self.folder), "head": read_head(self.folder)[1]["sha256"]}
+
+    @override
+    def check(self) -> None:
+        model, told = self.config.model, "train one first, as by `python train.py --config judge_tiny.yaml`"
+        if faults := list(adapter_faults(model)):
+            raise ValueError(f"{'; '.join(faults)}; {told}")
+        read_head(self.folder)
+        if read_manifest(self.folder)["parent"]:
+            raise ValueError(f"{model} grew from another adapter; a judge stands on the bare base; {told}")
+
+    @override
     def attach(self, policy: Policy) -> None:
         """Take the policy on which the reward model is loaded as `adapter`, and read its head.
 
@@ -58,7 +74,7 @@ class Judge(RewardTerm):
             AdapterError: the folder holds no reward model.
             ValueError: it has no such dimension.
         """
-        weights, meaning = read_head(judge_folder(self.config.model))
+        weights, meaning = read_head(self.folder)
         known = list(meaning["dimensions"])
         if strange := [name for name in self.config.dimensions if name not in known]:
             raise ValueError(f"judge: dimensions names {strange}; {self.config.model} grades {known}")
@@ -68,16 +84,11 @@ class Judge(RewardTerm):
         self.columns = [known.index(name) for name in self.config.dimensions or known]
 
     @override
-    def score(self, judged: Judged) -> float | None:
-        return self.scores([judged])[0]
-
-    @override
     @torch.no_grad()
-    def scores(self, judged: Sequence[Judged]) -> Sequence[float | None]:
-        asked: dict[str, list[int]] = {}  # question -> its completions that have a reasoning to grade
+    def grades(self, judged: Sequence[Judged]) -> Sequence[float]:
+        asked: dict[str, list[int]] = {}  # question -> its reasonings
         for row, one in enumerate(judged):
-            if one.gate is None:
-                asked.setdefault(one.example.question_id, []).append(row)
+            asked.setdefault(one.example.question_id, []).append(row)
         found = [0.0] * len(judged)
         head = self.head.to(self.policy.device)
         with self.policy.acting([self.adapter]):
@@ -86,17 +97,9 @@ class Judge(RewardTerm):
         for rows, grades in zip(asked.values(), graded, strict=True):
             means = (grades[:, self.columns] / self.temperature).sigmoid().mean(dim=1)
             for row, mean in zip(rows, means.tolist(), strict=True):
-                found[row] = mean if math.isfinite(mean) else UNKNOWN
-        unknown = sum(map(math.isnan, found))
-        if unknown > self.config.max_unknown * len(judged):
-            raise RuntimeError(
-                f"judge: {unknown} of {len(judged)} reasonings of a step could not be graded by {self.config.model}, "
-                f"more than max_unknown={self.config.max_unknown:g}; is it the reward model that was meant?"
-            )
+                found[row] = mean
         return found
 
-
-def judge_folder(model: str) -> Path:
-    """The adapter's folder of a reward model: the one named, or `adapter` in it."""
-    inner = Path(model) / "adapter"
-    return inner if inner.is_dir() else Path(model)
+    @override
+    def why_unknown(self) -> str:
+        return f"is {self.config.model} the reward model that was meant?"

@@ -5,7 +5,7 @@ Source: GRPO, arXiv:2402.03300; each part names its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,8 @@ from lightning_modules.asker import Asker
 from lightning_modules.dynamic_sampling import ask_again
 from lightning_modules.functional.reductions import Denominators
 from lightning_modules.objective import Objective, Tally
+from lightning_modules.parts import part
+from lightning_modules.rewards.term import RewardTerm
 from lightning_modules.rl_metrics import rollout_metrics
 from lightning_modules.rl_parts import RLParts
 from lightning_modules.rl_settings import RLSettings
@@ -76,16 +78,24 @@ class PolicyGradient(Stage):
 
     @classmethod
     @override
-    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
-        if not config.oracle_tag:
-            return
-        known = list(StageContext.guidelines_named(config.guidelines))
+    def check_questions(cls, config: Config, questions: Iterable[Example]) -> None:
+        known = list(StageContext.guidelines_named(config.guidelines)) if config.oracle_tag else []
+        idle, example = [part(spec, RewardTerm, "rewards") for spec in config.rewards], None
         for example in questions:
-            if (named := example.tags.get(config.oracle_tag)) not in known:
+            if known and (named := example.tags.get(config.oracle_tag)) not in known:
                 raise BadExampleError(
                     f"example {example.question_id!r}: oracle_tag={config.oracle_tag} must name the guideline that a "
                     f"question needs, one of {known}; got {named!r} among its tags {sorted(example.tags)}"
                 )
+            idle = [term for term in idle if not term.applies_to(example)]
+            if not (known or idle):
+                return
+        if idle and example is not None:
+            raise BadExampleError(
+                f"rewards: {idle[0].name} can score no answer to any of the questions: example {example.question_id!r} "
+                f"has {f'the options {example.options}' if example.options else 'no options'}, and the others are like "
+                "it. Leave the term out (docs/training.md, Open questions), or choose other questions"
+            )
 
     @classmethod
     @override
@@ -99,6 +109,16 @@ class PolicyGradient(Stage):
         spare = c.dynamic_rounds * c.questions_per_step if c.dynamic_share else 0
         chosen = {"questions": self.questions, "in_order": c.curriculum}
         return Feed("questions", c.questions_per_step, spare=spare, read_picture=self.policy.read_picture, **chosen)
+
+    @override
+    def rehearse(self) -> None:
+        for term in self.asker.rewards.terms:
+            term.rehearse()
+
+    @override
+    def on_fit_start(self) -> None:
+        for term in self.asker.rewards.terms:
+            term.begin(self.folder, self.trainer.global_rank, self.trainer.world_size)
 
     @override
     def teardown(self, stage: str) -> None:

@@ -6,7 +6,7 @@ Choice: all dimensions at once from one state, so that a pair is read once; rank
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Any, Literal
@@ -71,7 +71,7 @@ class RewardModel(Stage):
 
     @classmethod
     @override
-    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
+    def check_questions(cls, config: Config, questions: Iterable[Example]) -> None:
         for example in graded(questions, config.dimensions):
             held = {grade for name in config.dimensions for grade in example.grades.get(name, ())}
             if config.objective == "outcome" and not held <= {0.0, 1.0}:

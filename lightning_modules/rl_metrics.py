@@ -93,7 +93,7 @@ def completion_metrics(rollouts: Rollouts) -> dict[str, float]:
     metrics = {
         "train/completion/tokens": float(lengths.mean()),
         "train/completion/truncated": sum(c.truncated for c in rollouts.completions) / len(rewards),
-        "train/completion/parsed": sum(r.letter is not None for r in rewards) / len(rewards),
+        "train/completion/parsed": sum(r.answer is not None for r in rewards) / len(rewards),
         "train/completion/gated": sum(r.gate is not None for r in rewards) / len(rewards),
         "train/completion/letter_distance": letter_distance(rollouts),
     }
@@ -129,7 +129,14 @@ def correlation(first: Tensor, second: Tensor) -> float:
 
 
 def letter_distance(rollouts: Rollouts) -> float:
-    """Total variation between the answered letters and the right ones, in [0, 1]; 0 is the right mix, 1 a collapse."""
-    gold = Counter(example.letter for example in rollouts.examples for _ in range(rollouts.layout.size))
-    given = Counter(item.letter for item in rollouts.rewards)
-    return sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None]) / (2 * len(rollouts.rewards))
+    """Total variation between the answered letters and the right ones, in [0, 1]; 0 is the right mix, 1 a collapse.
+
+    Over the questions with options; NaN where there is none.
+    """
+    size = rollouts.layout.size
+    closed = [example for example in rollouts.examples for _ in range(size) if example.options]
+    rows = [row for row in range(len(rollouts.rewards)) if rollouts.examples[row // size].options]
+    gold = Counter(example.letter for example in closed)
+    given = Counter(rollouts.rewards[row].letter for row in rows)
+    distance = sum(abs(gold[letter] - given[letter]) for letter in [*LETTERS, None])
+    return distance / (2 * len(rows)) if rows else math.nan

@@ -150,7 +150,7 @@ class Stage(L.LightningModule):
         """
 
     @classmethod
-    def check_questions(cls, config: Config, questions: Sequence[Example]) -> None:
+    def check_questions(cls, config: Config, questions: Iterable[Example]) -> None:
         """Refuse training questions that cannot be used under these settings, before anything is trained.
 
         Raises:
@@ -165,6 +165,9 @@ class Stage(L.LightningModule):
     def feed(self) -> Feed:
         """What training takes from a data set."""
         raise NotImplementedError
+
+    def rehearse(self) -> None:
+        """From now on ask nobody outside of this process: the steps to come are a dry run's."""
 
     def beside_adapter(self, validation: Mapping[str, float]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """(weights, meaning as JSON) of what is learnt besides the adapter, such as a head; None where nothing is.
@@ -240,10 +243,15 @@ class Stage(L.LightningModule):
         self.bad_steps.skipped(file, self.batches_done, everywhere, loss=total, grad_norm=norm)
 
     @property
-    def bad_steps_file(self) -> Path:
-        """Keeps the rows of skipped steps, in the run's folder."""
+    def folder(self) -> Path:
+        """The run's folder."""
         folder = self.logger.log_dir if self.logger is not None else None
-        return Path(folder or self.trainer.default_root_dir) / FILE
+        return Path(folder or self.trainer.default_root_dir)
+
+    @property
+    def bad_steps_file(self) -> Path:
+        """Keeps the rows of skipped steps."""
+        return self.folder / FILE
 
     # -- several devices -----------------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ ALLOWED = {
         "datamodules.prompts",
         "datamodules.sight",
         "evaluation.answers",
+        "evaluation.open_answers",
         "artifacts",
         "configs.build",
         "configs.checkpoints",
@@ -77,7 +78,7 @@ ALLOWED = {
         f"benchmarks/{name}.py": ("benchmarks",)
         for name in ("made_rows", "worker", "trl_model", "trl_rl", "trl_sft", "peft_merge", "mergekit_merge")
     },
-    "lightning_modules/rewards": ("evaluation.answers",),
+    "lightning_modules/rewards": ("evaluation.answers", "evaluation.open_answers"),
     "callbacks": (
         "answering",
         "artifacts",

@@ -93,6 +93,8 @@ class PhantomDataModule(VQADataModule, KnowsTruth):
         """In [0, 1]: grows noise and jitter and shrinks the gap that cases leave around each cut-off."""
         data_seed: int = 0
         """Draws another population; splits move with it because ids carry it."""
+        open_ended: bool = False
+        """Show no options: the right one's text is then the short answer to an open question."""
 
     @classmethod
     @abstractmethod
@@ -151,7 +153,7 @@ class PhantomDataModule(VQADataModule, KnowsTruth):
                     patient_id=patient_id,
                     images=(picture,),
                     question=question.text,
-                    options=tuple(self.PREVALENCE[question.kind]),
+                    options=() if self.config.open_ended else tuple(self.PREVALENCE[question.kind]),
                     answer=question.answer,
                     question_id=f"{patient_id}-{question.kind}",
                     reasoning={

@@ -19,6 +19,7 @@ from evaluation.compare import compared
 from evaluation.costs import costs_of, costs_table, read
 from evaluation.kept import kept_column, read_kept
 from evaluation.matrix_table import shown_matrix
+from evaluation.odds import read_odds
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.prices import read_prices
 from evaluation.report.bars import bars_figure, bars_of, matter
@@ -153,7 +154,8 @@ def section_of(
     main, training = by_variant(predictions)[""], read_training_answers(place)
     heads, lines = shown_matrix(matrix(main), lines_below(predictions, training), kept_column(kept))
     used = " and ".join(sorted({main_scorer(item) for item in main}))
-    tables = all_tables(predictions, scorers, telling_tags(predictions), training, kept, read_prices(place))
+    beside = (training, kept, read_prices(place), read_odds(place))
+    tables = all_tables(predictions, scorers, telling_tags(predictions), *beside)
     claims = verdict(main, kept)
     return Section(
         name, place, facts(place), claims, used, heads, lines, tables, conflicts_of(place), compared_with_first(place)

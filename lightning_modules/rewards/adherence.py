@@ -32,6 +32,8 @@ ANNOUNCING = frozenset(
 class Adherence(RewardTerm):
     """Adherence of a right answer's reasoning to the guideline of its rollout; none under the neutral prompt.
 
+    It is read off what is said of the options, so that a question without options has none.
+
     Findings are taken from the example's worked reasoning. Where it has none, only form is scored.
     """
 
@@ -48,13 +50,17 @@ class Adherence(RewardTerm):
 
     @override
     def score(self, judged: Judged) -> float | None:
-        if not judged.guideline.criteria:
+        if not (judged.guideline.criteria and judged.example.options):
             return None
         return self._scored(judged).score if judged.right else 0.0
 
     @override
     def criteria(self, judged: Judged) -> Mapping[str, float]:
         return self._scored(judged).criteria if judged.guideline.criteria and judged.letter else {}
+
+    @override
+    def applies_to(self, example: Question) -> bool:
+        return bool(example.options)
 
     def _scored(self, judged: Judged) -> AdherenceScore:
         example = judged.example

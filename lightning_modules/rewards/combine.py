@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluation.answers import extract, thinking_of
-from lightning_modules.rewards.gates import Gate, gates
+from evaluation.answers import thinking_of
+from evaluation.open_answers import is_same
+from lightning_modules.rewards.gates import Gate, answered, gates
 from lightning_modules.rewards.guidelines import Guideline
 from lightning_modules.rewards.term import Judged, Question, RewardTerm
 
@@ -22,10 +23,11 @@ class Reward:
         between: Σ of weight times score over the terms that any two rollouts of a question are compared by.
         within: the same over the terms that are compared within a guideline alone; None if none applies.
         gate: the gate that fails, or None.
-        letter: what was strictly read, even if a gate fails; None if unparsed.
+        letter: what was strictly read, even if a gate fails; None if unparsed, or without options.
         right: strictly read, right, and through every gate.
         criteria: what the scores were made of, such as credit per criterion of the guideline; empty behind a gate.
         unknown: names of terms whose score could not be had; `total`, `between` and `within` are those of the rest.
+        answer: what was strictly read, a letter, or without options a text; None if unparsed.
     """
 
     total: float
@@ -37,6 +39,7 @@ class Reward:
     right: bool
     criteria: Mapping[str, float] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    answer: str | None = None
 
 
 class Rewards:
@@ -107,7 +110,7 @@ class Rewards:
         criteria: dict[str, float] = {}
         for term in self.terms if one.gate is None else ():
             criteria |= term.criteria(one)
-        return Reward(total, parts, between, within, one.gate, one.letter, one.right, criteria, unknown)
+        return Reward(total, parts, between, within, one.gate, one.letter, one.right, criteria, unknown, one.answer)
 
     def _sums(self, parts: Mapping[str, float | None]) -> tuple[float, float, float | None]:
         """(total, between, within); always added in one order, so that rounding keeps a promise about bounds."""
@@ -131,10 +134,11 @@ def judged(text: str, example: Question, guideline: Guideline, *, n_tokens: int 
         n_tokens: its length in tokens.
         truncated: it was cut off at the length limit.
     """
-    gate = gates(text, example.question, example.options, guideline.instruction)
-    letter = extract(text, example.options).letter
-    right = gate is None and letter == example.letter
-    return Judged(text, example, guideline, thinking_of(text), n_tokens, truncated, gate, letter, right)
+    gate = gates(text, example.question, example.options, guideline.instruction, example.answer)
+    answer, _ = answered(text, example.options, example.answer)
+    same = answer == example.letter if example.options else is_same(answer, example.answer)
+    letter, right = answer if example.options else None, gate is None and same
+    return Judged(text, example, guideline, thinking_of(text), n_tokens, truncated, gate, letter, right, answer)
 
 
 def paid_scores(term: RewardTerm, read: Sequence[Judged]) -> list[float | None]:

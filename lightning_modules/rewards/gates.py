@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from evaluation.answers import LETTERS, extract, thinking_of
+from evaluation.open_answers import read_short
 from lightning_modules.rewards.reading import normal, option_pattern, words
 from lightning_modules.rewards.verdict import contradicts
 
@@ -42,22 +43,23 @@ SIGNALS = frozenset(
 OPTION = "\N{WHITE SQUARE}"
 
 
-def gates(completion: str, question: str, options: Sequence[str], instruction: str) -> Gate | None:
+def gates(completion: str, question: str, options: Sequence[str], instruction: str, gold: str = "") -> Gate | None:
     """Name the first gate that a completion fails, None if it passes all; linear in the completion's length.
 
     Args:
         completion: as generated.
         question: the stem, without options.
-        options: the texts in the order shown.
+        options: the texts in the order shown; none for a short answer, whose reasoning cannot be told to contradict it.
         instruction: the guideline's sentence in the prompt; may be empty.
+        gold: the right short answer, where there are no options; it decides how the answer is read.
 
     Choice: the thresholds are ours; every worked trace of the phantom data sets passes them.
     """
-    read = extract(completion, options)
-    if read.letter is None:
-        return "answer_in_thinking" if read.reason == "answer_in_thinking" else "unparsed"
+    answer, reason = answered(completion, options, gold)
+    if answer is None:
+        return "answer_in_thinking" if reason == "answer_in_thinking" else "unparsed"
     thinking = normal(thinking_of(completion))
-    own = words(option_pattern(tuple(options))[0].sub(" ", thinking))
+    own = words(option_pattern(tuple(options) or (answer,))[0].sub(" ", thinking))
     said = words(thinking)
     if len(set(said)) < MIN_WORDS or len(set(own)) < MIN_OWN_WORDS:
         return "empty_thinking"
@@ -65,7 +67,16 @@ def gates(completion: str, question: str, options: Sequence[str], instruction: s
         return "echo"
     if repeats(said) or in_a_row(said):
         return "stuffing"
-    return "contradiction" if contradicts(thinking, options, LETTERS.index(read.letter)) else None
+    return "contradiction" if options and contradicts(thinking, options, LETTERS.index(answer)) else None
+
+
+def answered(completion: str, options: Sequence[str], gold: str) -> tuple[str | None, str]:
+    """(what a completion strictly answers, how it was read or why not): a letter, or without options a short text."""
+    if options:
+        read = extract(completion, options)
+        return read.letter, read.reason
+    short = read_short(completion, gold)
+    return short.text, short.reason
 
 
 def echoes(thinking: str, question: str, options: Sequence[str], instruction: str) -> bool:
@@ -101,6 +112,8 @@ def in_a_row(said: Sequence[str]) -> bool:
 
 def _masked(text: str, options: Sequence[str]) -> list[str]:
     """Words, with every option's text replaced by one mark."""
+    if not options:
+        return words(text)
     pattern, _ = option_pattern(tuple(options))
     pieces, last = [], 0
     for match in pattern.finditer(text):

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
 
 from guards.ranges import Ranged, at_least
@@ -27,11 +28,15 @@ class Question(Protocol):
 
     @property
     def options(self) -> Sequence[str]:
-        """The texts in the order shown."""
+        """The texts in the order shown; none where the answer is a short text."""
 
     @property
     def letter(self) -> str:
-        """The right option's letter."""
+        """The right option's letter, where there are options."""
+
+    @property
+    def answer(self) -> str:
+        """The text of the right option, or the right short answer."""
 
     @property
     def reasoning(self) -> Mapping[str, str]:
@@ -50,8 +55,9 @@ class Judged:
         n_tokens: its length in tokens, the end token included.
         truncated: it was cut off at the length limit.
         gate: the gate that fails, or None.
-        letter: what was strictly read, even if a gate fails; None if unparsed.
+        letter: what was strictly read, even if a gate fails; None if unparsed, or without options.
         right: strictly read, right, and through every gate.
+        answer: what was strictly read, a letter, or without options a text; None if unparsed.
     """
 
     text: str
@@ -63,6 +69,7 @@ class Judged:
     gate: Gate | None
     letter: str | None
     right: bool
+    answer: str | None = None
 
 
 UNKNOWN = math.nan
@@ -106,9 +113,41 @@ class RewardTerm(ABC):
         """
         self.config = config if config is not None else self.Config()
 
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        """What scores follow from besides completion and settings, as JSON, to be recorded with the run.
+
+        None where there is nothing. A run that began under another identity is refused.
+        """
+        return None
+
+    def check(self) -> None:  # noqa: B027, most terms have nothing to do
+        """Refuse what cannot act, before anything is loaded or trained.
+
+        Raises:
+            ValueError: says why.
+        """
+
     def attach(self, policy: Any) -> None:
         """Take the policy that is trained, before anything is scored; most terms need none."""
         del policy
+
+    def begin(self, folder: Path, rank: int, ranks: int) -> None:
+        """Take the run's folder before its first step, and which of its devices this is; most terms need neither."""
+        del folder, rank, ranks
+
+    def rehearse(self) -> None:  # noqa: B027, most terms have nothing to do
+        """From now on ask nobody outside of this process: what is scored is a dry run."""
+
+    def plan(self, completions: int) -> str:
+        """What scoring so many completions would ask of others, at most, in words; empty where nobody is asked."""
+        del completions
+        return ""
+
+    def applies_to(self, example: Question) -> bool:
+        """Whether the term can score any answer to a question; one that can score none of them all is refused."""
+        del example
+        return True
 
     @abstractmethod
     def score(self, judged: Judged) -> float | None:

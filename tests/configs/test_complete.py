@@ -54,7 +54,7 @@ def test_bash_offers_names_keys_values_and_leaves_other_programs_alone(tmp_path)
         f"{start} seed=1 sft_dsa:module.init_args.lora_r",
         "python other.py --config rl_gb",
     )
-    assert names == ["rl_gba.yaml", "rl_gba_3b.yaml", "rl_gba_7b.yaml", "rl_gba_judge.yaml", "rl_gba_real.yaml"]
+    assert names == [f"rl_gba{end}.yaml" for end in ("", "_3b", "_7b", "_judge", "_open", "_real", "_rubric")]
     assert keys == ["trainer.max_steps="]
     assert values == ["last", "best"]  # bash has "fit.keep=" already
     assert named == ["module.init_args.lora_rank="]

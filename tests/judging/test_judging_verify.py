@@ -15,7 +15,10 @@ from datamodules.batch import BadExampleError
 from datamodules.graded import RIGHT, Graded
 from datamodules.hashes import prompt_sha256
 from datamodules.phantoms.chest import ChestFilms
+from evaluation.choosing import chosen_table
+from evaluation.odds import read_odds
 from evaluation.predictions import Prediction, read_predictions
+from evaluation.rescore import main as rescore
 from judging.sampled import SampledAnswers
 from judging.verify import key_of, scored, verify
 
@@ -94,6 +97,27 @@ def test_answers_are_scored_once_and_the_tables_say_what_follows(examined):
     (folder / "verified.jsonl").write_text(kept[0] + "\n{\n")
     with pytest.raises(ValueError, match="no file of a verifier's scores"):
         verify(context, Marker("b"))
+
+
+def test_what_the_verifier_chooses_stands_in_the_examination_s_report(examined, capsys):
+    folder, lines, context = examined
+    assert rescore([str(folder.parent)]) == 0
+    assert "Chosen by a verifier" not in capsys.readouterr().out
+    verify(context, Marker())
+    assert rescore([str(folder.parent)]) == 0
+    told = capsys.readouterr().out
+    (row,) = [line for line in told[told.index("## Chosen by a verifier") :].splitlines() if line.startswith("| m ")]
+    n = len(lines) // 3
+    # pass@1 2 of 3, pass@3 all; two of three answers are right, and the surest one is
+    assert row.startswith(f"| m | adult | {n} | 3 | 66.7 | 100.0 | 100.0 [")
+    assert row.count("| 100.0 [") == 3
+    assert "| +0.0 [" in row
+    parts = {"m": {"adult": lines}}
+    odds = read_odds(folder.parent)
+    assert chosen_table(parts, odds).rows
+    assert not chosen_table(parts, {key: odds[key] for key in list(odds)[1:]}).rows  # one answer without odds
+    assert not chosen_table({"m": {"adult": lines[:-1]}}, odds).rows  # a question with fewer answers than others
+    assert not chosen_table({"m": {"adult": lines[::3]}}, odds).rows  # one answer each
 
 
 def test_what_cannot_be_verified_is_refused(examined):

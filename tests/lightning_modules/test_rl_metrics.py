@@ -15,7 +15,8 @@ from tests.conftest import made_example
 def rewarded(right: bool, adherence: float | None) -> Reward:
     parts = {"correct": float(right), "format": 1.0, "adherence": adherence}
     total = right + 0.1 + 0.2 * (adherence or 0.0)
-    return Reward(total, parts, right + 0.1, None if adherence is None else 0.2 * adherence, None, "AB"[right], right)
+    within, letter = None if adherence is None else 0.2 * adherence, "AB"[right]
+    return Reward(total, parts, right + 0.1, within, None, letter, right, answer=letter)
 
 
 def made(rights: str, adherence: list[float]) -> Rollouts:
