@@ -87,7 +87,7 @@ def test_another_judge_is_refused_and_a_missing_one_before_anything_is_trained(j
     assert "judge_tiny.yaml" in capsys.readouterr().err
     assert made.run("judge", "module.init_args.learning_rate=0.003") == 0
     assert made.run("gba", judge, *LIGHT) != 0
-    assert "was rewarded by another reward model" in capsys.readouterr().err
+    assert "was rewarded by another judge" in capsys.readouterr().err
 
 
 def test_scores_are_the_reward_models_own(judge_made):

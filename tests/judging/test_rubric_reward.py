@@ -111,9 +111,9 @@ def test_failure_is_unknown_and_never_a_score(term, how):
         return LIES[how] if "heart 63" in asked.text and asked.pictures else marks()(asked, number)
 
     with serving(behave) as fake:
-        rewards = Rewards([Correct(), term(fake, concurrency=1, give_up_after=20)])
+        rewards = Rewards([Correct(), term(fake, {"weight": 0.3}, concurrency=1, give_up_after=20)])
         good, lost, gated = rewards.together([read(said(62)), read(said(63)), read("63")])
-    assert (good.parts["judge"], good.unknown) == (1.0, ())
+    assert (good.parts["judge"], good.unknown, good.total) == (1.0, (), 1.3)
     assert (lost.parts["judge"], lost.unknown, lost.total) == (None, ("judge",), 1.0)
     assert (gated.parts["judge"], gated.unknown) == (0.0, ())
 
