@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from artifacts.interrupts import SIGNALS
 from configs.load import load
 from configs.problems import ConfigError
 from configs.schema import Component
@@ -183,6 +185,18 @@ def test_the_budget_holds_and_is_dealt_out_over_devices(term, tmp_path):
             made.begin(tmp_path, rank, 2)
             made.scores([read(said(number)) for number in range(60, 66)])
         assert len(fake.asked) == 8
+
+
+def test_signals_are_left_to_the_run_which_hears_them_at_the_end_of_a_step(term):
+    handlers, seen = [signal.getsignal(number) for number in SIGNALS], []
+
+    def behave(asked, number):
+        seen.append([signal.getsignal(number) for number in SIGNALS])
+        return marks()(asked, number)
+
+    with serving(behave) as fake:
+        term(fake).scores([read(said(62))])
+    assert seen == [handlers] * 2
 
 
 def test_what_got_no_reply_in_a_step_that_was_taken_stays_unknown_for_the_run(term, tmp_path):
