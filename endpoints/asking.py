@@ -35,7 +35,7 @@ def ask(
         replies: what is known already; takes what comes.
         what: names this part of the work in the progress bar, and in messages.
         stop: asked every now and then whether to ask no further. None stops after a signal and shows a bar; work that
-            hears signals by itself, and shows its own progress, has a rule of its own.
+            hears signals by itself, shows its own progress and comes back step by step has a rule of its own.
 
     Returns:
         One reply per request, unusable ones with their fault; read one by one, since all may be too many to hold.
@@ -61,10 +61,7 @@ def fetch(
     what: str,
     stop: Callable[[], bool] | None = None,
 ) -> None:
-    """Ask for what is missing; `intake` keeps it. The rest as of `ask`.
-
-    One request goes before the many, but to who has answered well already: then a failure of the first tells nothing.
-    """
+    """Ask for what is missing, one request before the many; `intake` keeps it. The rest as of `ask`."""
     heeding = deferred() if stop is None else nullcontext(stop)
     with heeding as stop_wanted, bar(what, len(missing), shown=stop is None) as progress:
 
@@ -73,8 +70,9 @@ def fetch(
                 progress.update()
             return not stop_wanted() and not intake.gives_up
 
-        waiting, known = list(missing.values()), answerer.is_proven
         # One at a time until one is answered: a wrong model or parameter costs a request, not as many as run at once.
+        # Not where asking comes back step by step: there a failure of the first would leave all others unasked.
+        waiting, known = list(missing.values()), stop is not None and answerer.is_proven
         while waiting and not (known or intake.kept or intake.troubles or intake.gives_up or stop_wanted()):
             answerer.answer([waiting.pop(0)], take)
             check_model(answerer, intake.doubted)

@@ -22,6 +22,8 @@ from callbacks.evaluate_experts import EvaluateExperts
 from configs.load import load
 from datamodules.hashes import data_sha256
 from datamodules.prompts import VERSION
+from evaluation import odds
+from evaluation.odds import key_of
 from evaluation.predictions import by_variant, read_predictions
 from evaluation.rescore import main as rescore
 from evaluation.tables import report, telling_tags
@@ -116,6 +118,26 @@ def test_every_table_follows_from_the_file_of_answers(examined, capsys):
     ):
         assert f"## {title}" in text
     assert f"{folder}/evaluation/matrix.csv: the 12 numbers follow" in printed
+
+
+def test_what_a_verifier_chooses_joins_the_report_when_the_command_is_given_again(
+    examined, medxpertqa, tmp_path, capsys
+):
+    made = examined.copy(tmp_path / "runs")
+    folder, title = made.runs / "evaluate", "## Chosen by a verifier"
+    assert title not in (folder / "evaluation/report.md").read_text("utf-8")
+    sure = {key_of(item): float(len(item.completion)) for item in by_variant(read_predictions(folder))[""]}
+    (folder / "evaluation" / odds.FILE).write_text(odds.written(sure, {"head": "made"}))
+    assert everything(made, medxpertqa) == 0
+    text = (folder / "evaluation/report.md").read_text("utf-8")
+    table = text[text.index(title) :].partition("\n\n## ")[0]
+    assert [line.split(" | ")[0] for line in table.splitlines() if " | medxpertqa | 3 | 6 | " in line] == [
+        "| base",
+        "| gba/alpha",
+    ]
+    capsys.readouterr()
+    assert rescore([str(folder), "--check", "--scorer", "official:medxpertqa", "official:medevalkit"]) == 0
+    assert text.strip() in capsys.readouterr().out
 
 
 def test_votes_and_variants_are_on_the_board(examined):
