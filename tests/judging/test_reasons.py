@@ -13,7 +13,7 @@ from datamodules.phantoms.base import phantom_classes
 from datamodules.phantoms.chest import ChestFilms
 from datamodules.phantoms.clinic import PATTERN, Clinic
 from datamodules.phantoms.spine import SpineFilms
-from evaluation.predictions import Prediction
+from evaluation.predictions import Prediction, read_predictions
 from judging.by_rule import read_by_rule
 from judging.flaws import FLAWS, SEEN, answered, made_traces
 from judging.reasoning import Reasoning
@@ -183,6 +183,21 @@ def test_answers_to_other_data_and_folders_of_others_are_refused(tmp_path, capsy
     (folder / "experiment.json").unlink()
     assert main([str(folder)]) == 2
     assert "does not say which data sets were asked" in capsys.readouterr().err
+
+
+def test_answers_without_options_are_left_to_a_judge(tmp_path, capsys):
+    folder = run_folder(tmp_path)
+    asked = {example.question_id: example for example in SpineFilms(SpineFilms.Config(n_patients=10)).examples()}
+    items = [
+        replace(item, options=(), answer_letter="", answer=asked[item.question_id].answer)
+        for item in read_predictions(folder)
+    ]
+    (folder / "evaluation/predictions.jsonl").write_text("".join(item.to_json() + "\n" for item in items))
+    settings = json.loads((folder / "experiment.json").read_text())
+    settings["specialties"]["pediatrics"]["init_args"]["open_ended"] = True
+    (folder / "experiment.json").write_text(json.dumps(settings))
+    assert main([str(folder)]) == 2
+    assert "pediatrics: answers without options are not read by rule; ask a judge" in capsys.readouterr().err
 
 
 def test_what_nobody_says_is_left_out_of_the_table():
