@@ -11,7 +11,6 @@ from configs.build import config_of, import_class
 from experiment.integration import start_places
 from experiment.judges import judge_models
 from experiment.lineage import Lineage
-from lightning_modules.judge import judge_folder
 
 
 def acting_ranks(context: Lineage, run: str) -> list[int]:
@@ -26,7 +25,7 @@ def held_ranks(context: Lineage) -> list[int]:
     """Ranks of those that are held beside them: teachers, and judges."""
     if context.integrates:
         return [rank_set(parent) for specialty in context.specialties for parent in context.beneath(specialty)]
-    return [rank_at(judge_folder(model)) for model in judge_models(context)]
+    return [rank_at(judge.folder) for judge in judge_models(context)]
 
 
 def rank_set(context: Lineage) -> int:
