@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,25 @@ REJECTED = ".rejected"
 """Ends the row of a merge that the gates rejected."""
 ORACLE = "/router/oracle"
 """Ends the row that has the experts' own answers."""
+
+
+def of_any_verdict(row: str) -> str:
+    """A row by its method alone: seeds of one method differ in what the gates said of their merges.
+
+    >>> of_any_verdict("gba/merged/ties.rejected")
+    'gba/merged/ties'
+    """
+    return row.removesuffix(REJECTED)
+
+
+def told_verdicts(row: str, seeds: Sequence[Collection[str]]) -> str:
+    """A row's name over seeds, with how many of their merges the gates rejected.
+
+    >>> told_verdicts("gba/merged/ties", [["base", "gba/merged/ties"], ["base", "gba/merged/ties.rejected"]])
+    'gba/merged/ties (rejected in 1 of 2)'
+    """
+    rejected = sum(row + REJECTED in rows for rows in seeds)
+    return f"{row} (rejected in {rejected} of {len(seeds)})" if rejected else row
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from evaluation.agents import cast
+from evaluation.agents import cast, of_any_verdict, told_verdicts
 from evaluation.pairwise import MACRO
 from evaluation.predictions import Prediction
 from evaluation.report_files import Table, markdown, percent
@@ -171,11 +171,12 @@ def seeds_table(seeds: Sequence[Headroom]) -> str:
     """
     columns = [row.specialty for row in next(iter(seeds[0].by_model.values()))]
     lines = []
-    for model in seeds[0].by_model:
-        by_column = zip(*(one.by_model[model] for one in seeds), strict=True)
+    tables = [{of_any_verdict(model): rows for model, rows in one.by_model.items()} for one in seeds]
+    for model in tables[0]:
+        by_column = zip(*(table[model] for table in tables), strict=True)
         shares = dict(zip(columns, map(over_seeds, by_column), strict=True))
         cells = [told(one, "not bounded by these seeds") for one in shares.values()]
-        lines.append([model, *cells, least(shares) or "-"])
+        lines.append([told_verdicts(model, [one.by_model for one in seeds]), *cells, least(shares) or "-"])
     table = markdown(["recovered, %", *columns, "least"], lines, names=1)
     return (
         f"{table}\n\nRecovered: (model − base) / (experts − base) of the means over seeds. In brackets "

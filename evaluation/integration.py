@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.agents import Cast, cast
+from evaluation.agents import Cast, cast, of_any_verdict, told_verdicts
 from evaluation.bounded import bounded_mean
 from evaluation.costs import Cost, costs_of
 from evaluation.headroom import Recovered, least, over_seeds, rows_of, told
@@ -59,6 +59,7 @@ class Model:
         cost: of its own training; None of what was not trained.
         cpu_s: of that and of all beneath it; None where a run does not say.
         asked: keys of the questions, the base's own among them.
+        row: what its matrix calls it, which tells whether the gates rejected it.
     """
 
     recovered: Sequence[Recovered]
@@ -67,6 +68,7 @@ class Model:
     cost: Cost | None
     cpu_s: float | None
     asked: frozenset[tuple]
+    row: str
 
 
 def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
@@ -100,13 +102,14 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
         costs = [] if name == "base" else beneath(home.get(name, first), maker(name))
         trained = name.endswith("/agent") and costs
         cpu = [cost.cpu_s for cost in costs]
-        models[name] = Model(
+        models[of_any_verdict(name)] = Model(
             rows_of(name, found.outcomes(one)),
             forgot.get(name),
             distance(home[name].parent / maker(name) / "agent") if trained else None,
             costs[-1] if trained else None,
             sum(cpu) if cpu and None not in cpu else None,
             asked,
+            name,
         )
     return models
 
@@ -276,7 +279,7 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
         own = [None if None in costs else mean([getattr(cost, key) for cost in costs]) for key in ("rollouts", "cpu_s")]
         peak = None if None in costs else max(cost.peak_mib for cost in costs)
         lines.append(
-            [name, *(f"{value:.1f}" for value in accuracies)]
+            [told_verdicts(name, [[one.row] for one in ones]), *(f"{value:.1f}" for value in accuracies)]
             + ([told(found[columns[0]], "-"), least(found) or "-"] if number > 1 else ["-", "-"])
             + [told_loss(lost), whole(mean([one.kl for one in ones]), 3), whole(own[0])]
             + [whole(own[1]), whole(mean([one.cpu_s for one in ones])), whole(peak)]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evaluation.agents import of_any_verdict, told_verdicts
 from evaluation.baselines import SETTING, Line, lines_below, read_training_answers
 from evaluation.costs import costs_of, costs_table
 from evaluation.headroom import Headroom, headroom, headroom_table, seeds_table
@@ -71,13 +72,14 @@ def apart(first: Loaded, other: Loaded) -> str:
     """Why two experiments are no seeds of one another: what they differ by; empty where they are."""
     if unlike := differing(first.facts, other.facts):
         return "; ".join(f"{key} {values}" for key, values in unlike.items())
-    models = [sorted(row.model for row in side.table) for side in (first, other)]
+    models = [sorted(of_any_verdict(row.model) for row in side.table) for side in (first, other)]
     if models[0] != models[1]:
         return f"models {', '.join(models[0])} and {', '.join(models[1])}"
     for model in models[0]:
         systems = [
-            System(f"{side.facts.path}:{model}", 0, model, {i.key: i for i in side.main if i.model == model}, {})
+            System(f"{side.facts.path}:{model}", 0, model, answers, {})
             for side in (first, other)
+            for answers in [{i.key: i for i in side.main if of_any_verdict(i.model) == model}]
         ]
         try:
             refuse_unlike(*systems)
@@ -129,12 +131,13 @@ def seeds_markdown(group: Sequence[Loaded]) -> str:
     """Several seeds: mean ± sample standard deviation of the accuracy in percent, over what each seed has."""
     columns = columns_of(group[0].table)
     lines = ["| model | " + " | ".join(columns) + " | macro |", "|---" * (len(columns) + 2) + "|"]
-    tables = [{row.model: row for row in one.table} for one in group]
+    tables = [{of_any_verdict(row.model): row for row in one.table} for one in group]
+    names = [[row.model for row in one.table] for one in group]
     for model in tables[0]:
         rows = [table[model] for table in tables]
         values = [[row.cells[name].accuracy for row in rows if name in row.cells] for name in columns]
         values.append([row.macro for row in rows if row.macro is not None])
-        lines.append(f"| {model} | " + " | ".join(map(_spread, values)) + " |")
+        lines.append(f"| {told_verdicts(model, names)} | " + " | ".join(map(_spread, values)) + " |")
     belows = [{line.name: line for line in one.below} for one in group]
     for line in group[0].below:
         same = [below[line.name] for below in belows if line.name in below]

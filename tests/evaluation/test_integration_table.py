@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from evaluation.integration import as_csv, main, seeds_of, table
 from evaluation.kept import KEPT
 from evaluation.shares import share_over_seeds
+from evaluation.summary import main as summarise
 from tests.evaluation.test_verdict import answers, drawn
 
 N = 60
@@ -53,7 +54,7 @@ def seed_folders(root, seed, kl=(1.0, 0.2)):
         write_run(place / "dsa" / expert, "dsa")
     write_run(place / "joined" / "agent", "joined")
     write_run(place / "joint" / "agent", "joint")
-    (place / "joined" / "experiment.json").write_text(json.dumps({"required": {"dsa": {"name": "dsa"}}}))
+    (place / "joined" / "experiment.json").write_text(json.dumps({"seed": seed, "required": {"dsa": {"name": "dsa"}}}))
     with SummaryWriter(str(place / "joined" / "agent")) as board:
         for step in range(1, 101):
             for name, last in zip(("a", "b"), kl, strict=True):
@@ -119,6 +120,20 @@ def test_forgetting_distance_and_costs_are_each_agent_s_own(tmp_path):
     assert [float(joint[key]) for key in ("cpu_s", "cpu_s_with_beneath")] == [300, 300]
     assert joint["kl"] == joint["forgot"] == ""
     assert rows["base", "a"]["share"] == ""
+
+
+def test_a_merge_is_one_row_whatever_the_gates_said_of_it(tmp_path, capsys):
+    folders = [one for seed in range(3) for one in seed_folders(tmp_path, seed)]
+    file = folders[3] / "evaluation" / "predictions.jsonl"
+    before = table(seeds_of(folders))
+    file.write_text(file.read_text().replace("dsa/merged/ties", "dsa/merged/ties.rejected"))
+    after = table(seeds_of(folders))
+    assert after == before.replace("dsa/merged/ties ", "dsa/merged/ties (rejected in 1 of 3) ")
+    assert summarise([str(folder) for folder in folders[1::2]]) == 0
+    shown = capsys.readouterr().out
+    assert "Mean ± standard deviation over 3 seeds" in shown
+    assert "is no seed of" not in shown
+    assert shown.count("dsa/merged/ties (rejected in 1 of 3)") == 2  # of the means, of the shares
 
 
 def test_one_seed_has_intervals_by_patient(tmp_path, capsys):
