@@ -257,4 +257,4 @@ def devices_of(experiment: Experiment) -> int:
     asked, nodes = experiment.trainer.get("devices", 1), experiment.trainer.get("num_nodes", 1)
     if isinstance(asked, list):
         return len(asked) * nodes
-    return nodes * (int(asked) if str(asked).isdigit() else max(1, torch.cuda.device_count()))
+    return nodes * max(1, int(asked) if str(asked).isdigit() else torch.cuda.device_count())  # 0 is refused elsewhere

@@ -120,13 +120,13 @@ def test_parquet_counts_the_rows_of_a_group_that_cannot_be_read(tmp_path, monkey
         def __init__(self, *numbers):
             self.num_rows, self.numbers = len(numbers), numbers
 
-        def to_pylist(self):
+        def to_pylist(self, **_):
             return [{"id": number} for number in self.numbers]
 
     class ParquetFile:  # what the reader asks of the package, which is not needed here
         groups = (Group(1, 2), Group(3, 4, 5), Group(6))
         num_row_groups = 3
-        schema_arrow = SimpleNamespace(names=["id"])
+        schema_arrow = SimpleNamespace(names=["id"], metadata=None)
         metadata = SimpleNamespace(row_group=groups.__getitem__, num_rows=6)
 
         def __init__(self, path):

@@ -70,13 +70,13 @@ def test_pictures_that_stand_in_the_rows_count_by_their_bytes(tmp_path, monkeypa
 
         def __init__(self, path):
             self.rows = [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
-            self.schema_arrow = SimpleNamespace(names=[*self.rows[0]])
+            self.schema_arrow = SimpleNamespace(names=[*self.rows[0]], metadata=None)
             self.metadata = SimpleNamespace(row_group=lambda group: SimpleNamespace(num_rows=len(self.rows)))
 
         def read_row_group(self, group, columns=None):
             rows = [row | {"image_1": {"bytes": png(row["image_1"])}} for row in self.rows]
             pictures = {"image_1": SimpleNamespace(to_pylist=lambda: [row["image_1"] for row in rows])}
-            return pictures if columns else SimpleNamespace(to_pylist=lambda: rows)
+            return pictures if columns else SimpleNamespace(to_pylist=lambda **_: rows)
 
     monkeypatch.setattr(embedded, "parquet_reader", lambda: SimpleNamespace(ParquetFile=ParquetFile))
 
