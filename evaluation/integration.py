@@ -34,6 +34,8 @@ from evaluation.shares import Share
 from guards.arguments import Parser
 from guards.printable import printable_lines, printable_whole
 
+EXPERTS = "'s experts"
+"""Ends the name of a stage's experts together, as of `Cast.stages`."""
 LAST = 0.1
 """Share of training that its end is."""
 DISTANCE = r"train/specialty/[^/]+/kl_nats"
@@ -72,7 +74,7 @@ class Model:
 
 
 def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
-    """Read the models of one seed: base, experts, agents.
+    """Read the models of one seed: base, the experts of each stage, agents.
 
     Args:
         folders: of examined experiments, at least one of which has experts of all specialties.
@@ -96,7 +98,7 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
     kept = {folder: read_kept(folder) for folder in folders}
     forgot = forgotten(kept, home, found)
     asked = frozenset(found.base.items) | {item.key for rows in kept.values() for item in rows}
-    systems = {"base": found.base, found.last.name: found.last, **found.agents}
+    systems = {"base": found.base, **found.stages, **found.agents}
     models = {}
     for name, one in systems.items():
         costs = [] if name == "base" else beneath(home.get(name, first), maker(name))
@@ -134,7 +136,7 @@ def refuse_other_bases(read: Mapping[Path, Sequence[Prediction]]) -> None:
 
 def maker(name: str) -> str:
     """The experiment that a row is called after."""
-    for mark in ("/merged/", "/agent", "'s experts"):
+    for mark in ("/merged/", "/agent", EXPERTS):
         name = name.partition(mark)[0]
     return name
 
@@ -175,9 +177,10 @@ def forgotten(
         for model, items in answers.items()
         if items.keys() == base.keys()
     }
-    experts = [right[name] for name in found.experts[found.last.name] if name in right]
-    if experts:
-        right[found.last.name] = np.mean(experts, axis=0)
+    for stage, rows in found.experts.items():
+        experts = [right[name] for name in rows if name in right]
+        if experts:
+            right[stage] = np.mean(experts, axis=0)
     patients = [base[key].patient_id for key in keys]
     return {model: (one - right["base"], patients) for model, one in right.items() if model != "base"}
 
@@ -254,11 +257,16 @@ def whole(value: float | None, digits: int = 0) -> str:
 
 
 def by_model(seeds: Sequence[Mapping[str, Model]]) -> dict[str, list[Model]]:
-    """Base and experts first, then the agents, the best first."""
+    """Base and experts of each stage first, then the agents, the best first."""
     found = {name: [seed[name] for seed in seeds] for name in seeds[0]}
-    standing = list(found)[:2]
-    agents = sorted(list(found)[2:], key=lambda name: -np.mean([one.recovered[0].agent for one in found[name]]))
+    standing = [name for name in found if name == "base" or name.endswith(EXPERTS)]
+    agents = sorted(found.keys() - standing, key=lambda name: (-found_mean(found[name]), name))
     return {name: found[name] for name in (*standing, *agents)}
+
+
+def found_mean(models: Sequence[Model]) -> float:
+    """Accuracy over specialties and seeds."""
+    return float(np.mean([one.recovered[0].agent for one in models]))
 
 
 def table(seeds: Sequence[Mapping[str, Model]]) -> str:
@@ -271,8 +279,9 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
     columns = [row.specialty for row in seeds[0]["base"].recovered]
     header = ["model", *(f"{name}, %" for name in columns), "recovered, %", "least, %", "own questions, points"]
     header += ["KL", "rollouts", "CPU seconds", "with all beneath", "peak memory, MiB"]
+    ends = ("base", [name for name in models if name.endswith(EXPERTS)][-1])  # 0 and 1 by what a share is
     lines = []
-    for number, (name, ones) in enumerate(models.items()):
+    for name, ones in models.items():
         accuracies = [100 * np.mean([one.recovered[i].agent for one in ones]) for i in range(len(columns))]
         found, lost = shares(ones), forgot(ones)
         costs = [one.cost for one in ones]
@@ -280,7 +289,7 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
         peak = None if None in costs else max(cost.peak_mib for cost in costs)
         lines.append(
             [told_verdicts(name, [[one.row] for one in ones]), *(f"{value:.1f}" for value in accuracies)]
-            + ([told(found[columns[0]], "-"), least(found) or "-"] if number > 1 else ["-", "-"])
+            + (["-", "-"] if name in ends else [told(found[columns[0]], "-"), least(found) or "-"])
             + [told_loss(lost), whole(mean([one.kl for one in ones]), 3), whole(own[0])]
             + [whole(own[1]), whole(mean([one.cpu_s for one in ones])), whole(peak)]
         )

@@ -3,6 +3,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from datamodules.batch import Example
 torch.set_num_threads(1)
 
 
-def corpus():
+def corpus() -> Iterator[str]:
     """Texts for the tiny tokenizer of the tests."""
     for _ in range(30):
         yield "which heart is wide? A) narrow B) wide C) both\nuser\nassistant\n"
