@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,10 +150,9 @@ def beneath(folder: Path, experiment: str) -> list[Cost]:
 def distance(run: Path) -> float | None:
     """KL to the teachers over the end of training, the mean over specialties."""
     means = []
-    for tag, points in scalars(run).items():
-        if re.fullmatch(DISTANCE, tag):
-            begins = points[-1][0] * (1 - LAST)
-            means.append(np.mean([value for step, value in points if step >= begins]))
+    for points in scalars(run, (DISTANCE,)).values():
+        begins = points[-1][0] * (1 - LAST)
+        means.append(np.mean([value for step, value in points if step >= begins]))
     return float(np.mean(means)) if means else None
 
 

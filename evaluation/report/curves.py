@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +50,13 @@ def runs_of(folder: Path) -> list[Path]:
     return sorted({file.parent for name in ("timings.json", "provenance.json") for file in folder.glob(f"*/{name}")})
 
 
-def scalars(run: Path) -> dict[str, Points]:
-    """Tag -> its points, as TensorBoard shows them: what an interrupted run withdrew is left out."""
+def scalars(run: Path, wanted: Collection[str] = QUANTITIES) -> dict[str, Points]:
+    """Tag -> its points, as TensorBoard shows them: what an interrupted run withdrew is left out.
+
+    Args:
+        run: folder of event files.
+        wanted: patterns of tags.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not any(run.glob("events.out.tfevents.*")):
@@ -59,8 +64,8 @@ def scalars(run: Path) -> dict[str, Points]:
     kinds = ("images", "histograms", "compressedHistograms", "tensors", "audio")
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, **dict.fromkeys(kinds, 1)})
     events.Reload()
-    wanted = [tag for tag in events.Tags()["scalars"] if any(re.fullmatch(one, tag) for one in QUANTITIES)]
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in wanted}
+    tags = [tag for tag in events.Tags()["scalars"] if any(re.fullmatch(one, tag) for one in wanted)]
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 
 
 def curves_figure(curves: Curves) -> Figure:
