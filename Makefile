@@ -17,7 +17,8 @@ STAMP := $(VENV)/.requirements-installed
 RUN := $(VENV)/bin/python
 # A file's tests stay in one process, since they share what was trained for them.
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
-PIP := $(RUN) -m pip --disable-pip-version-check install --no-compile
+# Python compiles what it imports and keeps that; where it may not, as in many containers, every process would compile anew.
+PIP := $(RUN) -m pip --disable-pip-version-check install $(if $(PYTHONDONTWRITEBYTECODE),--compile,--no-compile)
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-all check bench board docs clean
