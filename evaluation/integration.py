@@ -30,8 +30,7 @@ from evaluation.report_files import markdown, percent
 from evaluation.scorers import main_outcome
 from evaluation.seed_means import seed_mean
 from evaluation.shares import Share
-from guards.arguments import Parser
-from guards.printable import printable_lines, printable_whole
+from evaluation.table_command import Made, table_command
 
 EXPERTS = "'s experts"
 """Ends the name of a stage's experts together, as of `Cast.stages`."""
@@ -321,27 +320,13 @@ def as_csv(seeds: Sequence[Mapping[str, Model]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it where asked.
+    """Print the agents, and write them where asked; returns as `table_command` does."""
 
-    Returns:
-        0; 1 if a file is missing; 2 if one cannot be used.
-    """
-    parser = Parser(prog="python -m evaluation.integration", description=__doc__)
-    parser.add_argument("experiments", nargs="+", type=Path, help="folders of experiments; one parent is one seed")
-    parser.add_argument("--out", type=Path, help="folder for agents.md and agents.csv")
-    given = parser.parse_args(arguments)
-    try:
-        seeds = seeds_of(given.experiments)
-        text = table(seeds)
-        if given.out is not None:
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / "agents.md").write_text(text + "\n", encoding="utf-8")
-            (given.out / "agents.csv").write_text(as_csv(seeds), encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 2
-    print(printable_whole(text))
-    return 0
+    def make(folders: Sequence[Path]) -> Made:
+        seeds = seeds_of(folders)
+        return Made(table(seeds), as_csv(seeds))
+
+    return table_command("agents", "evaluation.integration", __doc__, "one parent is one seed", make, arguments)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from evaluation.kept import BASE, kept_column, read_kept
 from evaluation.predictions import by_variant, read_predictions
 from evaluation.report_files import markdown
 from evaluation.shares import Outcomes, Share, share_of_gain, share_over_seeds
-from guards.arguments import Parser
-from guards.printable import printable_lines, printable_whole
+from evaluation.table_command import Made, table_command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,28 +201,13 @@ def figure(rungs: Sequence[Rung]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it with its figure.
+    """Print the ladder, and write it with its figure; returns as `table_command` does."""
 
-    Returns:
-        0; 1 if a file is missing; 2 if one cannot be used.
-    """
-    parser = Parser(prog="python -m evaluation.ladder", description=__doc__)
-    parser.add_argument("experiments", nargs="+", type=Path, help="folders of experiments; one name is one rung")
-    parser.add_argument("--out", type=Path, help="folder for ladder.md, ladder.csv and ladder.png")
-    given = parser.parse_args(arguments)
-    try:
-        rungs = rungs_of(given.experiments)
-        text = table(rungs)
-        if given.out is not None:
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / "ladder.md").write_text(text + "\n", encoding="utf-8")
-            (given.out / "ladder.csv").write_text(as_csv(rungs), encoding="utf-8")
-            figure(rungs).savefig(given.out / "ladder.png", dpi=150)
-    except (ValueError, OSError) as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 2
-    print(printable_whole(text))
-    return 0
+    def make(folders: Sequence[Path]) -> Made:
+        rungs = rungs_of(folders)
+        return Made(table(rungs), as_csv(rungs), lambda: figure(rungs))
+
+    return table_command("ladder", "evaluation.ladder", __doc__, "one name is one rung", make, arguments)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ from scipy.stats import ttest_1samp
 from evaluation.report.curves import Points, runs_of, scalars
 from evaluation.report.labels import COLOURS
 from evaluation.report_files import markdown, percent
-from guards.arguments import Parser
-from guards.printable import printable_lines, printable_whole
+from evaluation.table_command import Made, table_command
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -243,28 +242,13 @@ def figure(arms: Mapping[str, Sequence[Course]]) -> Figure:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table, and write it with its figure.
+    """Print the arms over the steps, and write them with their figure; returns as `table_command` does."""
 
-    Returns:
-        0; 1 if a file is missing; 2 if one cannot be used.
-    """
-    parser = Parser(prog="python -m evaluation.over_steps", description=__doc__)
-    parser.add_argument("experiments", nargs="+", type=Path, help="folders of experiments; one name is one arm")
-    parser.add_argument("--out", type=Path, help="folder for over_steps.md, over_steps.csv and over_steps.png")
-    given = parser.parse_args(arguments)
-    try:
-        arms = arms_of(given.experiments)
-        text = table(arms)
-        if given.out is not None:
-            given.out.mkdir(parents=True, exist_ok=True)
-            (given.out / "over_steps.md").write_text(text + "\n", encoding="utf-8")
-            (given.out / "over_steps.csv").write_text(as_csv(arms), encoding="utf-8")
-            figure(arms).savefig(given.out / "over_steps.png", dpi=150)
-    except (ValueError, OSError) as error:
-        print(printable_lines(error), file=sys.stderr)
-        return 1 if isinstance(error, OSError) else 2
-    print(printable_whole(text))
-    return 0
+    def make(folders: Sequence[Path]) -> Made:
+        arms = arms_of(folders)
+        return Made(table(arms), as_csv(arms), lambda: figure(arms))
+
+    return table_command("over_steps", "evaluation.over_steps", __doc__, "one name is one arm", make, arguments)
 
 
 if __name__ == "__main__":
