@@ -8,7 +8,7 @@ from answering.live_base import LiveBase
 from callbacks.evaluate_experts import EvaluateExperts
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_experts import AUTO, MergeExperts
-from datamodules.check import quick_check
+from datamodules.check import quick_counts
 from datamodules.prompts import NEUTRAL
 from datamodules.replay import again
 from evaluation.detectable import DISAGREEMENT, smallest_told
@@ -21,7 +21,7 @@ from experiment.judges import plans
 from experiment.memory_choice import within_memory
 from experiment.memory_table import memory_lines
 from experiment.rehearsal import Rehearsal, answer_seconds, base_of, moved, rehearse
-from experiment.run import check_questions, refuse_what_cannot_be
+from experiment.run import asked_besides, check_questions, own_sets, refuse_what_cannot_be
 from lightning_modules.policy import Policy
 
 
@@ -68,11 +68,12 @@ def experiment_lines(context: ExperimentContext, wanted: Sequence[str], live: Li
     else:
         lines = [f"{experiment.name}: examines {', '.join(context.examined)} on {', '.join(wanted)}"]
     examined = any(isinstance(callback, EvaluateExperts) for callback in context.callbacks())
+    counts = quick_counts(own_sets(context, wanted), training=training, examined=asked_besides(context))
     for specialty in wanted:
         (run,) = context.runs_of([specialty])
         state = "finished" if context.is_run_complete(run) else "to do"
         lines.append(f"  {specialty} ({state})" if training else f"  {specialty}")
-        for name, report in quick_check(context.data(specialty), training=training).items():
+        for name, report in counts[specialty].items():
             letters = " ".join(f"{letter} {share:.0%}" for letter, share in report["letters"].items())
             lines.append(
                 f"    {name:5} {report['examples']:6} questions of {report['patients']:5} patients, "

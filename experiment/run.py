@@ -266,10 +266,15 @@ def asked_besides(context: ExperimentContext) -> dict[str, VQADataModule]:
 
 def check_data(context: ExperimentContext, wanted: Sequence[str], further: Mapping[str, VQADataModule]) -> None:
     """Look at all sets that the experiment trains on or asks; errors as of `quick_checks`."""
+    quick_checks(own_sets(context, wanted), training=context.provides != "nothing", examined=further)
+
+
+def own_sets(context: ExperimentContext, wanted: Sequence[str]) -> dict[str, VQADataModule]:
+    """The sets that the experiment's runs take rows of, by name."""
     sets = {specialty: context.data(specialty) for specialty in wanted}
     if context.replayed is not None:
         sets[f"{REPLAY}/"] = context.replayed  # no specialty is called so
-    quick_checks(sets, training=context.provides != "nothing", examined=further)
+    return sets
 
 
 def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from configs.build import build
 from configs.schema import Component, Slot
 from datamodules.base import VQADataModule, uniform_hash
 from datamodules.batch import Example
+from datamodules.check.audit import normal_text
 from datamodules.graded import DIMENSIONS, Graded, graded
 from datamodules.prompts import NEUTRAL, question_text
 from judging.cases import SIDES, other
@@ -28,6 +29,8 @@ class VerdictLessons(VQADataModule):
     `SFTLoRA` imitates the right reply; `DPO` prefers it to the wrong one. The message is that of `python -m judging`
     without thinking, so that the judge is examined in the words that it learnt, and its reply is read by the same
     readings. On a dimension on which the answers are equal a letter is drawn: no draw is allowed, and either will do.
+    Made answers are few in kind, so that two patients may come to one message: such a one is not trained on where it
+    is examined.
     """
 
     @dataclass(frozen=True)
@@ -48,10 +51,14 @@ class VerdictLessons(VQADataModule):
 
     @override
     def placed(self) -> Iterator[tuple[str, Example]]:
-        for split, held in build(self.config.pairs, specialty=self.specialty).splits.items():
-            for example in graded(held, DIMENSIONS):
-                for order, shown in (("given", example), ("swapped", example.swapped)):
-                    yield split, lesson(shown, order)
+        splits = build(self.config.pairs, specialty=self.specialty).splits
+        examined = {
+            normal_text(one.question) for split, held in splits.items() if split != "train" for one in lessons(held)
+        }
+        for split, held in splits.items():
+            for one in lessons(held):
+                if split != "train" or normal_text(one.question) not in examined:
+                    yield split, one
 
     @override
     def expected_splits(self) -> Collection[str]:
@@ -65,6 +72,13 @@ class VerdictLessons(VQADataModule):
     def val_examples(self) -> Sequence[Example]:
         """None: a reply is no answer that the reading of answers knows. `python -m judging` examines the judge."""
         return ()
+
+
+def lessons(pairs: Iterable[Example]) -> Iterator[Graded]:
+    """The lessons of some pairs, in both orders; raises as `datamodules.graded.graded`."""
+    for pair in graded(pairs, DIMENSIONS):
+        for order, shown in (("given", pair), ("swapped", pair.swapped)):
+            yield lesson(shown, order)
 
 
 def lesson(pair: Graded, order: str) -> Graded:

@@ -57,7 +57,24 @@ def quick_checks(
     for data in sets.values():
         if training:
             data.require_training()
-    found = remembered(sets, training, examined or {})
+    tell(remembered(sets, training, examined or {}), training)
+
+
+def quick_counts(
+    sets: Mapping[str, VQADataModule], *, training: bool = True, examined: Mapping[str, VQADataModule] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What `quick_checks` does, remembering nothing.
+
+    Returns:
+        Set -> what `quick_check` returns.
+    """
+    audits, found = looked_at(asked_of(sets, training, examined or {}), len(sets))
+    tell(found, training)
+    return {name: dict(one.splits) for name, one in zip(sets, audits, strict=False)}
+
+
+def tell(found: Sequence[str], training: bool) -> None:
+    """Refuse overlaps where somebody trains, and tell them where nobody does; errors as of `quick_checks`."""
     if not training:
         for one in found:
             print(f"OVERLAP: {printable(one)}; what was trained on that split has seen them", file=sys.stderr)
@@ -69,20 +86,34 @@ def quick_checks(
 def remembered(sets: Mapping[str, VQADataModule], training: bool, examined: Mapping[str, VQADataModule]) -> list[str]:
     """The overlaps that forbid training, looked for where nothing is remembered; arguments and errors as there."""
     memory = next((data.memory for data in sets.values()), None)
-    asked = [(data, training) for data in sets.values()] + [(data, False) for data in examined.values()]
+    asked = asked_of(sets, training, examined)
     keys = [contents_of(*one) for one in asked] if memory else []
     key, changed = key_of_sets(len(sets), [one for one, _ in keys]), max((at for _, at in keys), default=0.0)
     found = recall(memory, key)
     if found is None:
-        audits = [checked(*one) for one in asked]
-        audits[len(sets) :] = [replace(one, items={**one.items, "train": []}) for one in audits[len(sets) :]]
-        found = [str(one) for one in overlaps(audits) if one.forbids]
+        _, found = looked_at(asked, len(sets))
         if found and training:
             return found
         remember(memory, key, found, changed)
         for one, written in keys if not found else ():  # each for itself, as workers come for them
             remember(memory, key_of_sets(1, [one]), found, written)
     return found
+
+
+Asked = Sequence[tuple[VQADataModule, bool]]
+"""Sets, and whether each may be trained on."""
+
+
+def asked_of(sets: Mapping[str, VQADataModule], training: bool, examined: Mapping[str, VQADataModule]) -> Asked:
+    """What is to be looked at; arguments as of `quick_checks`."""
+    return [(data, training) for data in sets.values()] + [(data, False) for data in examined.values()]
+
+
+def looked_at(asked: Asked, count: int) -> tuple[list[Audit], list[str]]:
+    """Audits of sets of which the first `count` may be trained on, and the overlaps that forbid it; errors as there."""
+    audits = [checked(*one) for one in asked]
+    audits[count:] = [replace(one, items={**one.items, "train": []}) for one in audits[count:]]
+    return audits, [str(one) for one in overlaps(audits) if one.forbids]
 
 
 def key_of_sets(count: int, contents: Sequence[str]) -> str:

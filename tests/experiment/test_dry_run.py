@@ -44,6 +44,25 @@ def test_every_stage_takes_a_step_and_nothing_is_written(machine, tmp_path, monk
     assert re.search(r"in all about \d+ s here", told)
 
 
+def test_a_dry_run_refuses_an_overlap_between_specialties_as_the_run_would(machine, tmp_path, monkeypatch, capsys):
+    from datamodules.check.overlap import Overlap
+
+    def overlaps(audits):
+        if len(audits) == 1:
+            return []
+        first, second = (one.name for one in audits)
+        return [Overlap("image", f"{first}/train", f"{second}/test", 1, (("p1", "p2"),))]
+
+    monkeypatch.setattr("datamodules.check.quick.overlaps", overlaps)
+    told = []
+    for asked in (["--dry-run"], []):
+        assert machine.at(tmp_path / "runs").run("dsa", *asked) != 0
+        told.append(capsys.readouterr().err)
+    for error in told:
+        assert "what is examined must not be trained on; 1 overlaps" in error
+        assert "alpha/train holds a picture of 1 questions of beta/test, such as p1 and p2" in error
+
+
 def test_the_data_of_the_first_look_are_read_where_nothing_was_made_before(tmp_path):
     from configs.load import load
     from experiment.run import assemble

@@ -5,6 +5,8 @@ import json
 import random
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -270,3 +272,20 @@ def test_lessons_are_the_command_s_own_messages_with_right_and_wrong_replies():
     assert [(example.question_id, text) for example, _, text in rows] == [
         (example.question_id, example.answers[0]) for example in data.splits["train"]
     ]
+
+
+def test_a_message_that_is_examined_is_not_trained_on(monkeypatch):
+    from datamodules.check import quick_counts
+    from judging.lessons import VerdictLessons
+
+    pairs = PhantomPairs(PhantomPairs.Config(**SMALL))
+    same = pairs.splits["test"][0]
+    first = pairs.splits["train"][0]
+    twin = replace(same, question_id=first.question_id, patient_id=first.patient_id, images=first.images)
+    made = {**pairs.splits, "train": [twin, *pairs.splits["train"][1:]]}
+    monkeypatch.setattr("judging.lessons.build", lambda *_, **__: SimpleNamespace(splits=made))
+    lessons = VerdictLessons(VerdictLessons.Config())
+    taught = {one.question_id for one in lessons.splits["train"]}
+    assert not {f"{twin.question_id}/given", f"{twin.question_id}/swapped"} & taught
+    assert len(taught) == 2 * (len(made["train"]) - 1)
+    assert quick_counts({"judge": lessons})["judge"]["train"]["examples"] == len(taught)
