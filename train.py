@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import nullcontext
@@ -16,10 +15,6 @@ from configs.show import format_resolved
 from experiment.launchers.part import WHOLE, Part
 from guards.arguments import Parser
 from guards.telling import doing, telling
-
-# Says at import that an optional kernel is missing. Set here, not in `main`, as processes that evaluate side by side
-# import this file and never call it.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def main(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -11,7 +12,6 @@ from torch import nn
 from typing_extensions import override
 
 from datamodules.order import turn_of
-from lightning_modules.families.nf4 import quiet_bitsandbytes
 
 Shape = Literal["cosine", "linear", "constant"]
 """How the learning rate falls after its rise."""
@@ -19,8 +19,8 @@ Shape = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw8bit", "paged_adamw8bit"]
 """AdamW with its moments in fp32, or in 8 bits by bitsandbytes, or those and moved out of a full card's memory."""
 
-EIGHT_BIT = {"adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
-"""What bitsandbytes calls them."""
+CLASSES = {"adamw": "AdamW", "adamw8bit": "AdamW8bit", "paged_adamw8bit": "PagedAdamW8bit"}
+"""What their libraries call them."""
 
 
 def warmup_steps(warmup: float, max_steps: int) -> int:
@@ -102,7 +102,8 @@ def adamw(
         kind: see `Optimizer`.
     """
     trained = [p for p in parameters if p.requires_grad]
-    made = torch.optim.AdamW if kind == "adamw" else getattr(quiet_bitsandbytes().optim, EIGHT_BIT[kind])
+    library = torch.optim if kind == "adamw" else importlib.import_module("bitsandbytes.optim")
+    made = getattr(library, CLASSES[kind])
     return made(trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)
 
 

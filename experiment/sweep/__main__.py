@@ -12,7 +12,6 @@ Going on after an interruption is repeating the command. docs/sweeps.md says wha
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -23,9 +22,6 @@ from experiment.sweep.checks import check
 from experiment.sweep.reading import read_sweep
 from experiment.sweep.runs import Runs
 from guards.arguments import Parser
-
-# Says at import that an optional kernel is missing.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def main(given: Sequence[str] | None = None) -> int:

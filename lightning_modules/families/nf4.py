@@ -9,7 +9,6 @@ Choice: the weights are read in bf16, identified by their fingerprint, and packe
 from __future__ import annotations
 
 import importlib
-import logging
 import re
 from types import ModuleType
 from typing import Literal
@@ -52,7 +51,7 @@ def pack(model: nn.Module, targets: str) -> int:
                 f"quantize: nf4 packs rows of whole blocks of {BLOCK} numbers, and {name} takes {layer.in_features}; "
                 "set quantize to none"
             )
-    bnb = quiet_bitsandbytes()
+    bnb = importlib.import_module("bitsandbytes")
     for name, layer in linears:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, packed(layer, bnb))
@@ -96,9 +95,3 @@ def numbers(weight: Tensor) -> int:
 def unpacked(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A packed weight as the (out, in) matrix that it stands for."""
     return importlib.import_module("bitsandbytes.functional").dequantize_4bit(weight.data, weight.quant_state).to(dtype)
-
-
-def quiet_bitsandbytes() -> ModuleType:
-    """The library, imported where it is needed, without its note on a kernel that it looks for on processors."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    return importlib.import_module("bitsandbytes")

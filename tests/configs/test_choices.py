@@ -132,9 +132,9 @@ def test_a_guideline_named_twice_by_name_and_path_is_refused():
         load("rl_gba.yaml", [f"module.init_args.guidelines=[bayesian, {twice}]"])
 
 
-def test_a_wrong_guideline_is_told_before_torch_and_no_missing_kernel_by_processes_beside_the_first():
+def test_a_wrong_guideline_is_told_before_torch_and_no_missing_kernel_at_all():
     program = (
-        "import logging, sys, train\n"  # as a spawned process does, which never calls train.main
+        "import logging, sys, lightning_modules, train\n"
         "warns = logging.getLogger('bitsandbytes.backends.cpu.ops').isEnabledFor(logging.WARNING)\n"
         "code = train.main(['--config', 'rl_gba.yaml', 'module.init_args.guidelines=[differential, redflags]'])\n"
         "print(warns, code, *sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
