@@ -2,9 +2,10 @@
 
     python -m evaluation.over_steps runs/judged_rewards/seed*/*/ --out runs/judged_rewards/over_steps
 
-Each folder is an experiment whose runs were rewarded and validated on the way (`fit.val_every`). An arm is what its
-folder is called, and folders of one name are its seeds. Rewards are those of the rollouts that were learned from, each
-term as it was paid, unweighted; accuracy is that on held-out questions under the neutral prompt.
+Each folder is an experiment whose runs were rewarded and validated on the way (`fit.val_every`); those that no reward
+taught are left out. An arm is what its folder is called, and folders of one name are its seeds. Rewards are those of
+the rollouts that were learned from, each term as it was paid, unweighted; accuracy is that on held-out questions under
+the neutral prompt.
 """
 
 from __future__ import annotations
@@ -66,29 +67,34 @@ class Change:
     high: float
 
 
-def course_of(folder: Path) -> Course:
-    """Read one experiment.
+def course_of(folder: Path) -> Course | None:
+    """Read one experiment; None if no reward taught its runs.
 
     Raises:
-        ValueError: a run was not rewarded, or not validated twice, or its specialties not at the same steps or not by
-            the same terms.
+        ValueError: there are no runs, or one was not validated twice, or its specialties not at the same steps or not
+            by the same terms.
     """
-    found = [course_of_run(run) for run in runs_of(folder)]
-    if not found:
+    runs = runs_of(folder)
+    if not runs:
         raise ValueError(f"{folder} has no runs")
+    found = [one for one in map(course_of_run, runs) if one is not None]
+    if not found:
+        return None
     if len({(one.steps, tuple(one.terms)) for one in found}) > 1:
         raise ValueError(f"{folder}: its specialties were validated at other steps, or paid by other terms")
     return mean_course(found)
 
 
-def course_of_run(run: Path) -> Course:
-    """Read one run; raises as of `course_of`."""
+def course_of_run(run: Path) -> Course | None:
+    """Read one run; result and errors as of `course_of`."""
     read = scalars(run, (ACCURACY, TERM))
     validated = [points for tag, points in read.items() if re.fullmatch(ACCURACY, tag)]
     paid = {tag.rpartition("/")[2]: points for tag, points in read.items() if re.fullmatch(TERM, tag)}
     terms = {name: points for name, points in sorted(paid.items()) if name not in NO_TERMS}
-    if len(validated) != 1 or len(validated[0]) < 2 or not terms:
-        raise ValueError(f"{run}: needs a reward and two validations of one specialty; set fit.val_every")
+    if not terms:
+        return None
+    if len(validated) != 1 or len(validated[0]) < 2:
+        raise ValueError(f"{run}: needs two validations of one specialty; set fit.val_every")
     steps, accuracy = zip(*validated[0], strict=True)
     return Course(steps, np.array(accuracy), {name: between(points, steps) for name, points in terms.items()})
 
@@ -125,7 +131,10 @@ def arms_of(folders: Sequence[Path]) -> dict[str, list[Course]]:
         raise ValueError("a folder is given twice, and every seed counts once")
     arms: dict[str, list[Course]] = {}
     for place in places:
-        arms.setdefault(place.name, []).append(course_of(place))
+        if (course := course_of(place)) is not None:
+            arms.setdefault(place.name, []).append(course)
+    if not arms:
+        raise ValueError("no reward taught any of these experiments")
     if len({one.steps for courses in arms.values() for one in courses}) > 1:
         raise ValueError("experiments are compared step by step, and these were validated at other steps")
     if mixed := [name for name, courses in arms.items() if len({tuple(one.terms) for one in courses}) > 1]:

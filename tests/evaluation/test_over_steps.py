@@ -19,7 +19,7 @@ def run(folder, accuracy, terms, every=10):
     with SummaryWriter(str(folder)) as writer:
         for i, value in enumerate(accuracy):
             writer.add_scalar(f"val/accuracy/{folder.name}", value, every * i)
-        for name, values in {**terms, "total": [9.0] * 20, "unknown": [0.0] * 20}.items():
+        for name, values in {**terms, **({"total": [9.0] * 20, "unknown": [0.0] * 20} if terms else {})}.items():
             for step, value in enumerate(values):
                 writer.add_scalar(f"train/reward/{name}", value, step)
 
@@ -70,6 +70,15 @@ def test_changes_are_over_seeds_with_student_s_interval(tmp_path):
     assert over_optimised(found["judge"], accuracy)
     assert not over_optimised(accuracy, accuracy)
     assert not over_optimised(found["correct"], accuracy)
+
+
+def test_what_no_reward_taught_is_left_out(tmp_path, capsys):
+    folders = arm(tmp_path, "judge", falls=0.1, rises=0.3)
+    run(tmp_path / "seed0" / "dsa" / "a", [0.1, 0.5, 0.8], {})
+    assert main([*map(str, folders), str(tmp_path / "seed0" / "dsa")]) == 0
+    assert "Seeds: judge 4. " in capsys.readouterr().out
+    assert main([str(tmp_path / "seed0" / "dsa")]) == 2
+    assert "no reward taught any of these experiments" in capsys.readouterr().err
 
 
 def test_one_seed_shows_nothing(tmp_path, capsys):
