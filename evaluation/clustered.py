@@ -83,6 +83,8 @@ def clustered_variance(values: Sequence[float], clusters: Sequence[Hashable] | N
         ValueError: nothing to average, or lengths differ.
 
     Source: Bell & McCaffrey 2002, Survey Methodology 28:169, for a mean.
+    Choice: sums that are 0 but for rounding are 0, so that what is counted of them (degrees of freedom) does not hang
+        on the order of the items.
     """
     array = np.asarray(values, dtype=np.float64)
     groups = range(len(array)) if clusters is None else clusters
@@ -92,6 +94,7 @@ def clustered_variance(values: Sequence[float], clusters: Sequence[Hashable] | N
     sums, sizes = np.bincount(of, weights=array - array.mean()), np.bincount(of)
     if len(sums) == 1:
         return math.nan
+    sums[np.abs(sums) <= 4 * len(array) * np.finfo(np.float64).eps * np.abs(array).max()] = 0.0
     return float((sums**2 / (1 - sizes / len(array))).sum()) / len(array) ** 2
 
 
