@@ -22,9 +22,10 @@ from experiment.seeing import outline
 from lightning_modules.distillation import AHEAD
 from lightning_modules.distillation_settings import IntegrationSettings
 from lightning_modules.engines.packed import Packed
-from lightning_modules.families.base import VisionLanguageFamily
+from lightning_modules.families.base import ImageInput, VisionLanguageFamily
 from lightning_modules.layout import layout_of
 from lightning_modules.memory.estimate import Piece, RolloutShape, ShapedModel
+from lightning_modules.picture_reading import PictureReader
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.sharding import NAME as FSDP2
 
@@ -108,13 +109,27 @@ class MemoryOfRun:
             low = self.context.experiment.precision == "bf16" or packed
             low = low or getattr(self.family.config, "dtype", "") == "bfloat16"
             bare = build(self.context.experiment.model, weights=self.family.weights, outline=True)
-            beside = {"held": held_ranks(self.context), "compared": compared}
+            beside = {"held": held_ranks(self.context), "compared": compared, "picture": self.picture}
             self._shaped[packed] = ShapedModel(bare, ranks, **beside, low=low, packed=packed)
         return self._shaped[packed]
 
     @cached_property
     def _shaped(self) -> dict[bool, ShapedModel]:
         return {}
+
+    @cached_property
+    def looked_at(self) -> list[tuple[VQADataModule, Example]]:
+        """The questions that are measured, with their sets."""
+        replayed = [] if self.context.replayed is None else [self.context.replayed]
+        return [(data, example) for data in (*self.sets, *replayed) for example in few(data)]
+
+    @cached_property
+    def picture(self) -> ImageInput | None:
+        """The largest of their pictures, as the tower takes it; None where they have none."""
+        to_input = self.family.to_input
+        sources = [source for _, example in self.looked_at for source in example.images]
+        largest = max(sources, key=lambda source: drawn_tokens(source, to_input), default=None)
+        return None if largest is None else PictureReader(to_input)(largest)[1]
 
     @cached_property
     def lengths(self) -> tuple[int, int, int]:
@@ -124,9 +139,7 @@ class MemoryOfRun:
         """
         family, demand = self.family, self.context.stage_class.demand(self.config)
         short, long, trace = 1, 2, 1
-        replayed = [] if self.context.replayed is None else [self.context.replayed]
-        looked_at = [(data, example) for data in (*self.sets, *replayed) for example in few(data)]
-        for data, example in looked_at:
+        for data, example in self.looked_at:
             pictures = [drawn_tokens(source, family.to_input) for source in example.images]
             ids = [len(family.prompt_ids(prompt_text(example, text), pictures)) for text in demand.instructions]
             short, long = max(short, min(ids)), max(long, *ids)
@@ -204,15 +217,17 @@ class MemoryOfRun:
             "gradients to send": shaped.gradients // 2 if devices > 1 else 0,
             "gradients": shaped.gradients,
             "activations": step,
+            "picture tower": shaped.seeing,
             "rollouts": gathered + (shaped.decoding(decoding) if decoding else 0),
         }
 
     def need(self, settings: Settings) -> int:
-        """The most bytes at a time: training and rollouts take turns."""
+        """The most bytes at a time: pictures, training and rollouts take turns."""
         if settings not in self._needs:
             parts = self.parts(settings)
             lasting = parts["weights"] + parts["adapters"] + parts["moments"] + parts["gradients to send"]
-            self._needs[settings] = lasting + max(parts["gradients"] + parts["activations"], parts["rollouts"])
+            step = parts["gradients"] + max(parts["activations"], parts["picture tower"])
+            self._needs[settings] = lasting + max(step, parts["rollouts"])
         return self._needs[settings]
 
     @cached_property

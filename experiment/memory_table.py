@@ -16,7 +16,7 @@ GIB = 2**30
 CARDS = (24, 40, 80, 141)
 """Sizes of cards in GiB."""
 OVERHEAD = GIB
-"""What a card's driver and kernels, the picture features held, and the vision tower's own pass take."""
+"""What a card's driver and kernels, and the picture features held take."""
 
 
 def memory_lines(context: ExperimentContext, named: str) -> list[str]:

@@ -131,6 +131,7 @@ class Lite0SmolLM2(ChattingFamily):
             nn.LayerNorm(self.tower.width),
             skip_init(nn.Linear, self.tower.width, self.hidden_size),  # drawn below, from our own stream
         )
+        self.register_buffer("word_scale", torch.ones(()), persistent=False)
         if not outline:
             self._draw_projector()
         self.chat = ChatTemplate(self.tokenizer, chatml(IMAGE), IMAGE)
@@ -166,7 +167,7 @@ class Lite0SmolLM2(ChattingFamily):
             # LayerNorm gives unit variance per feature, so width * std^2 is the variance of an output.
             linear.weight.normal_(0, self.tower.width**-0.5, generator=generator)
             linear.bias.zero_()
-        self.register_buffer("word_scale", self.model.get_input_embeddings().weight.detach().std(), persistent=False)
+        self.word_scale = self.model.get_input_embeddings().weight.detach().std()
 
     @override
     def encode_images(self, inputs: Sequence[ImageInput]) -> list[Tensor]:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.adapters import LoRASettings
-from lightning_modules.families.base import VisionLanguageFamily
+from lightning_modules.families.base import ImageInput, VisionLanguageFamily
 from lightning_modules.functional.distillation import distribution_kl
 from lightning_modules.functional.scoring import token_logps
 from lightning_modules.memory.live_bytes import LiveBytes, attention_by_shapes
+from lightning_modules.memory.shapes_only import ShapesOnly, without_weights
 from lightning_modules.packing import Packing
 from lightning_modules.policy import Policy
 from lightning_modules.schedule import Optimizer
@@ -79,7 +80,11 @@ class RolloutShape:
 
 
 class ShapedModel:
-    """A family without contents, with its adapters, whose memory is asked for."""
+    """A family without contents, with its adapters, whose memory is asked for.
+
+    Attributes:
+        seeing: bytes that encoding the picture adds to the weights at its peak.
+    """
 
     def __init__(
         self,
@@ -90,6 +95,7 @@ class ShapedModel:
         packed: bool,
         held: Sequence[int] = (),
         compared: bool = False,
+        picture: ImageInput | None = None,
     ) -> None:
         """Take an outline over.
 
@@ -98,10 +104,12 @@ class ShapedModel:
             ranks: of the adapters that act; the last one learns.
             held: ranks of further adapters, which do not act while it learns.
             compared: it learns from a teacher's distributions, not from tokens.
+            picture: the largest that its frozen tower sees; pictures are encoded one by one.
             low: the frozen weights are in bf16.
             packed: the language model's linear layers are in NF4.
         """
         family.to("meta", torch.bfloat16 if low else None)
+        self.seeing = 0 if picture is None else seeing_bytes(family, picture)
         self.frozen = list(dict.fromkeys(family.parameters()))
         found = family.model.named_modules() if packed else ()
         chosen = (m for name, m in found if isinstance(m, nn.Linear) and re.fullmatch(family.lora_targets, name))
@@ -219,3 +227,12 @@ class ShapedModel:
         """Logits of one place."""
         hidden = torch.empty(1, self.policy.family.hidden_size, dtype=self.frozen[0].dtype, device="meta")
         return self.policy.family.logits(hidden)
+
+
+@torch.no_grad()
+def seeing_bytes(family: VisionLanguageFamily, picture: ImageInput) -> int:
+    """Bytes that encoding a picture adds to the weights at its peak."""
+    with without_weights(family), attention_by_shapes(), ShapesOnly():
+        with LiveBytes([*family.parameters(), *family.buffers()]) as live:
+            family.encode_images([picture])
+        return live.peak

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from configs.load import load
+from datamodules.batch import load_image
 from experiment import memory_table
 from experiment.memory_of_run import MemoryOfRun
 from experiment.memory_table import GIB, OVERHEAD
@@ -69,6 +70,18 @@ def test_pieces_hold_what_a_step_has(run_of):
     group = piece.rows // piece.prompts
     assert decoding.rows == min(run.asked.rows_at_once, group * run.config.questions_per_step)
     assert run.shaped(False).cache_bytes_per_token() == 2 * 2 * 64 * 4  # two layers of 64 numbers, keys and values
+
+
+def test_the_largest_picture_is_counted_while_gradients_are_held(run_of):
+    run = run_of("dsa")
+    pictures = [run.family.preprocess(load_image(source)) for _, one in run.looked_at for source in one.images]
+    assert run.picture.n_tokens == max(picture.n_tokens for picture in pictures)
+    assert run.parts(run.asked)["picture tower"] == run.shaped(False).seeing > 0
+    shaped, before = run.shaped(False), run.need(run.asked)
+    run._needs.clear()
+    shaped.seeing += shaped.activations(run.piece(run.asked), checkpoint_layers=False)
+    lasting = shaped.weights + shaped.adapters + shaped.moments("adamw")
+    assert run.need(run.asked) == lasting + shaped.gradients + shaped.seeing > before
 
 
 def test_only_settings_that_the_stage_has_are_proposed(run_of):

@@ -3,8 +3,10 @@
 Run: pytest tests/lightning_modules/test_memory.py.
 """
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_modules.adapters import LoRASettings
 from lightning_modules.families.tiny import TinyQwen2_5_VL
@@ -29,6 +31,11 @@ PIECES = {"rows": Piece(0, 0, 3, 70, 30), "shared": Piece(2, 60, 8, 25, 20)}
 def family(size, outline=False):
     sizes = SIZES[size] | {"vision_hidden": 32, "vision_layers": 1}
     return TinyQwen2_5_VL(TinyQwen2_5_VL.Config(corpus="tests.conftest.corpus", **sizes), outline=outline)
+
+
+def noise(width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
 
 
 def real_policy(size, low):
@@ -90,6 +97,34 @@ def test_every_family_is_counted_as_it_is(name, tmp_path):
         lambda: real_pass(policy, PIECES["shared"]), without=[*policy.parameters(), *policy.buffers()]
     )
     assert shaped.forward(PIECES["shared"])[0] == pytest.approx(saved, rel=0.1)
+
+
+@pytest.mark.parametrize("name", [name for name, (shape, _) in SHAPES.items() if shape.family_class.place])
+@pytest.mark.parametrize("low", [False, True])
+def test_what_a_tower_holds_is_counted_without_weights(name, low, tmp_path):
+    shape, tied = SHAPES[name]
+    config = shape.family_class.Config(path=str(shape.write(tmp_path / "hub", tied=tied)), dtype="float32")
+    family, outline = shape.family_class(config), shape.family_class(config, outline=True)
+    family.to(torch.bfloat16 if low else torch.float32)
+    picture = family.preprocess(noise(400, 300))
+    with torch.no_grad(), LiveBytes([*family.parameters(), *family.buffers()]) as live:
+        family.encode_images([picture])
+    assert ShapedModel(outline, [4], low=low, packed=False, picture=picture).seeing == pytest.approx(live.peak, rel=0.1)
+
+
+def test_weights_lie_where_they_lay_after_a_tower_was_counted():
+    model = family("tiny", outline=True)
+    before = {name: id(p) for name, p in [*model.named_parameters(), *model.named_buffers()]}
+    seen = ShapedModel(model, [4], low=False, packed=False, picture=model.preprocess(noise(60, 60)))
+    bare = ShapedModel(family("tiny", outline=True), [4], low=False, packed=False)
+    assert (
+        before.items()
+        <= {
+            name.replace("base_layer.", ""): id(p) for name, p in [*model.named_parameters(), *model.named_buffers()]
+        }.items()
+    )
+    assert seen.weights == bare.weights
+    assert (seen.seeing > 0, bare.seeing) == (True, 0)
 
 
 def test_the_cache_is_that_of_the_rows():
