@@ -7,8 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from evaluation.choosing import Line
+from evaluation.choosing import CHOICES, Line, mean
 from evaluation.report_files import markdown, percent
+from evaluation.statistics import mean_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,8 @@ TOLD = (
     "a right one where there is one. `majority`, `weighted vote` and `best of n` choose one answer: by count, by the "
     "sum of the verifier's probabilities, by the highest of them. Intervals are 95 %, a patient's questions going "
     "together. `gap`: share of the way from pass@1 to pass@n, with Fieller's interval, and a dash where the oracle may "
-    "gain nothing. The last column is best of n minus majority on the same questions, in points.\n"
+    "gain nothing. The last column is best of n minus majority on the same questions, in points. `mean` counts every "
+    "specialty once, with Zou and Donner's interval.\n"
 )
 SELECTIVE_TOLD = (
     "Each question is answered by the best of n, the surest first, and the others are left unanswered. AURC is the "
@@ -31,17 +33,17 @@ SELECTIVE_TOLD = (
 
 def page(found: Sequence[Line]) -> str:
     """The page of Markdown."""
-    names = ("majority", "weighted vote", "best of n")
     head = ["model", "specialty", "questions", "n", "pass@1", "pass@n"]
-    head += [column for name in names for column in (name, "gap")] + ["best of n - majority"]
+    head += [column for name in CHOICES for column in (name, "gap")] + ["best of n - majority"]
     rows = []
     for one in found:
         row = [one.model, one.specialty, str(one.n), str(one.k)]
         row += [f"{100 * one.at_k[size][0]:.1f}" for size in (1, one.k)]
-        for name in names:
+        for name in CHOICES:
             share = one.gap[name]
             row += [percent(*one.chosen[name]), f"{percent(*share.interval)}" if share.bounded else "-"]
         rows.append([*row, percent(*one.difference, "+")])
+    rows += [mean_row(model, lines) for model, lines in together(found).items()]
     by_k = [
         [one.model, one.specialty, str(size), *(f"{100 * value:.1f}" for value in values)]
         for one in found
@@ -72,6 +74,30 @@ def page(found: Sequence[Line]) -> str:
             SELECTIVE_TOLD,
         ]
     )
+
+
+def together(found: Sequence[Line]) -> dict[str, list[Line]]:
+    """Lines of which a mean over specialties says something, by what it is called: a model's, or each specialty's own."""
+    own = len({one.specialty for one in found}) == len(found)
+    groups: dict[str, list[Line]] = {}
+    for one in found:
+        groups.setdefault("each its own" if own else one.model, []).append(one)
+    return {name: lines for name, lines in groups.items() if len(lines) > 1}
+
+
+def mean_row(name: str, lines: Sequence[Line]) -> list[str]:
+    """Means over specialties, each counting once."""
+    row = [name, "mean", str(sum(one.n for one in lines)), " ".join(dict.fromkeys(str(one.k) for one in lines))]
+    for passed in ([one.at_k[1][0] for one in lines], [one.at_k[one.k][0] for one in lines]):
+        row.append(f"{100 * mean(passed):.1f}")
+    for choice in CHOICES:
+        row += [percent(*mean_of([one.chosen[choice] for one in lines])), "-"]
+    return [*row, percent(*mean_of([one.difference for one in lines]), "+")]
+
+
+def mean_of(found: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """The mean of estimates with their intervals: specialties have no patient in common."""
+    return mean_interval([value for value, _, _ in found], [(low, high) for _, low, high in found])
 
 
 def as_csv(found: Sequence[Line]) -> str:

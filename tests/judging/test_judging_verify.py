@@ -15,11 +15,14 @@ from datamodules.batch import BadExampleError
 from datamodules.graded import RIGHT, Graded
 from datamodules.hashes import prompt_sha256
 from datamodules.phantoms.chest import ChestFilms
-from evaluation.choosing import chosen_table
+from evaluation.choosing import Verified, chosen_table, lines_of
 from evaluation.odds import read_odds
 from evaluation.predictions import Prediction, read_predictions
+from evaluation.report_files import percent
 from evaluation.rescore import main as rescore
+from evaluation.statistics import mean_interval
 from judging.sampled import SampledAnswers
+from judging.verified_report import page
 from judging.verify import key_of, scored, verify
 
 SET = Component("datamodules.phantoms.chest.ChestFilms", {"n_patients": 40})
@@ -97,6 +100,27 @@ def test_answers_are_scored_once_and_the_tables_say_what_follows(examined):
     (folder / "verified.jsonl").write_text(kept[0] + "\n{\n")
     with pytest.raises(ValueError, match="no file of a verifier's scores"):
         verify(context, Marker("b"))
+
+
+def test_a_mean_over_specialties_counts_each_once(examined):
+    _, lines, _ = examined
+    few = [replace(line, specialty="old", model="o") for line in lines[:6]]
+    odds = {1: 2.0, 0: -1.0}
+    found = lines_of(
+        [Verified(item, odds[item.sample == (0 if item.specialty == "adult" else 1)]) for item in lines + few]
+    )
+    (row,) = [line for line in page(found).splitlines() if line.startswith("| each its own | mean |")]
+    # the surest one is right of adult, and wrong of old; both have two right ones of three, and a right majority
+    assert row.startswith(f"| each its own | mean | {len(lines) // 3 + 2} | 3 | 66.7 | 100.0 | 100.0 [")
+    assert "| 50.0 [" in row
+    low, high = found[1].difference[1:]
+    wanted = mean_interval([0.0, -1.0], [found[0].difference[1:], (low, high)])
+    assert row.endswith(f"| {percent(*wanted, '+')} |")
+    assert not [line for line in page(found[:1]).splitlines() if "| mean |" in line]
+    same = [replace(line, model="m") for line in few]
+    by_model = lines_of([Verified(item, 0.0) for item in [*lines, *few, *same]])
+    told = [line for line in page(by_model).splitlines() if "| mean |" in line]
+    assert [line.split(" | ")[0] for line in told] == ["| m"]
 
 
 def test_what_the_verifier_chooses_stands_in_the_examination_s_report(examined, capsys):
