@@ -77,7 +77,7 @@ def page(found: Sequence[Line]) -> str:
 
 
 def together(found: Sequence[Line]) -> dict[str, list[Line]]:
-    """Lines of which a mean over specialties says something, by what it is called: a model's, or each specialty's own."""
+    """Lines of which a mean over specialties says something, by its name: a model's, or each specialty's own."""
     own = len({one.specialty for one in found}) == len(found)
     groups: dict[str, list[Line]] = {}
     for one in found:
