@@ -48,15 +48,30 @@ def installed(name: str) -> str | None:
         return None
 
 
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Which processor this is; kernels are chosen by it, and the last bits of their sums with them."""
+    named = ("model name", "cpu family", "model", "stepping")
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    except OSError:  # not Linux
+        return ", ".join(dict.fromkeys([platform.machine(), platform.processor()])).strip(", ")
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    said = [facts[name] if name == "model name" else f"{name} {facts[name]}" for name in named if name in facts]
+    return ", ".join([platform.machine(), *said])
+
+
 def provenance(runs_dir: Path | None = None) -> dict[str, Any]:
     """What a reader needs to repeat the run, without anything about its results; `runs_dir` as of `git_state`."""
+    import torch  # which sweeps, that ask for the commit alone, need not wait for
+
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "git": git_state(runs_dir=runs_dir),
         "python": platform.python_version(),
         "packages": {name: installed(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "processor": platform.machine(),
+        "processor": processor(),
+        "vector_units": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "prompt_version": VERSION,
     }

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from artifacts.adapter_files import read_adapter, read_manifest
@@ -16,7 +17,7 @@ from evaluation.baselines import majority
 from evaluation.matrix_table import matrix_csv
 from evaluation.scoring import Prediction, matrix
 from experiment.continuation import checkpoint_step
-from experiment.provenance import git_state
+from experiment.provenance import git_state, processor, provenance
 from tests.experiment.conftest import contents
 
 RUNS = [("dsa", "alpha"), ("dsa", "beta"), ("gba", "alpha"), ("gba", "beta")]
@@ -129,3 +130,15 @@ def test_new_sources_make_a_checkout_dirty(tmp_path):
         path.unlink()
     (tmp_path / ".gitignore").write_text("ignored/\n\n")
     assert git_state(tmp_path, tmp_path / "out")["dirty"] is True
+
+
+def test_a_run_says_which_processor_its_last_bits_are_of(tmp_path):
+    stated = "processor\t: {n}\nmodel name\t: A Chip @ 2 GHz\ncpu family\t: 6\nmodel\t\t: 167\nstepping\t: 1\n\n"
+    (tmp_path / "cpuinfo").write_text(stated.format(n=0) + stated.format(n=1).replace("A Chip", "Another"))
+    said = processor(tmp_path / "cpuinfo")
+    assert said.endswith(", A Chip @ 2 GHz, cpu family 6, model 167, stepping 1")
+    (tmp_path / "other").write_text("Hardware\t: a board\n")
+    assert processor(tmp_path / "other") == processor(tmp_path / "none").partition(",")[0]
+    found = provenance(tmp_path)
+    assert found["processor"] == processor()
+    assert found["vector_units"] == torch.backends.cpu.get_cpu_capability()
