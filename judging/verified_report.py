@@ -126,10 +126,13 @@ def figure(found: Sequence[Line]) -> Figure:
         for place, name in enumerate(("pass@k", "maj@k", "best of k")):
             left.plot(list(one.at_k), [100 * values[place] for values in one.at_k.values()], "o-", ms=3, label=name)
         left.set_xscale("log", base=2)
+        left.set_xticks(list(one.at_k), [str(k) for k in one.at_k])
+        left.set_xlabel("k, answers to a question", fontsize=7)
         left.set_title(f"{one.model} on {one.specialty}: right, percent, by k".replace("$", r"\$"), fontsize=8)
         left.legend(fontsize=7)
         right.plot(one.curve.coverage, one.curve.risk, color="tab:blue")
         right.axhline(one.curve.area_at_random, color="grey", linestyle=":", linewidth=0.8)
         right.set_ylim(0, None)
-        right.set_title("share of wrong answers by share of questions answered", fontsize=8)
+        right.set_xlabel("share answered, the surest first", fontsize=7)
+        right.set_title("share of wrong answers", fontsize=8)
     return drawn
