@@ -1,24 +1,26 @@
 """Agents for all specialties side by side: what each answers, keeps, forgets and took; over seeds where there are some.
 
     python -m evaluation.integration runs/integration/seed*/*/ --out runs/integration/agents
+    python -m evaluation.integration runs/integration/seed*/*/ --against joint/agent         with a second table
 
 Each folder is an experiment that was examined. Those that lie in one folder are of one seed and share its experts: an
 agent that was trained on all data at once, as `joint_sft.yaml` does, has none of its own and is held against those of
-the others. `configs/sweeps/integration.yaml` trains such agents.
+the others. With `--against` each model's difference to one of them follows, taken seed by seed.
+`configs/sweeps/integration.yaml` trains such agents.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.against import OWN, differences, differences_csv, told_differences
 from evaluation.agents import Cast, cast, of_any_verdict, told_verdicts
 from evaluation.bounded import bounded_mean
 from evaluation.costs import Cost, costs_of
@@ -26,10 +28,10 @@ from evaluation.headroom import Recovered, least, over_seeds, rows_of, told
 from evaluation.kept import answers_of, read_kept
 from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.report.curves import scalars
-from evaluation.report_files import markdown, percent
+from evaluation.report_files import markdown, signed
 from evaluation.scorers import main_outcome
-from evaluation.seed_means import seed_mean
-from evaluation.shares import Share
+from evaluation.seed_means import Part, seed_mean
+from evaluation.shares import Outcomes, Share
 from evaluation.table_command import Made, table_command
 
 EXPERTS = "'s experts"
@@ -53,6 +55,7 @@ class Model:
     """One model of one seed.
 
     Attributes:
+        outcomes: specialty -> who was right.
         recovered: the mean over specialties first where there are several, then each.
         forgot: (n,) model - base on the base's own questions, and whom each is about; None where they were not asked.
         kl: to its teachers at the end of training; None where it had none.
@@ -62,6 +65,7 @@ class Model:
         row: what its matrix calls it, which tells whether the gates rejected it.
     """
 
+    outcomes: Mapping[str, Outcomes]
     recovered: Sequence[Recovered]
     forgot: tuple[np.ndarray, Sequence[str]] | None
     kl: float | None
@@ -102,8 +106,10 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
         costs = [] if name == "base" else beneath(home.get(name, first), maker(name))
         trained = name.endswith("/agent") and costs
         cpu = [cost.cpu_s for cost in costs]
+        outcomes = found.outcomes(one)
         models[of_any_verdict(name)] = Model(
-            rows_of(name, found.outcomes(one)),
+            outcomes,
+            rows_of(name, outcomes),
             forgot.get(name),
             distance(home[name].parent / maker(name) / "agent") if trained else None,
             costs[-1] if trained else None,
@@ -233,19 +239,24 @@ def forgot(models: Sequence[Model]) -> tuple[float, float, float] | None:
     return over.mean, over.low, over.high
 
 
+def parts(models: Sequence[Model]) -> dict[str, Part]:
+    """Specialty, and `OWN` where all seeds were asked, -> what one model answered by seed, and whom it is about."""
+    found = {
+        specialty: (np.array([one.outcomes[specialty].agent for one in models], dtype=np.float64), first.patients)
+        for specialty, first in models[0].outcomes.items()
+    }
+    lost = [one.forgot for one in models]
+    if None not in lost:
+        found[OWN] = np.stack([values for values, _ in lost]), lost[0][1]
+    return found
+
+
 # -- for reading -----------------------------------------------------------------------------------------------------
 
 
 def mean(values: Sequence[float | None]) -> float | None:
     """Over seeds; None where one does not say."""
     return None if None in values else float(np.mean(values))
-
-
-def told_loss(lost: tuple[float, float, float] | None) -> str:
-    """What is forgotten, for reading: without brackets where seeds that came out alike give no interval."""
-    if lost is None:
-        return "-"
-    return f"{100 * lost[0]:+.1f}" if math.isnan(lost[1]) else percent(*lost, sign="+")
 
 
 def whole(value: float | None, digits: int = 0) -> str:
@@ -287,7 +298,7 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
         lines.append(
             [told_verdicts(name, [[one.row] for one in ones]), *(f"{value:.1f}" for value in accuracies)]
             + (["-", "-"] if name in ends else [told(found[columns[0]], "-"), least(found) or "-"])
-            + [told_loss(lost), whole(mean([one.kl for one in ones]), 3), whole(own[0])]
+            + ["-" if lost is None else signed(*lost), whole(mean([one.kl for one in ones]), 3), whole(own[0])]
             + [whole(own[1]), whole(mean([one.cpu_s for one in ones])), whole(peak)]
         )
     size = seeds[0]["base"].recovered[0]
@@ -322,11 +333,19 @@ def as_csv(seeds: Sequence[Mapping[str, Model]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the agents, and write them where asked; returns as `table_command` does."""
 
-    def make(folders: Sequence[Path]) -> Made:
+    def make(folders: Sequence[Path], against: str | None) -> Made:
         seeds = seeds_of(folders)
-        return Made(table(seeds), as_csv(seeds))
+        shown = Made(table(seeds), as_csv(seeds))
+        if against is None:
+            return shown
+        found = differences({name: parts(ones) for name, ones in by_model(seeds).items()}, against)
+        text = f"{shown.text}\n\n{told_differences(found, against)}"
+        return replace(shown, text=text, others={"against.csv": differences_csv(found, against)})
 
-    return table_command("agents", "evaluation.integration", __doc__, "one parent is one seed", make, arguments)
+    options = {"against": "a row whose difference to each of the others, seed by seed, makes a second table"}
+    return table_command(
+        "agents", "evaluation.integration", __doc__, "one parent is one seed", make, arguments, options
+    )
 
 
 if __name__ == "__main__":

@@ -82,6 +82,11 @@ def percent(value: float, low: float, high: float, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
+def signed(value: float, low: float, high: float) -> str:
+    """A difference in points with its interval; alone where it has none, which is NaN."""
+    return f"{100 * value:+.1f}" if math.isnan(low) else percent(value, low, high, sign="+")
+
+
 def p_value(p: float) -> str:
     """A p-value for reading: two digits, a bound below 0.0001, a dash if there is none."""
     return "-" if math.isnan(p) else "< 0.0001" if p < 1e-4 else f"{p:.2g}"

@@ -7,12 +7,12 @@ import random
 
 import numpy as np
 import pytest
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 from torch.utils.tensorboard import SummaryWriter
 
 from evaluation.integration import as_csv, main, seeds_of, table
 from evaluation.kept import KEPT
-from evaluation.shares import share_over_seeds
+from evaluation.shares import Outcomes, mean_difference, share_over_seeds
 from evaluation.summary import main as summarise
 from tests.evaluation.test_verdict import answers, drawn
 
@@ -142,6 +142,63 @@ def test_one_seed_has_intervals_by_patient(tmp_path, capsys):
     assert "1 seed, 120 questions about 60 patients" in capsys.readouterr().out
     found = seeds_of(folders)[0]["joined/agent"].recovered[0].share
     assert found.low < found.share < found.high
+
+
+def test_against_one_of_them_every_model_is_taken_seed_by_seed(tmp_path, capsys):
+    folders = [one for seed in range(4) for one in seed_folders(tmp_path, seed)]
+    assert main([*map(str, folders), "--against", "joint/agent", "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert (tmp_path / "out/agents.md").read_text().strip() == shown.strip()
+    rows = {
+        (row["model"], row["column"]): row
+        for row in csv.DictReader(io.StringIO((tmp_path / "out/against.csv").read_text()))
+    }
+    seeds = seeds_of(folders)
+    assert "joint/agent" not in {model for model, _ in rows}
+    for model in ("base", "dsa's experts", "joined/agent", "dsa/merged/ties"):
+        found = [seed[model].recovered[0].agent - seed["joint/agent"].recovered[0].agent for seed in seeds]
+        row = rows[model, "mean over specialties"]
+        assert [float(value) for value in row["by_seed"].split()] == pytest.approx(found, abs=1e-6)
+        mean, error = np.mean(found), np.std(found, ddof=1) / 2
+        half = stdtrit(3, 0.975) * error
+        assert [float(row[key]) for key in ("difference", "low", "high")] == pytest.approx(
+            [mean, mean - half, mean + half]
+        )
+        assert float(row["p"]) == pytest.approx(2 * stdtr(3, -abs(mean) / error))
+        assert f"| {mean * 100:+.1f} [{100 * (mean - half):+.1f}, {100 * (mean + half):+.1f}] |" in shown
+        own = [float(rows[model, specialty]["difference"]) for specialty in ("a", "b")]
+        assert np.mean(own) == pytest.approx(mean)
+
+
+def test_what_was_kept_is_compared_where_both_were_asked(tmp_path, capsys):
+    folders = [one for seed in range(3) for one in seed_folders(tmp_path, seed)]
+    assert main([*map(str, folders), "--against", "joined/agent", "--out", str(tmp_path / "out")]) == 0
+    rows = {
+        (row["model"], row["column"]): row
+        for row in csv.DictReader(io.StringIO((tmp_path / "out/against.csv").read_text()))
+    }
+    found = [(-9 + 3) / 40, (-9 + 2) / 40, (-9 + 3) / 40]  # the experts' mean, less what the agent lost
+    row = rows["dsa's experts", "own questions"]
+    assert float(row["difference"]) == pytest.approx(np.mean(found))
+    assert [float(value) for value in row["by_seed"].split()] == pytest.approx(found, abs=1e-6)
+    assert ("joint/agent", "own questions") not in rows  # it was not asked
+
+
+def test_one_seed_against_another_model_has_no_test(tmp_path, capsys):
+    folders = seed_folders(tmp_path, 0)
+    assert main([*map(str, folders), "--against", "base"]) == 0
+    seed = seeds_of(folders)[0]["joined/agent"]
+    expected = mean_difference(seed.outcomes, Outcomes.gained)
+    told = f"| {100 * expected[0]:+.1f} [{100 * expected[1]:+.1f}, {100 * expected[2]:+.1f}] |"
+    line = next(line for line in capsys.readouterr().out.splitlines()[8:] if line.startswith("| joined/agent"))
+    assert told in line
+    assert line.endswith(f"| - | {100 * expected[0]:+.1f} |")
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(tmp_path, capsys):
+    assert main([*map(str, seed_folders(tmp_path, 0)), "--against", "joint"]) == 2
+    told = capsys.readouterr().err
+    assert "--against joint: no such model; there are base, dsa's experts, " in told
 
 
 @pytest.mark.parametrize(
