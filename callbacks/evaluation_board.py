@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from callbacks.board_files import board, board_stands
-from callbacks.merge_board import grid
+from callbacks.heat_maps import grid
 from evaluation.ablations import ablation, consistency
 from evaluation.baselines import Line
 from evaluation.kept import Kept

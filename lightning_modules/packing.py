@@ -284,6 +284,8 @@ class Rectangle:
     ) -> Tensor:
         """Attention within each span, all at once if they are of one length, else one after the other.
 
+        The spans follow each other in the line, without a gap.
+
         Args:
             query: (N, heads, d) of the whole line.
             key: (N, kv heads, d), likewise.
@@ -294,10 +296,10 @@ class Rectangle:
         if self.contiguous:
             spans = [tuple(self.of(tensor) for tensor in (query, key, value))]
         else:
-            spans = [
-                tuple(tensor[start : start + length][None] for tensor in (query, key, value))
-                for start, length in zip(self.starts, self.lengths, strict=True)
-            ]
+            # split, because the gradient of each slice by itself would be as long as the whole line
+            whole = slice(self.first, self.first + sum(self.lengths))
+            split = (tensor[whole].split(self.lengths) for tensor in (query, key, value))
+            spans = [tuple(part[None] for part in parts) for parts in zip(*split, strict=True)]
         if masks is not None and self.contiguous:
             masks = [torch.stack(list(masks))[:, None]]
         pairs = zip(spans, masks if masks is not None else [None] * len(spans), strict=True)

@@ -5,7 +5,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.evaluation_board import REACH, write_board
-from callbacks.merge_board import grid, lines, readable_on, verdict
+from callbacks.heat_maps import grid, lines, panels, readable_on
+from callbacks.merge_board import verdict
 from evaluation.predictions import Prediction
 from evaluation.scoring import matrix
 
@@ -54,6 +55,27 @@ def test_differences_have_a_symmetric_scale(rows, end):
 def test_a_grid_fits_whatever_the_names():
     assert fits(grid([[1.0]], ["e" * 40], ["p" * 40], "oncology_surgery: difference to the main way, points"))
     assert fits(grid([[0.5] * 9] * 9, [f"dsa.{i}" for i in range(9)], list("abcdefghi"), "t"))
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8])
+def test_experts_share_a_colour_scale_and_each_has_its_panel(count):
+    maps = {f"gba.oncology_surgery_{k}": [[0.5 + k, 1.0], [None, 2.0]] for k in range(count)}
+    figure = panels(maps, ["0", "1"], ["mlp.down_proj", "self_attn.q_proj"], "retention by expert")
+    assert fits(figure)
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == list(maps)
+    for axes, rows in zip(drawn, maps.values(), strict=True):
+        assert axes.images[0].get_clim() == (0.5, max(2.0, 0.5 + count - 1))
+        shown = axes.images[0].get_array()
+        assert [[None if math.isnan(v) else v for v in row] for row in shown.filled(math.nan).tolist()] == rows
+    names = [label.get_text() for label in drawn[0].get_yticklabels()]
+    assert names == ["0", "1"]
+
+
+@pytest.mark.parametrize(("values", "kind"), [((0.6, 25.0), "LogNorm"), ((0.0, 25.0), "Normalize")])
+def test_panels_of_a_wide_range_have_a_logarithmic_scale(values, kind):
+    figure = panels({f"e{v}": [[v]] for v in values}, ["0"], ["q"], "norm by expert")
+    assert {type(axes.images[0].norm).__name__ for axes in figure.axes if axes.images} == {kind}
 
 
 def test_lines_differ_and_the_legend_hides_none():

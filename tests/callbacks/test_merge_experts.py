@@ -428,7 +428,7 @@ def test_a_merge_is_on_the_board(made):
         )
         assert events.Scalars(f"weights/survival/{name}")[0].value == pytest.approx(0.5, abs=0.01)
     figures = {"weights/cosine", "weights/overlap_inputs", "weights/overlap_outputs", "weights/modules/mass_conflict"}
-    per_expert = {f"weights/modules/{key}/dsa.alpha" for key in ("norm", "retention", "interference", "survival")}
+    per_expert = {f"weights/modules/{key}" for key in ("norm", "retention", "interference", "survival")}
     assert figures | per_expert | {"weights/layers/retention", "weights/layers/norm"} <= set(events.Tags()["images"])
     picture = Image.open(io.BytesIO(events.Images("weights/modules/mass_conflict")[0].encoded_image_string))
     assert len(picture.convert("RGB").getcolors(2**20)) > 10
