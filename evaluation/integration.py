@@ -46,7 +46,8 @@ CAPTION = (
     "by Fieller's method, for these questions; of one seed alone by patient, for this very model. KL: to the "
     "teachers, nats per token, over the last tenth of training and the answers that were learned from. Rollouts and "
     "CPU seconds are those of training, means over seeds; `with all beneath` adds the experts and whatever else the "
-    "model stands on. A merge trains nothing. A dash: no such number, or no interval that seeds or questions bound."
+    "model stands on. A merge or a router trains nothing. A dash: no such number, or no interval that seeds or "
+    "questions bound."
 )
 
 
@@ -76,7 +77,7 @@ class Model:
 
 
 def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
-    """Read the models of one seed: base, the experts of each stage, agents.
+    """Read the models of one seed: base, the experts of each stage, agents, routers.
 
     Args:
         folders: of examined experiments, at least one of which has experts of all specialties.
@@ -100,7 +101,7 @@ def seed_of(folders: Sequence[Path]) -> dict[str, Model]:
     kept = {folder: read_kept(folder) for folder in folders}
     forgot = forgotten(kept, home, found)
     asked = frozenset(found.base.items) | {item.key for rows in kept.values() for item in rows}
-    systems = {"base": found.base, **found.stages, **found.agents}
+    systems = {"base": found.base, **found.stages, **found.agents, **found.others}
     models = {}
     for name, one in systems.items():
         costs = [] if name == "base" else beneath(home.get(name, first), maker(name))
@@ -140,7 +141,7 @@ def refuse_other_bases(read: Mapping[Path, Sequence[Prediction]]) -> None:
 
 def maker(name: str) -> str:
     """The experiment that a row is called after."""
-    for mark in ("/merged/", "/agent", EXPERTS):
+    for mark in ("/merged/", "/agent", "/router/", EXPERTS):
         name = name.partition(mark)[0]
     return name
 

@@ -184,6 +184,21 @@ def test_what_was_kept_is_compared_where_both_were_asked(tmp_path, capsys):
     assert ("joint/agent", "own questions") not in rows  # it was not asked
 
 
+def test_a_router_stands_beside_the_agents(tmp_path):
+    folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
+    for seed, folder in enumerate(folders[1::2]):
+        right = [i % 4 > seed for i in range(N)]  # 45 and 30 of 60
+        rows = [row for specialty in ("a", "b") for row in answers("dsa/router/learned", specialty, right)]
+        with (folder / "evaluation/predictions.jsonl").open("a") as file:
+            file.write("".join(row.to_json() + "\n" for row in rows))
+    seeds = seeds_of(folders)
+    found = {row["model"]: row for row in csv.DictReader(io.StringIO(as_csv(seeds))) if row["specialty"] == "a"}
+    routed = found["dsa/router/learned"]
+    assert float(routed["accuracy"]) == pytest.approx((45 + 30) / 120)
+    assert [routed[key] for key in ("kl", "rollouts", "cpu_s", "forgot")] == [""] * 4
+    assert routed["cpu_s_with_beneath"] == found["dsa's experts"]["cpu_s_with_beneath"]  # it stands on the experts
+
+
 def test_one_seed_against_another_model_has_no_test(tmp_path, capsys):
     folders = seed_folders(tmp_path, 0)
     assert main([*map(str, folders), "--against", "base"]) == 0
