@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,23 @@ def costs_of(experiment: Path) -> list[Cost]:
     folder = experiment.parent if experiment.suffix == ".jsonl" else experiment
     folder = folder.parent if folder.name == "evaluation" else folder
     settings = read(folder / "experiment.json") or {}
-    beneath = (one.get("name", called) for called, one in (settings.get("required") or {}).items())
-    costs = (cost_of(place) for place in (*(folder.parent / str(name) for name in beneath), folder))
+    places = (place_of(settings, called, one) for called, one in (settings.get("required") or {}).items())
+    costs = (cost_of(folder.parent / place) for place in (*places, folder.name))
     return [cost for cost in costs if cost is not None]
+
+
+def place_of(settings: Mapping[str, Any], called: str, required: Mapping[str, Any]) -> str:
+    """Where a required experiment lies, seen from the `runs_dir` of the one that requires it: all may have moved since.
+
+    Examples:
+        >>> place_of({"runs_dir": "runs/seed0"}, "base", {"name": "tiny", "runs_dir": "runs/shared"})
+        '../shared/tiny'
+        >>> place_of({}, "base", {})
+        'base'
+    """
+    home, own = settings.get("working_folder", ""), settings.get("runs_dir", "")
+    own, other = (os.path.join(home, place) for place in (own, required.get("runs_dir", own)))
+    return os.path.normpath(os.path.join(os.path.relpath(other or ".", own or "."), required.get("name", called)))
 
 
 def cost_of(folder: Path) -> Cost | None:

@@ -185,6 +185,15 @@ def test_costs_are_those_of_all_that_is_required(tmp_path):
         ("agent", 1, 3, 48, 2.5, 100.0),
     ]
     assert "| old | 1 | 3 | - | - | 50 |" in costs_table(found).markdown
+    # a sweep makes what is the same for all seeds once, in a folder beside theirs
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "dsa").rename(tmp_path / "shared" / "dsa")
+    for home, seeds, shared in (("/then", "runs/seed0", "runs/shared"), ("/then", "runs/seed0", "/then/runs/shared")):
+        places = {"sft": {"name": "dsa", "runs_dir": shared}, "former": {"name": "old", "runs_dir": seeds}}
+        asked = {"runs_dir": seeds, "working_folder": home, "required": places}
+        (tmp_path / "seed0" / "agent").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "seed0" / "agent" / "experiment.json").write_text(json.dumps(asked))
+        assert [(c.experiment, c.cpu_s) for c in costs_of(tmp_path / "seed0" / "agent")] == [("dsa", 12.0)]
     (tmp_path / "old" / "a" / "timings.json").write_text("{")
     with pytest.raises(ValueError, match=r"timings\.json: is damaged"):
         costs_of(tmp_path / "agent")
