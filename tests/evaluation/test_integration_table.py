@@ -10,8 +10,9 @@ import pytest
 from scipy.special import stdtr, stdtrit
 from torch.utils.tensorboard import SummaryWriter
 
-from evaluation.integration import as_csv, main, seeds_of, table
+from evaluation.integration import as_csv, main, table
 from evaluation.kept import KEPT
+from evaluation.seed_models import seeds_of
 from evaluation.shares import Outcomes, mean_difference, share_over_seeds
 from evaluation.summary import main as summarise
 from tests.evaluation.test_verdict import answers, drawn
