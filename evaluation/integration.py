@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = f"{shown.text}\n\n{told_differences(found, against)}"
         return replace(shown, text=text, others={"against.csv": differences_csv(found, against)})
 
-    options = {"against": "a row whose difference to each of the others, seed by seed, makes a second table"}
+    options = {"against": "a model; all others minus it, seed by seed, make a second table and against.csv"}
     return table_command(
         "agents", "evaluation.integration", __doc__, "one parent is one seed", make, arguments, options
     )
