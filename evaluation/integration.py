@@ -5,8 +5,8 @@
 
 Each folder is an experiment that was examined. Those that lie in one folder are of one seed and share its experts: an
 agent that was trained on all data at once, as `joint_sft.yaml` does, has none of its own and is held against those of
-the others. With `--against` each model's difference to one of them follows, taken seed by seed.
-`configs/sweeps/integration.yaml` trains such agents.
+the others. Experiments of one name differ by their seed alone. With `--against` each model's difference to one of them
+follows, taken seed by seed. `configs/sweeps/integration.yaml` trains such agents.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ def found_mean(models: Sequence[Model]) -> float:
     return float(np.mean([one.recovered[0].agent for one in models]))
 
 
-def table(seeds: Sequence[Mapping[str, Model]]) -> str:
+def table(seeds: Sequence[Mapping[str, Model]], unchecked: str = "") -> str:
     """All agents in Markdown.
 
     Args:
         seeds: name -> model, of every seed; base and experts first.
+        unchecked: as of `seeds_of`.
     """
     models = by_model(seeds)
     columns = [row.specialty for row in seeds[0]["base"].recovered]
@@ -88,7 +89,7 @@ def table(seeds: Sequence[Mapping[str, Model]]) -> str:
         )
     size = seeds[0]["base"].recovered[0]
     counted = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}, {size.n} questions about {size.patients} patients"
-    return f"{markdown(header, lines, names=1)}\n\n{counted}. {CAPTION}"
+    return f"{markdown(header, lines, names=1)}\n\n{counted}. {CAPTION} {unchecked}".strip()
 
 
 def as_csv(seeds: Sequence[Mapping[str, Model]]) -> str:
@@ -119,8 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the agents, and write them where asked; returns as `table_command` does."""
 
     def make(folders: Sequence[Path], against: str | None) -> Made:
-        seeds = seeds_of(folders)
-        shown = Made(table(seeds), as_csv(seeds))
+        seeds, unchecked = seeds_of(folders)
+        shown = Made(table(seeds, unchecked), as_csv(seeds))
         if against is None:
             return shown
         found = differences({name: parts(ones) for name, ones in by_model(seeds).items()}, against)

@@ -22,6 +22,7 @@ from evaluation.predictions import Prediction, by_variant, read_predictions
 from evaluation.report.curves import scalars
 from evaluation.scorers import main_outcome
 from evaluation.seed_means import Part, seed_mean
+from evaluation.seeds import facts_of, refuse_no_seeds
 from evaluation.shares import Outcomes, Share
 
 EXPERTS = "'s experts"
@@ -169,11 +170,15 @@ def forgotten(
     return {model: (one - right["base"], patients) for model, one in right.items() if model != "base"}
 
 
-def seeds_of(folders: Sequence[Path]) -> list[dict[str, Model]]:
+def seeds_of(folders: Sequence[Path]) -> tuple[list[dict[str, Model]], str]:
     """The seeds of a command line.
 
+    Returns:
+        The models of each seed, and a sentence about what could not be checked; empty where everything was.
+
     Raises:
-        OSError, ValueError: as of `seed_of`; or a folder is given twice, or seeds have other models or questions.
+        OSError, ValueError: as of `seed_of`; or a folder is given twice, or seeds have other models or questions, or
+            experiments of one name differ by more than their seed.
     """
     places = [folder.resolve() for folder in folders]
     if len(set(places)) < len(places):
@@ -192,7 +197,27 @@ def seeds_of(folders: Sequence[Path]) -> list[dict[str, Model]]:
                 f"{first} and {root} were asked different questions: {len(unlike)} by one of them alone, such as "
                 f"{unlike[0]}"
             )
-    return list(seeds.values())
+    return list(seeds.values()), unchecked(by_seed) if others else ""
+
+
+def unchecked(by_seed: Mapping[Path, Sequence[Path]]) -> str:
+    """Make sure that experiments of one name are seeds of one another; as of `refuse_no_seeds`.
+
+    Args:
+        by_seed: folder of a seed -> its experiments.
+
+    Raises:
+        ValueError: they differ by more than their seed, or a seed lacks one.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for place in [place for group in by_seed.values() for place in group]:
+        by_name.setdefault(place.name, []).append(place)
+    for name, places in by_name.items():
+        if len(places) < len(by_seed):
+            told = sorted(str(root) for root in by_seed.keys() - {place.parent for place in places})
+            raise ValueError(f"every seed has the same experiments; there is no {name} from {', '.join(told)}")
+    notes = [refuse_no_seeds([facts_of(place) for place in places]) for places in by_name.values()]
+    return " ".join(dict.fromkeys(note for note in notes if note))
 
 
 def shares(models: Sequence[Model]) -> dict[str, Share]:

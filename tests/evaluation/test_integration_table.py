@@ -68,12 +68,14 @@ def seed_folders(root, seed, kl=(1.0, 0.2)):
     ]
     write_matrix(place / "joined", rows_of(rng, chances), kept)
     write_matrix(place / "joint", rows_of(rng, {"joint/agent": 0.6}))
+    (place / "joint" / "experiment.json").write_text(json.dumps({"seed": seed, "module": {"learning_rate": 1e-3}}))
     return [place / "joint", place / "joined"]  # in any order
 
 
 def test_agents_of_several_experiments_stand_beside_each_other(tmp_path, capsys):
     folders = [one for seed in range(5) for one in seed_folders(tmp_path, seed)]
-    seeds = seeds_of(folders)
+    seeds, unchecked = seeds_of(folders)
+    assert unchecked == ""
     assert main([*map(str, folders), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert (tmp_path / "out/agents.md").read_text().strip() == shown.strip() == table(seeds)
@@ -101,7 +103,7 @@ def test_agents_of_several_experiments_stand_beside_each_other(tmp_path, capsys)
 
 
 def test_forgetting_distance_and_costs_are_each_agent_s_own(tmp_path):
-    seeds = seeds_of([one for seed in range(4) for one in seed_folders(tmp_path, seed)])
+    seeds, _ = seeds_of([one for seed in range(4) for one in seed_folders(tmp_path, seed)])
     rows = {(row["model"], row["specialty"]): row for row in csv.DictReader(io.StringIO(as_csv(seeds)))}
     agent = rows["joined/agent", "a"]
     lost = [-3 / 40, -2 / 40, -3 / 40, -2 / 40]
@@ -126,9 +128,9 @@ def test_forgetting_distance_and_costs_are_each_agent_s_own(tmp_path):
 def test_a_merge_is_one_row_whatever_the_gates_said_of_it(tmp_path, capsys):
     folders = [one for seed in range(3) for one in seed_folders(tmp_path, seed)]
     file = folders[3] / "evaluation" / "predictions.jsonl"
-    before = table(seeds_of(folders))
+    before = table(*seeds_of(folders))
     file.write_text(file.read_text().replace("dsa/merged/ties", "dsa/merged/ties.rejected"))
-    after = table(seeds_of(folders))
+    after = table(*seeds_of(folders))
     assert after == before.replace("dsa/merged/ties ", "dsa/merged/ties (rejected in 1 of 3) ")
     assert summarise([str(folder) for folder in folders[1::2]]) == 0
     shown = capsys.readouterr().out
@@ -141,7 +143,7 @@ def test_one_seed_has_intervals_by_patient(tmp_path, capsys):
     folders = seed_folders(tmp_path, 0)
     assert main([*map(str, folders)]) == 0
     assert "1 seed, 120 questions about 60 patients" in capsys.readouterr().out
-    found = seeds_of(folders)[0]["joined/agent"].recovered[0].share
+    found = seeds_of(folders)[0][0]["joined/agent"].recovered[0].share
     assert found.low < found.share < found.high
 
 
@@ -154,7 +156,7 @@ def test_against_one_of_them_every_model_is_taken_seed_by_seed(tmp_path, capsys)
         (row["model"], row["column"]): row
         for row in csv.DictReader(io.StringIO((tmp_path / "out/against.csv").read_text()))
     }
-    seeds = seeds_of(folders)
+    seeds, _ = seeds_of(folders)
     assert "joint/agent" not in {model for model, _ in rows}
     for model in ("base", "dsa's experts", "joined/agent", "dsa/merged/ties"):
         found = [seed[model].recovered[0].agent - seed["joint/agent"].recovered[0].agent for seed in seeds]
@@ -192,7 +194,7 @@ def test_a_router_stands_beside_the_agents(tmp_path):
         rows = [row for specialty in ("a", "b") for row in answers("dsa/router/learned", specialty, right)]
         with (folder / "evaluation/predictions.jsonl").open("a") as file:
             file.write("".join(row.to_json() + "\n" for row in rows))
-    seeds = seeds_of(folders)
+    seeds, _ = seeds_of(folders)
     found = {row["model"]: row for row in csv.DictReader(io.StringIO(as_csv(seeds))) if row["specialty"] == "a"}
     routed = found["dsa/router/learned"]
     assert float(routed["accuracy"]) == pytest.approx((45 + 30) / 120)
@@ -203,7 +205,7 @@ def test_a_router_stands_beside_the_agents(tmp_path):
 def test_one_seed_against_another_model_has_no_test(tmp_path, capsys):
     folders = seed_folders(tmp_path, 0)
     assert main([*map(str, folders), "--against", "base"]) == 0
-    seed = seeds_of(folders)[0]["joined/agent"]
+    seed = seeds_of(folders)[0][0]["joined/agent"]
     expected = mean_difference(seed.outcomes, Outcomes.gained)
     told = f"| {100 * expected[0]:+.1f} [{100 * expected[1]:+.1f}, {100 * expected[2]:+.1f}] |"
     line = next(line for line in capsys.readouterr().out.splitlines()[8:] if line.startswith("| joined/agent"))
@@ -240,6 +242,42 @@ def test_seeds_of_as_many_other_questions_are_refused(tmp_path, capsys, file, na
             place.write_text(place.read_text().replace(f'"question_id": "{name}"', '"question_id": "other"'))
     assert main([*map(str, folders)]) == 2
     assert "were asked different questions: 2 by one of them alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["joint", "joined"])
+def test_seeds_of_another_setting_are_refused(tmp_path, capsys, name):
+    folders = [one for seed in range(3) for one in seed_folders(tmp_path, seed)]
+    stated = tmp_path / "seed2" / name / "experiment.json"
+    stated.write_text(json.dumps(json.loads(stated.read_text()) | {"module": {"learning_rate": 3e-3}}))
+    assert main([*map(str, folders)]) == 2
+    told = capsys.readouterr().err
+    assert "seed0/" + name in told and "seed2/" + name in told
+    assert "module.learning_rate" in told
+    assert "0.003" in told
+
+
+def test_one_seed_in_two_folders_is_refused(tmp_path, capsys):
+    folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
+    stated = folders[3] / "experiment.json"
+    stated.write_text(stated.read_text().replace('"seed": 1', '"seed": 0'))
+    assert main([*map(str, folders)]) == 2
+    assert "have the same seed (seed 0)" in capsys.readouterr().err
+
+
+def test_seeds_without_settings_are_told_to_be_unchecked(tmp_path, capsys):
+    folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
+    for folder in folders:
+        (folder / "experiment.json").unlink()
+    assert main([*map(str, folders)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("whether only the seed differs was not checked.")
+
+
+def test_a_seed_without_one_of_the_experiments_is_named(tmp_path, capsys):
+    folders = [one for seed in range(2) for one in seed_folders(tmp_path, seed)]
+    again = folders[3].parent / "joined_again"
+    folders[3].rename(again)
+    assert main([*map(str, folders[:3]), str(again)]) == 2
+    assert f"there is no joined from {folders[3].parent}" in capsys.readouterr().err
 
 
 def test_agents_of_another_base_are_refused(tmp_path, capsys):
