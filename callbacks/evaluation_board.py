@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from callbacks.board_files import board, board_stands
-from callbacks.heat_maps import grid
+from callbacks.heat_maps import grids
 from evaluation.ablations import ablation, consistency
 from evaluation.baselines import Line
 from evaluation.kept import Kept
@@ -63,10 +63,8 @@ def write_board(
             if found:
                 labels = list(dict.fromkeys(label for values in found.values() for label in values))
                 rows = [[values.get(label) for label in labels] for values in found.values()]
-                title = f"{specialty}: difference to the main way, points"
-                writer.add_figure(
-                    f"evaluation/variants/{specialty}", grid(rows, list(found), labels, title, reach=REACH)
-                )
+                figure = grids({specialty: rows}, list(found), labels, "difference to the main way, points", REACH)
+                writer.add_figure(f"evaluation/variants/{specialty}", figure)
 
 
 def further_scalars(predictions: Sequence[Prediction]) -> dict[str, float]:

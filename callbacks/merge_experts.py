@@ -75,6 +75,8 @@ class MergeExperts(ExperimentCallback):
         """Name -> {class_path, init_args}; empty takes the candidates of `merge.auto`."""
         max_new_tokens: Annotated[int, at_least(1)] = 96
         """Limit of an answer in tokens, for `auto`."""
+        pictures: bool = True
+        """Draw maps over layers and projections for TensorBoard, seconds per merge; false writes numbers alone."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -143,7 +145,7 @@ class MergeExperts(ExperimentCallback):
     def tell(self, name: str, summary: MergeSummary) -> None:
         """Print what was found, and put it on the board, unless that was done before."""
         report = summary.report
-        write_board(summary.out, report)
+        write_board(summary.out, report, pictures=self.config.pictures)
         if summary.skipped:
             return
         count, gates = len(report["names"]), report["gates"]["verdict"]

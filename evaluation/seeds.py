@@ -13,7 +13,7 @@ FREE = (
     *("logger", "working_folder"),
 )
 """Settings that change no result: where, on what machine, in how many pieces."""
-MACHINE = ("num_workers", "rows_at_once")
+MACHINE = ("num_workers", "rows_at_once", "pictures")
 """Options of any part that change no result."""
 DEEPEST = 4
 """Folders above an adapter in which its experiment's settings are looked for."""

@@ -67,4 +67,5 @@ def made(tiny_policy, tmp_path):
 
 
 def callback(made, **options):
-    return MergeExperts(MergeExperts.Config(max_new_tokens=6, auto_n=2, **options), experiment=made)
+    quick = {"max_new_tokens": 6, "auto_n": 2, "pictures": False}
+    return MergeExperts(MergeExperts.Config(**quick | options), experiment=made)

@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.evaluation_board import REACH, write_board
-from callbacks.heat_maps import grid, lines, panels, readable_on
+from callbacks.heat_maps import grids, lines, panels, readable_on
 from callbacks.merge_board import verdict
 from evaluation.predictions import Prediction
 from evaluation.scoring import matrix
@@ -34,27 +34,36 @@ def test_text_is_black_on_light_and_white_on_dark():
 
 
 def test_numbers_can_be_read_and_zero_has_no_sign():
-    axes = grid([[0.0, 1.0], [-0.001, None]], ["a", "b"], ["x", "y"], "title", "layer").axes[0]
+    (axes,) = grids({"panel": [[0.0, 1.0], [-0.001, None]]}, ["a", "b"], ["x", "y"], "title").axes
     assert [(t.get_text(), t.get_color()) for t in axes.texts] == [
         ("0.00", "white"),
         ("1.00", "black"),
         ("0.00", "white"),
     ]
-    assert axes.get_ylabel() == "layer"
+    assert axes.get_title() == "panel"
+    assert [label.get_text() for label in (*axes.get_yticklabels(), *axes.get_xticklabels())] == ["a", "b", "x", "y"]
 
 
 @pytest.mark.parametrize(
     ("rows", "end"), [([[0.0], [0.0]], REACH), ([[2.0], [-30.0]], 30.0), ([[None], [None]], REACH)]
 )
 def test_differences_have_a_symmetric_scale(rows, end):
-    figure = grid(rows, ["base", "run/merged/regmean"], ["image=none"], "a_long_name: difference, points", reach=REACH)
+    names = ["base", "run/merged/regmean"]
+    figure = grids({"a_long_name": rows}, names, ["image=none"], "difference, points", REACH)
     assert figure.axes[0].images[0].get_clim() == (-end, end)
     assert fits(figure)
 
 
 def test_a_grid_fits_whatever_the_names():
-    assert fits(grid([[1.0]], ["e" * 40], ["p" * 40], "oncology_surgery: difference to the main way, points"))
-    assert fits(grid([[0.5] * 9] * 9, [f"dsa.{i}" for i in range(9)], list("abcdefghi"), "t"))
+    assert fits(grids({"oncology_surgery": [[1.0]]}, ["e" * 40], ["p" * 40], "difference to the main way, points"))
+    maps = {f"a measure of many words, {i}": [[0.5] * 9] * 9 for i in range(6)}
+    assert fits(grids(maps, [f"dsa.{i}" for i in range(9)], list("abcdefghi"), "t"))
+
+
+def test_grids_have_a_scale_each():
+    figure = grids({"cosine": [[0.0, 1.0]], "norm": [[5.0, 9.0]]}, ["a"], ["x", "y"], "t")
+    assert [axes.images[0].get_clim() for axes in figure.axes] == [(0.0, 1.0), (5.0, 9.0)]
+    assert [[t.get_text() for t in axes.texts] for axes in figure.axes] == [["0.00", "1.00"], ["5.00", "9.00"]]
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
@@ -81,13 +90,17 @@ def test_panels_of_a_wide_range_have_a_logarithmic_scale(values, kind):
 def test_lines_differ_and_the_legend_hides_none():
     layers = {str(i): {"q": f"m.{i}"} for i in range(4)}
     values = {f"dsa.specialty_{k}": {f"m.{i}": 0.5 for i in range(4)} for k in range(6)}
-    figure = lines(values, layers, "interference")
+    fewer = dict(list(values.items())[1:])
+    figure = lines({"norm": values, "interference": values, "retention": fewer}, layers)
     assert fits(figure)
-    axes, (legend,) = figure.axes[0], figure.legends
-    assert not axes.get_window_extent().overlaps(legend.get_window_extent())
+    (legend,) = figure.legends
+    assert [axes.get_title() for axes in figure.axes] == ["norm", "interference", "retention"]
+    assert not any(axes.get_window_extent().overlaps(legend.get_window_extent()) for axes in figure.axes)
     assert [text.get_text() for text in legend.get_texts()] == list(values)
-    assert len({(line.get_linestyle(), line.get_marker()) for line in axes.lines}) == 6
-    widths = [line.get_linewidth() for line in axes.lines]
+    styles = [{(line.get_linestyle(), line.get_marker(), line.get_color()) for line in a.lines} for a in figure.axes]
+    assert [len(found) for found in styles] == [6, 6, 5]
+    assert styles[2] < styles[1] == styles[0]  # an expert looks alike everywhere
+    widths = [line.get_linewidth() for line in figure.axes[0].lines]
     assert widths == sorted(set(widths), reverse=True)  # equal values: one inside the other
 
 
@@ -97,16 +110,20 @@ def test_lines_differ_and_the_legend_hides_none():
 )
 def test_a_wide_range_of_positive_values_has_a_logarithmic_axis(values, scale):
     of = {f"e{i}": {"m": value} for i, value in enumerate(values)}
-    assert lines(of, {"0": {"q": "m"}}, "norm").axes[0].get_yscale() == scale
+    other = {name: {"m": 1.0} for name in of}
+    assert [axes.get_yscale() for axes in lines({"norm": of, "retention": other}, {"0": {"q": "m"}}).axes] == [
+        scale,
+        "linear",
+    ]
 
 
 def test_lines_leave_gaps():
-    figure = lines({"a": {"m.0": 1.0, "m.1": None}}, {"0": {"q": "m.0"}, "1": {"q": "m.1"}}, "survival")
+    figure = lines({"survival": {"a": {"m.0": 1.0, "m.1": None}}}, {"0": {"q": "m.0"}, "1": {"q": "m.1"}})
     assert math.isnan(figure.axes[0].lines[0].get_ydata()[1])
 
 
 def test_an_expert_that_is_zero_everywhere_has_an_empty_plot():
-    assert len(lines({"zero": {"m": None}}, {"0": {"q": "m"}}, "retention").axes[0].lines) == 1
+    assert len(lines({"retention": {"zero": {"m": None}}}, {"0": {"q": "m"}}).axes[0].lines) == 1
 
 
 def test_the_verdict_names_every_gate_and_finding():

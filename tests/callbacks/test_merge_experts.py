@@ -418,7 +418,7 @@ def test_the_command_line_asks_the_live_model(made, tmp_path, monkeypatch, capsy
 
 
 def test_a_merge_is_on_the_board(made):
-    callback(made, methods=TIES).finish()
+    callback(made, methods=TIES, pictures=True).finish()
     folder = made.folder.merged("ties")
     report = json.loads((folder / "conflict.json").read_text())
     events = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload()
@@ -427,13 +427,22 @@ def test_a_merge_is_on_the_board(made):
             report["experts"][name]["retention"]
         )
         assert events.Scalars(f"weights/survival/{name}")[0].value == pytest.approx(0.5, abs=0.01)
-    figures = {"weights/cosine", "weights/overlap_inputs", "weights/overlap_outputs", "weights/modules/mass_conflict"}
     per_expert = {f"weights/modules/{key}" for key in ("norm", "retention", "interference", "survival")}
-    assert figures | per_expert | {"weights/layers/retention", "weights/layers/norm"} <= set(events.Tags()["images"])
-    picture = Image.open(io.BytesIO(events.Images("weights/modules/mass_conflict")[0].encoded_image_string))
+    figures = {"weights/experts", "weights/layers", "weights/modules/conflict"}
+    assert figures | per_expert == set(events.Tags()["images"])
+    picture = Image.open(io.BytesIO(events.Images("weights/modules/conflict")[0].encoded_image_string))
     assert len(picture.convert("RGB").getcolors(2**20)) > 10
+    (before,) = folder.glob("events.out.tfevents.*")
     write_board(folder, report)
+    assert list(folder.glob("events.out.tfevents.*")) == [before]
+    callback(made, methods=TIES, pictures=False).finish()
     assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    bare = EventAccumulator(str(folder), size_guidance={"images": 0}).Reload().Tags()
+    assert (bare["images"], bare["scalars"], bare["tensors"]) == (
+        [],
+        events.Tags()["scalars"],
+        events.Tags()["tensors"],
+    )
 
 
 def test_modules_are_laid_out_by_layer_and_projection():

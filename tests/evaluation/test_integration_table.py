@@ -251,7 +251,8 @@ def test_seeds_of_another_setting_are_refused(tmp_path, capsys, name):
     stated.write_text(json.dumps(json.loads(stated.read_text()) | {"module": {"learning_rate": 3e-3}}))
     assert main([*map(str, folders)]) == 2
     told = capsys.readouterr().err
-    assert "seed0/" + name in told and "seed2/" + name in told
+    assert f"seed0/{name} and " in told
+    assert f"seed2/{name} are no seeds of one another" in told
     assert "module.learning_rate" in told
     assert "0.003" in told
 

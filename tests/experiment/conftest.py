@@ -161,7 +161,7 @@ def experiments(folder: Path) -> dict[str, dict]:
                 "layout": layout,
                 "merge": {
                     "class_path": "callbacks.merge_experts.MergeExperts",
-                    "init_args": {"methods": merges, "gate": "warn"},
+                    "init_args": {"methods": merges, "gate": "warn", "pictures": False},
                 },
                 "evaluate": evaluate,
             },
