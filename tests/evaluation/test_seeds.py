@@ -93,11 +93,13 @@ def test_what_differs_by_more_than_its_seed_is_no_seed(tmp_path, capsys, changes
 
 
 def test_what_changes_no_result_may_differ(tmp_path):
-    a = folder(tmp_path / "a", answers(0.5, 0), 0)
+    def merge(pictures):
+        return {"merge": {"class_path": "c.Merge", "init_args": {"gate": "warn", "pictures": pictures}}}
+
+    a = folder(tmp_path / "a", answers(0.5, 0), 0, callbacks=merge(True))
     skin = {"skin": {"class_path": "d.Skin", "init_args": {"root": "data", "split_seed": 0, "num_workers": 4}}}
-    b = folder(
-        tmp_path / "b", answers(0.5, 1), 1, workers=4, name="again", description="x", threads=2, specialties=skin
-    )
+    machine = {"workers": 4, "name": "again", "description": "x", "threads": 2}
+    b = folder(tmp_path / "b", answers(0.5, 1), 1, **machine, specialties=skin, callbacks=merge(False))
     assert differing(facts_of(a), facts_of(b)) == {}
     assert refuse_no_seeds([facts_of(a), facts_of(b / "evaluation")]) == ""
 
