@@ -140,8 +140,8 @@ def test_a_board_that_was_not_finished_is_drawn_again(lineage, tmp_path, monkeyp
     gone |= {"layout": "gba/layout"}
     other = lineage.copy(tmp_path / "runs").without(gone[part], *(["gba/alpha"] if part == "layout" else []))
     with monkeypatch.context() as patch:
-        writer = "torch.utils.tensorboard.SummaryWriter"
-        patch.setattr(f"{writer}.{'add_custom_scalars' if part == 'layout' else 'add_figure'}", killed)
+        method = {"merged/ties": "add_text", "evaluation": "add_figure", "layout": "add_custom_scalars"}[part]
+        patch.setattr(f"torch.utils.tensorboard.SummaryWriter.{method}", killed)
         assert other.run("gba") == 130
     assert not (other.runs / "gba" / part / "board.manifest.json").exists()
     assert other.run("gba") == 0
