@@ -56,7 +56,12 @@ def write_board(folder: Path, report: Mapping[str, Any], *, pictures: bool = Tru
 
 
 def draw(writer: SummaryWriter, report: Mapping[str, Any]) -> None:
-    """Add how experts lie to each other, where they conflict, and what became of each."""
+    """Add how experts lie to each other, where they conflict, and what became of each.
+
+    Args:
+        writer: of the board.
+        report: as of `write_board`.
+    """
     names = report["names"]
     writer.add_figure(
         "weights/experts",

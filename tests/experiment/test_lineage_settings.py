@@ -115,10 +115,9 @@ def test_a_required_experiment_starts_afresh_by_its_name_once(lineage, tmp_path)
 
 def test_settings_by_name_reach_worker_processes(based, bars_module, tmp_path):
     other = based.copy(tmp_path / "runs")
-    assert other.run("dsa", "trainer.max_steps=3", "callbacks.cards=null") == 0
     command = [sys.executable, str(TRAIN), "--config", str(other.files / "gba.yaml"), f"runs_dir={other.runs}"]
-    given = ["workers=2", "gba:trainer.max_steps=1", "dsa:trainer.max_steps=3", "gba:threads=1"]
-    done = subprocess.run(  # a worker that did not hear of the 3 would refuse experts that were made with them
+    given = ["workers=2", "trainer.max_steps=1", "dsa:trainer.max_steps=3", "gba:threads=1", "dsa:overwrite=true"]
+    done = subprocess.run(
         [*command, *given, "callbacks.merge=null", "callbacks.evaluate=null", "dsa:callbacks.cards=null"],
         capture_output=True,
         text=True,
