@@ -6,7 +6,7 @@ Source: routing a question to one frozen expert as the rival of merging, arXiv:2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,11 +14,7 @@ from torch import Tensor
 from datamodules.batch import Example
 from lightning_modules.functional.probe import linear_probe
 from lightning_modules.policy import Policy
-
-ROWS_AT_ONCE = 24
-"""Questions in one forward pass; changes no feature beyond rounding."""
-AFTER = "."
-"""Stands in for an instruction, to see where the part of a prompt ends that all instructions share."""
+from lightning_modules.question_states import question_states
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Router:
             questions: specialty -> training questions, at least one each.
         """
         specialties = tuple(sorted(questions))
-        features = [prefix_features(policy, questions[name]) for name in specialties]
+        features = [question_states(policy, questions[name]) for name in specialties]
         classes = torch.cat([torch.full((len(f),), i) for i, f in enumerate(features)])
         return cls(specialties, *linear_probe(torch.cat(features), classes))
 
@@ -48,25 +44,5 @@ class Router:
         """The specialty that each question seems to be of."""
         if not questions:
             return []
-        scores = prefix_features(policy, questions) @ self.W + self.b
+        scores = question_states(policy, questions) @ self.W + self.b
         return [self.specialties[i] for i in scores.argmax(1).tolist()]
-
-
-@torch.no_grad()
-def prefix_features(policy: Policy, questions: Sequence[Example]) -> Tensor:
-    """The mean last state over picture and question, before any instruction: (n, H) fp64.
-
-    Args:
-        policy: as it acts.
-        questions: at least one.
-    """
-    found = []
-    for start in range(0, len(questions), ROWS_AT_ONCE):
-        prompts = [policy.prompts(example, ["", AFTER])[0] for example in questions[start : start + ROWS_AT_ONCE]]
-        lengths = [prompt.shared or len(prompt.ids) for prompt in prompts]
-        # nothing shared between questions, so that every row of the line is a whole prompt
-        line = policy.line([replace(prompt, shared=0) for prompt in prompts], [[]] * len(prompts))
-        states = policy.hidden_states(line)
-        spans = zip(line.packing.row_starts, lengths, strict=True)
-        found += [states[first : first + length].double().mean(0).cpu() for first, length in spans]
-    return torch.stack(found)

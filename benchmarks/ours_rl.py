@@ -73,7 +73,7 @@ class MadeRL(PolicyGradient):
             for row, completion in enumerate(rollouts.completions)
         ]
         rollouts.rewards = [Reward(total, {}, total, None, None, None, right=False) for total in totals]
-        rollouts.advantages = self.advantage(rollouts.outcome)
+        rollouts.weigh(self.advantage)
         return rollouts
 
 

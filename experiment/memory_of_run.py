@@ -195,7 +195,7 @@ class MemoryOfRun:
         """(rows, of which so many have one prompt) that are written in this process, were there no bound on rows."""
         c = self.config
         if isinstance(c, RLSettings) and self.builtin:
-            layout = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share, oracle=bool(c.oracle_tag))
+            layout = layout_of(c.guidelines, c.rollouts_per_guideline, c.neutral_share)
             yield self.group * self.questions, max(1, self.group // len(layout.counts))
         if isinstance(c, IntegrationSettings):
             if self.builtin:

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from datamodules.batch import Example
 from datamodules.prompts import NEUTRAL
+from lightning_modules.choices.choice import Choice
 from lightning_modules.engines.engine import Engine
-from lightning_modules.layout import ORACLE, Layout
+from lightning_modules.layout import Layout
 from lightning_modules.phases import PhaseClock
 from lightning_modules.policy import Policy
+from lightning_modules.question_states import question_states
 from lightning_modules.rewards.combine import Rewards, judged
 from lightning_modules.rewards.guidelines import Guideline
+from lightning_modules.rollout import stream_seed
 from lightning_modules.rollouts import Rollouts
 
 
@@ -25,11 +30,11 @@ class Asker:
         policy: sampled under its active adapters.
         engine: writes the completions.
         rewards: of a completion.
-        guidelines: by name, those of `layout` in its order, or those that a question's own is among.
+        guidelines: by name, those of `layout` in its order.
         layout: rollouts per guideline.
         max_new_tokens: T_max.
         temperature: of sampling.
-        oracle_tag: tag of a question that names its own guideline, where the layout has one of that kind.
+        choice: which of them a question's guided rollouts are under; None leaves each of the layout to itself.
         neutral_too: every question is also written without an instruction, to be scored under.
         clock: times rollout and reward, and counts generated tokens.
     """
@@ -39,7 +44,7 @@ class Asker:
     rewards: Rewards
     guidelines: Mapping[str, Guideline]
     layout: Layout
-    oracle_tag: str
+    choice: Choice | None
     max_new_tokens: int
     temperature: float
     neutral_too: bool
@@ -64,7 +69,8 @@ class Asker:
             pictures: of each question, ready; empty where the policy reads them.
             version: of the adapter, for engines that hold a copy.
         """
-        instructions = [[self.under(name, e).instruction for name in self.layout.guidelines] for e in examples]
+        carried, states = self.carried(examples, places, stream, pictures)
+        instructions = [[self.guidelines[name].instruction for name in own] for own in carried]
         if self.neutral_too and NEUTRAL not in self.layout.guidelines:
             instructions = [[*own, ""] for own in instructions]
         ready = pictures or [None] * len(examples)
@@ -85,14 +91,16 @@ class Asker:
         self.clock.count("rollouts", len(completions))
         self.clock.count("rollout_tokens", sum(len(completion.ids) for completion in completions))
         prior = {name: item.prior for name, item in self.guidelines.items()}
-        found = Rollouts(tuple(examples), tuple(places), self.layout, prompts, plain, completions, [], prior)
+        found = Rollouts(
+            tuple(examples), tuple(places), self.layout, carried, prompts, plain, completions, [], prior, states
+        )
         with self.clock.phase("reward"):
             found.rewards = self.rewards.together(
                 [
                     judged(
                         completion.text,
                         examples[row // self.layout.size],
-                        self.under(found.guideline(row), examples[row // self.layout.size]),
+                        self.guidelines[found.guideline(row)],
                         n_tokens=len(completion.ids),
                         truncated=completion.truncated,
                     )
@@ -101,6 +109,23 @@ class Asker:
             )
         return found
 
-    def under(self, name: str, example: Example) -> Guideline:
-        """The guideline of a place of the layout: for one question its own, where the layout leaves that to it."""
-        return self.guidelines[example.tags[self.oracle_tag] if self.oracle_tag and name == ORACLE else name]
+    def carried(
+        self, examples: Sequence[Example], places: Sequence[int], stream: tuple[object, ...], pictures: Sequence[Any]
+    ) -> tuple[list[tuple[str, ...]], list[Tensor]]:
+        """What each question is asked under in place of the layout's guidelines; arguments as of `ask`.
+
+        Returns:
+            P times K names, and P states (H,) of the questions, or none where nobody reads them.
+        """
+        named, states = self.layout.guidelines, None
+        if self.choice is None:
+            return [named] * len(examples), []
+        with self.clock.phase("rollout"):
+            if self.choice.reads_questions:
+                with self.policy.acting(()):  # the bare base, which stays what it is
+                    states = question_states(self.policy, examples, pictures)
+            guided = [name for name in named if name != NEUTRAL]
+            seeds = [stream_seed(*stream, place, "choice") for place in places]
+            chosen = self.choice(examples, states, guided, seeds)
+        neutral = named[: len(named) - len(guided)]  # it comes first, where it is there
+        return [(*neutral, *own) for own in chosen], list(states) if states is not None else []

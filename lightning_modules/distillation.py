@@ -77,7 +77,7 @@ class Integrate(Stage):
         engine, layout = part(c.engine, Engine, "engine"), Layout({NEUTRAL: c.rollouts_per_question})
         engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, False, self.clock)
-        self.asker = Asker(self.policy, engine, rewards, guidelines, layout, "", *limits)
+        self.asker = Asker(self.policy, engine, rewards, guidelines, layout, None, *limits)
         writer = engine if isinstance(engine, Packed) else Packed(Packed.Config())
         asked = (c.gate, c.gate_samples, c.gate_temperature, c.max_new_tokens, writer.config.rows_at_once)
         shared = (rewards, guidelines[NEUTRAL])

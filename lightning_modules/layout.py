@@ -12,9 +12,6 @@ from torch import Tensor
 from datamodules.prompts import NEUTRAL
 from lightning_modules.rollout import stream_seed
 
-ORACLE = "oracle"
-"""Name in a layout of whichever guideline a question itself names."""
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -51,7 +48,7 @@ class Layout:
         return [stream_seed(*stream, self.guidelines[k], copy) for k, copy in self.places]
 
 
-def layout_of(guidelines: tuple[str, ...], per_guideline: int, neutral_share: float, *, oracle: bool = False) -> Layout:
+def layout_of(guidelines: tuple[str, ...], per_guideline: int, neutral_share: float) -> Layout:
     """Spread a group.
 
     Args:
@@ -59,15 +56,12 @@ def layout_of(guidelines: tuple[str, ...], per_guideline: int, neutral_share: fl
         per_guideline: g, rollouts under each of them.
         neutral_share: share of the group under the neutral prompt, in [0, 1), which then is none of `guidelines`;
             rounded to whole rollouts, at least one.
-        oracle: put all guided rollouts, as many as otherwise, under the one that the question names.
 
     Examples:
         >>> dict(layout_of(("differential", "bayesian"), 4, 0.2).counts)
         {'neutral': 2, 'differential': 4, 'bayesian': 4}
-        >>> dict(layout_of(("differential", "bayesian"), 4, 0.2, oracle=True).counts)
-        {'neutral': 2, 'oracle': 8}
     """
-    guided = {ORACLE: per_guideline * len(guidelines)} if oracle else dict.fromkeys(guidelines, per_guideline)
+    guided = dict.fromkeys(guidelines, per_guideline)
     if not neutral_share:
         return Layout(guided)
     neutral = max(1, round(neutral_share / (1 - neutral_share) * sum(guided.values())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 from typing_extensions import override
@@ -15,14 +16,14 @@ from typing_extensions import override
 from datamodules.batch import BadExampleError, Batch, Example
 from datamodules.loading import WHOLE, Demand, Feed, Share
 from lightning_modules.adapters import LoRASettings
-from lightning_modules.advantages.advantage import among_known
 from lightning_modules.asker import Asker
+from lightning_modules.choices.choice import Choice, Seen, seen_in
 from lightning_modules.dynamic_sampling import ask_again
 from lightning_modules.functional.reductions import Denominators
 from lightning_modules.objective import Objective, Tally
 from lightning_modules.parts import part
 from lightning_modules.rewards.term import RewardTerm
-from lightning_modules.rl_metrics import rollout_metrics
+from lightning_modules.rl_metrics import choice_metrics, rollout_metrics
 from lightning_modules.rl_parts import RLParts
 from lightning_modules.rl_settings import RLSettings
 from lightning_modules.rollouts import Rollouts, joined
@@ -61,11 +62,12 @@ class PolicyGradient(Stage):
         parts.engine.accept(self.policy.family)
         limits = (c.max_new_tokens, c.temperature, parts.transfer is not None, self.clock)
         self.asker = Asker(
-            self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, c.oracle_tag, *limits
+            self.policy, parts.engine, parts.rewards, parts.guidelines, parts.layout, parts.choice, *limits
         )
         weights = (c.reduction, c.temperature, c.entropy_bonus, c.sampler_weight_cap, self.clock)
         self.objective = Objective(self.policy, context.start, parts.loss, parts.kl, parts.transfer, *weights)
         self.rollouts: Rollouts | None = None  # the newest, for cards and samples
+        self._seen: list[tuple[int, Seen]] = []  # in the step that is in work, each with its round of asking
         self.policy.add_adapter(self.adapter, LoRASettings(c.lora_rank, c.lora_alpha, c.lora_seed))
         self.policy.activate([*context.start, self.adapter], trainable=self.adapter)
         for term in parts.rewards.terms:
@@ -79,16 +81,14 @@ class PolicyGradient(Stage):
     @classmethod
     @override
     def check_questions(cls, config: Config, questions: Iterable[Example]) -> None:
-        known = list(StageContext.guidelines_named(config.guidelines)) if config.oracle_tag else []
+        choice = part(config.choice, Choice, "choice") if config.choice else None
+        named = list(StageContext.guidelines_named(config.guidelines))
         idle, example = [part(spec, RewardTerm, "rewards") for spec in config.rewards], None
         for example in questions:
-            if known and (named := example.tags.get(config.oracle_tag)) not in known:
-                raise BadExampleError(
-                    f"example {example.question_id!r}: oracle_tag={config.oracle_tag} must name the guideline that a "
-                    f"question needs, one of {known}; got {named!r} among its tags {sorted(example.tags)}"
-                )
+            if choice is not None and (fault := choice.fault(example, named)):
+                raise BadExampleError(f"example {example.question_id!r}: choice: {fault}")
             idle = [term for term in idle if not term.applies_to(example)]
-            if not (known or idle):
+            if choice is None and not idle:
                 return
         if idle and example is not None:
             raise BadExampleError(
@@ -133,8 +133,10 @@ class PolicyGradient(Stage):
         c, step = self.config, self.batches_done
         with self.whole_base():
             rollouts = self.roll_out(batch, "train", step, Share(self.trainer.global_rank, self.trainer.world_size))
+            self.see(rollouts, 0)
             again = partial(self.roll_out_again, step)
             rollouts, asked = ask_again(rollouts, batch.spares, c.dynamic_share, c.dynamic_rounds, again, self.from_all)
+        self.learn_to_choose()
         self.rollouts = rollouts
         parts = rollouts.minibatches(c.minibatches, c.questions_per_step)
         if c.minibatches > 1:  # the first part's update moves what the others are to be compared with
@@ -149,7 +151,8 @@ class PolicyGradient(Stage):
         Shares of clipped ratios are those of the last update, as there is nothing to clip in the first.
         """
         everywhere = self.from_all((rollouts.outline(), [tally for _, tally in updates]))
-        metrics = rollout_metrics(joined([outline for outline, _ in everywhere]))
+        whole = joined([outline for outline, _ in everywhere])
+        metrics = rollout_metrics(whole) | (choice_metrics(whole) if self.asker.choice is not None else {})
         tallies = zip(*(own for _, own in everywhere), strict=True)
         for number, ((taken, _), parts) in enumerate(zip(updates, tallies, strict=True)):
             found = taken | Tally.joined(parts).metrics()
@@ -170,7 +173,9 @@ class PolicyGradient(Stage):
 
     def roll_out_again(self, step: int, batch: Batch, places: Sequence[int], number: int) -> Rollouts:
         """Answer further questions at the places of dead groups, in streams of their own."""
-        return self.rolled_out(batch, places, ("again", self.context.seed, step, number))
+        rollouts = self.rolled_out(batch, places, ("again", self.context.seed, step, number))
+        self.see(rollouts, number)
+        return rollouts
 
     def rolled_out(self, batch: Batch, places: Sequence[int], stream: tuple[object, ...]) -> Rollouts:
         """Rollouts with advantages; arguments as of `Asker.ask`."""
@@ -179,8 +184,33 @@ class PolicyGradient(Stage):
         if self.kl is not None and self.kl.in_reward:
             for rows in self.micro_batches(rollouts, range(len(rollouts.completions))):
                 self.objective.penalise(rollouts, rows)
-        rollouts.advantages = among_known(self.advantage, rollouts.outcome, rollouts.known)
+        rollouts.weigh(self.advantage)
         return rollouts
+
+    def see(self, rollouts: Rollouts, asked: int) -> None:
+        """Remember what questions of a round of asking earned, where a choice is to learn from it."""
+        if self.asker.choice is not None:
+            self._seen += [(asked, one) for one in seen_in(rollouts)]
+
+    def learn_to_choose(self) -> None:
+        """Tell the choice what the step's questions earned on all devices, dead groups that were replaced included."""
+        if self.asker.choice is not None:
+            everywhere = [one for own in self.from_all(self._seen) for one in own]
+            everywhere.sort(key=lambda one: (one[0], one[1].place))  # the same whatever device asked
+            self.asker.choice.learn([seen for _, seen in everywhere])
+            self._seen = []
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        if self.asker.choice is not None:
+            checkpoint["choice"] = self.asker.choice.state()
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.asker.choice is not None:
+            self.asker.choice.resume(checkpoint["choice"])
 
     def micro_batches(self, rollouts: Rollouts, rows: Sequence[int]) -> Iterator[list[int]]:
         """Rows in pieces that fit into `micro_batch_tokens`."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from datamodules.batch import LETTERS
 from datamodules.prompts import NEUTRAL
-from lightning_modules.functional.advantages import group_means
 from lightning_modules.rollouts import Rollouts
 
 
@@ -32,29 +31,37 @@ def rollout_metrics(rollouts: Rollouts) -> dict[str, float]:
 
 def known_total(rollouts: Rollouts) -> Tensor:
     """(P, R) total rewards; NaN where one of the terms could not be had."""
-    return rollouts.outcome.total.where(rollouts.known, torch.nan)
+    return rollouts.earned("total").where(rollouts.known, torch.nan)
 
 
 def guideline_metrics(rollouts: Rollouts) -> dict[str, float]:
     """Reward, answers and advantage per guideline, and how often each was the best of its question by right answers."""
-    layout, right = rollouts.layout, rollouts.right
-    member = torch.nn.functional.one_hot(layout.guideline_of, len(layout.guidelines)).double()
-    means = group_means(right, member)  # (P, K)
+    right, total, advantages = rollouts.right, known_total(rollouts), rollouts.advantages
+    under = {name: rollouts.under(name) for name in rollouts.prior}
+    member = torch.stack(list(under.values()), dim=2).double()  # (P, R, K)
+    means = (right[:, :, None] * member).sum(1) / member.sum(1).clamp(min=1)  # (P, K)
     best = means == means.amax(dim=1, keepdim=True)
     # Ties count for all, but where nobody is right nobody won.
     won = (best & (means > 0)).double().mean(dim=0)
     metrics = {}
-    for k, name in enumerate(layout.guidelines):
-        places = layout.guideline_of == k
-        metrics[f"train/guideline/{name}/reward"] = nan_mean(known_total(rollouts)[:, places])
-        metrics[f"train/guideline/{name}/correct"] = float(right[:, places].mean())
-        metrics[f"train/guideline/{name}/advantage"] = float(rollouts.advantages[:, places].mean())
-        metrics[f"train/guideline/{name}/advantage_size"] = float(rollouts.advantages[:, places].abs().mean())
+    for k, (name, places) in enumerate(under.items()):
+        metrics[f"train/guideline/{name}/reward"] = nan_mean(total[places])
+        metrics[f"train/guideline/{name}/correct"] = float(right[places].mean())
+        metrics[f"train/guideline/{name}/advantage"] = float(advantages[places].mean())
+        metrics[f"train/guideline/{name}/advantage_size"] = float(advantages[places].abs().mean())
         metrics[f"train/guideline/{name}/won"] = float(won[k])
         for term in rollouts.rewards[0].parts:
             if term not in ("correct", "format"):
-                metrics[f"train/guideline/{name}/{term}"] = nan_mean(rollouts.term(term)[:, places])
+                metrics[f"train/guideline/{name}/{term}"] = nan_mean(rollouts.term(term)[places])
     return metrics
+
+
+def choice_metrics(rollouts: Rollouts) -> dict[str, float]:
+    """How guided rollouts were spread where that was chosen: each guideline's share, and how many a question had."""
+    guided = [[name for name in own if name != NEUTRAL] for own in rollouts.carried]
+    every = [name for own in guided for name in own]
+    shares = {f"train/choice/{name}": every.count(name) / len(every) for name in rollouts.prior if name != NEUTRAL}
+    return shares | {"train/choice/distinct": sum(len(set(own)) for own in guided) / len(guided)}
 
 
 def gap_metrics(rollouts: Rollouts) -> dict[str, float]:

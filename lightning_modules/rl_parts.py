@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from datamodules.prompts import NEUTRAL
 from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.choices.choice import Choice
 from lightning_modules.engines.engine import Engine
-from lightning_modules.layout import ORACLE, Layout, layout_of
+from lightning_modules.layout import Layout, layout_of
 from lightning_modules.losses.kl import KLPenalty
 from lightning_modules.losses.loss import PolicyLoss
 from lightning_modules.parts import part
@@ -25,12 +26,14 @@ class RLParts:
     """What varies between algorithms; each is named as its setting in `RLSettings`.
 
     Attributes:
-        guidelines: by name, in the order of `layout` but for those that an oracle chooses among.
+        guidelines: by name, in the order of `layout`.
         layout: rollouts per guideline.
+        choice: who stands in for whom in the layout, question by question.
     """
 
     guidelines: Mapping[str, Guideline]
     layout: Layout
+    choice: Choice | None
     advantage: Advantage
     rewards: Rewards
     loss: PolicyLoss
@@ -52,7 +55,8 @@ class RLParts:
         named = tuple(guidelines)[-len(c.guidelines) :]
         parts = cls(
             guidelines,
-            layout_of(named, c.rollouts_per_guideline, c.neutral_share, oracle=bool(c.oracle_tag)),
+            layout_of(named, c.rollouts_per_guideline, c.neutral_share),
+            part(c.choice, Choice, "choice") if c.choice else None,
             part(c.advantage, Advantage, "advantage"),
             Rewards([part(spec, RewardTerm, "rewards") for spec in c.rewards]),
             part(c.loss, PolicyLoss, "loss"),
@@ -61,11 +65,10 @@ class RLParts:
             part(c.engine, Engine, "engine"),
         )
         refuse_uncorrected(parts.engine, c)
-        tried = {ORACLE: guidelines[named[0]], **guidelines}  # which one it stands for makes no difference here
-        refuse_silence(parts.advantage, parts.layout, parts.rewards, tried)
+        refuse_silence(parts.advantage, parts.layout, parts.rewards, guidelines)
         refuse_idle_transfer(parts.transfer, parts.layout)
         if parts.kl is not None and parts.kl.in_reward:
-            refuse_penalty(parts.advantage, parts.layout, parts.rewards, tried, c.dynamic_share)
+            refuse_penalty(parts.advantage, parts.layout, parts.rewards, guidelines, c.dynamic_share)
         return parts
 
 

@@ -9,6 +9,7 @@ from configs.schema import Slot
 from datamodules.prompts import NEUTRAL
 from guards.ranges import above, at_least, between
 from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.choices.choice import Choice
 from lightning_modules.engines.engine import Engine
 from lightning_modules.losses.kl import KLPenalty
 from lightning_modules.losses.loss import PolicyLoss
@@ -32,10 +33,6 @@ class RLSettings(Stage.Config):
     """g, rollouts of a question under each of `guidelines`; at least 1."""
     neutral_share: Annotated[float, between(0, 1, open_high=True)] = 0.0
     """Share of a group under the neutral prompt, in [0, 1), beside `guidelines`, which then must not name it."""
-    oracle_tag: str = ""
-    """Tag of the questions that names the one of `guidelines` which each needs: all its guided rollouts, as many as
-    otherwise, are under that one. Only made questions know it, so that this is a bound on what choosing guidelines can
-    give. Empty spreads them over all."""
     questions_per_step: Annotated[int, at_least(1)] = 8
     """P, questions per step over all devices; at least 1."""
     temperature: Annotated[float, above(0)] = 1.0
@@ -77,6 +74,9 @@ class RLSettings(Stage.Config):
         default_factory=lambda: {"class_path": "lightning_modules.advantages.grpo.GRPO"}
     )
     """How good a rollout was beside its siblings: a class of `lightning_modules.advantages`, or your own."""
+    choice: Annotated[dict[str, Any], Slot(Choice)] | None = None
+    """Which of `guidelines` a question's guided rollouts are under, as many as otherwise: a class of
+    `lightning_modules.choices`; null spreads them evenly over all."""
     loss: Annotated[dict[str, Any], Slot(PolicyLoss)] = field(
         default_factory=lambda: {"class_path": "lightning_modules.losses.clipped.Clipped"}
     )
@@ -110,7 +110,7 @@ class RLSettings(Stage.Config):
                 self.neutral_share and NEUTRAL in self.guidelines
             ),
             "a group needs at least 2 rollouts: raise rollouts_per_guideline": group >= 2 or self.neutral_share > 0,
-            "oracle_tag chooses among guidelines, of which there must be 2, none of them neutral": not self.oracle_tag
+            "choice chooses among guidelines, of which there must be 2, none of them neutral": not self.choice
             or (len(self.guidelines) >= 2 and NEUTRAL not in self.guidelines),
             "minibatches must lie between 1 and questions_per_step": self.minibatches <= self.questions_per_step,
             "sampler_weight_cap must be 0 or at least 1": self.sampler_weight_cap == 0 or self.sampler_weight_cap >= 1,

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.batch import Example
 from datamodules.prompts import NEUTRAL
-from lightning_modules.advantages.advantage import Outcome
+from lightning_modules.advantages.advantage import Advantage, Outcome, among_known
 from lightning_modules.layout import Layout
 from lightning_modules.prompts import Prompt
 from lightning_modules.rewards.combine import Reward
@@ -26,11 +26,13 @@ class Rollouts:
         examples: P questions.
         places: (P,) of each question within the whole step, over all devices.
         layout: how R rollouts are spread.
+        carried: (P, K) the guideline that stands in for each of the layout's: itself, unless a choice was made.
         prompts: P · K prompts.
         neutral_prompts: P prompts without an instruction, or none where nothing is scored under them.
         completions: P · R.
         rewards: P · R, by term.
-        prior: guideline name -> what its file gives it.
+        prior: guideline name -> what its file gives it; all that may be carried, in order.
+        states: (P,) of each question, where a choice read them.
         advantages: (P, R) float64.
         old_logps: row -> (T_b,) nats before the first update on these rollouts.
         ref_logps: row -> (T_b,) nats under the reference, where they were needed before the update.
@@ -39,11 +41,13 @@ class Rollouts:
     examples: tuple[Example, ...]
     places: tuple[int, ...]
     layout: Layout
+    carried: list[tuple[str, ...]]
     prompts: list[Prompt]
     neutral_prompts: list[Prompt]
     completions: list[Completion]
     rewards: list[Reward]
     prior: Mapping[str, float]
+    states: list[Tensor] = field(default_factory=list)
     advantages: Tensor = field(default_factory=lambda: torch.zeros(0))
     old_logps: dict[int, Tensor] = field(default_factory=dict)
     ref_logps: dict[int, Tensor] = field(default_factory=dict)
@@ -53,18 +57,24 @@ class Rollouts:
         """(P, R)."""
         return len(self.examples), self.layout.size
 
-    @property
-    def outcome(self) -> Outcome:
-        """What advantages are made of."""
-        total, between, within = ([getattr(item, name) for item in self.rewards] for name in PARTS)
-        return Outcome(
-            self.table(total),
-            self.table(between),
-            self.table(within),
-            self.layout.guideline_of,
-            self.layout.guidelines,
-            torch.tensor([self.prior.get(name, 1.0) for name in self.layout.guidelines], dtype=torch.float64),
-        )
+    def weigh(self, advantage: Advantage) -> None:
+        """Give every rollout its advantage beside its siblings; those of unknown reward have none."""
+        self.advantages = torch.zeros(self.shape, dtype=torch.float64)
+        for questions, outcome in self.outcomes():
+            self.advantages[questions] = among_known(advantage, outcome, self.known[questions])
+
+    def outcomes(self) -> Iterator[tuple[list[int], Outcome]]:
+        """What advantages are made of, for each set of questions whose places carry the same guidelines."""
+        parts = [self.earned(name) for name in PARTS]
+        names, prior = tuple(self.prior), torch.tensor(list(self.prior.values()), dtype=torch.float64)
+        for carried in dict.fromkeys(self.carried):
+            questions = [question for question, own in enumerate(self.carried) if own == carried]
+            guideline_of = torch.tensor([names.index(carried[k]) for k, _ in self.layout.places])
+            yield questions, Outcome(*(part[questions] for part in parts), guideline_of, names, prior)
+
+    def earned(self, part: str) -> Tensor:
+        """(P, R) float64 of `total`, `between` or `within`, as of `Outcome`."""
+        return self.table([getattr(item, part) for item in self.rewards])
 
     def table(self, values: Sequence[float | bool | None]) -> Tensor:
         """(P, R) float64 of one value per row; NaN where there is none."""
@@ -96,19 +106,25 @@ class Rollouts:
             tuple(replace(example, images=(), reasoning={}) for example in self.examples),
             self.places,
             self.layout,
+            self.carried,
             [],
             [],
             [replace(completion, logps=(), text="") for completion in self.completions],
             self.rewards,
             self.prior,
-            self.advantages,
+            advantages=self.advantages,
         )
 
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def guideline(self, row: int) -> str:
         """The guideline that a row's prompt carried."""
-        return self.layout.guidelines[self.layout.places[row % self.layout.size][0]]
+        question, place = divmod(row, self.layout.size)
+        return self.carried[question][self.layout.places[place][0]]
+
+    def under(self, guideline: str) -> Tensor:
+        """(P, R) bool: which rollouts' prompts carried a guideline."""
+        return self.table([self.guideline(row) == guideline for row in range(len(self.completions))]).bool()
 
     def prompt(self, row: int) -> Prompt:
         """The prompt that a row answered."""
@@ -122,13 +138,11 @@ class Rollouts:
     def teacher_prompt(self, row: int) -> Prompt | None:
         """The prompt of the guideline that answers the row's question better than the neutral prompt does, if any."""
         question = row // self.layout.size
-        means = {
-            name: mean for name in self.layout.guidelines if (mean := self.mean_between(question, name)) is not None
-        }
+        names = self.carried[question]
+        means = {name: mean for name in names if (mean := self.mean_between(question, name)) is not None}
         best = max((name for name in means if name != NEUTRAL), key=means.__getitem__, default=None)
         if best is None or not means[best] > means.get(NEUTRAL, float("inf")):
             return None
-        names = self.layout.guidelines
         return self.prompts[question * len(names) + names.index(best)]
 
     def mean_between(self, question: int, guideline: str) -> float | None:
@@ -233,6 +247,7 @@ def joined(parts: Sequence[Rollouts]) -> Rollouts:
         parts[0].layout,
         *([item for part in parts for item in getattr(part, name)] for name in JOINED),
         parts[0].prior,
+        [state for part in parts for state in part.states],
         torch.cat([part.advantages for part in parts]),
     )
     return chosen(whole, sorted(range(len(whole.places)), key=whole.places.__getitem__))
@@ -249,13 +264,15 @@ def chosen(rollouts: Rollouts, questions: Sequence[int]) -> Rollouts:
         tuple(rollouts.examples[q] for q in questions),
         tuple(rollouts.places[q] for q in questions),
         rollouts.layout,
+        of(rollouts.carried, 1),
         of(rollouts.prompts, k),
         of(rollouts.neutral_prompts, 1) if rollouts.neutral_prompts else [],
         of(rollouts.completions, r),
         of(rollouts.rewards, r),
         rollouts.prior,
+        of(rollouts.states, 1) if rollouts.states else [],
         rollouts.advantages[list(questions)] if len(rollouts.advantages) else rollouts.advantages,
     )
 
 
-JOINED = ("prompts", "neutral_prompts", "completions", "rewards")
+JOINED = ("carried", "prompts", "neutral_prompts", "completions", "rewards")

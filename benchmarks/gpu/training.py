@@ -53,7 +53,7 @@ class MadeGBA(StaysOnDevice, GBA):
         rollouts = super().rolled_out(batch, places, stream)
         totals = [work.reward_even(completion.ids) for completion in rollouts.completions]
         rollouts.rewards = [Reward(total, {}, total, None, None, None, right=False) for total in totals]
-        rollouts.advantages = self.advantage(rollouts.outcome)
+        rollouts.weigh(self.advantage)
         return rollouts
 
 

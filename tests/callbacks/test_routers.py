@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from answering.routing import Router, prefix_features
+from answering.routing import Router
 from callbacks.evaluate_experts import EvaluateExperts
 from callbacks.routers import oracle, routed
 from evaluation.predictions import Prediction
 from evaluation.routes import SENT_TO, expert_rows, route_rows
 from evaluation.variants import Variant
 from lightning_modules.functional.probe import linear_probe
+from lightning_modules.question_states import question_states
 from tests.conftest import made_example
 
 
@@ -37,9 +38,9 @@ def test_the_probe_finds_classes_that_a_line_parts_and_bears_rows_that_are_all_t
 
 
 def test_features_are_those_of_each_question_alone_before_any_instruction(tiny_policy, mixed_examples, monkeypatch):
-    monkeypatch.setattr("answering.routing.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("lightning_modules.question_states.ROWS_AT_ONCE", 3)
     questions = [*mixed_examples, replace(mixed_examples[0], question_id="again")]  # the same picture and words
-    found = prefix_features(tiny_policy, questions)
+    found = question_states(tiny_policy, questions)
     for example, row in zip(questions, found, strict=True):
         short, long = tiny_policy.prompts(example, ["", "Reason by exclusion."])
         assert 0 < short.shared == long.shared

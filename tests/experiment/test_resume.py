@@ -53,22 +53,27 @@ def cards(run: Path) -> dict[str, list[tuple[int, bytes]]]:
 
 @pytest.mark.parametrize(
     ("name", "steps", "overrides"),
-    [("dsa", 5, []), ("gba", 5, []), ("gba", 8, ["module.init_args.updates_per_rollout=2"])],
-    ids=["sft", "gba", "gba with two updates per rollout"],
+    [
+        ("dsa", 5, []),
+        ("gba", 5, ["module.init_args.choice={class_path: lightning_modules.choices.learned.Learned}"]),
+        ("gba", 8, ["module.init_args.updates_per_rollout=2"]),
+    ],
+    ids=["sft", "gba that learns to choose", "gba with two updates per rollout"],
 )
 def test_an_interrupted_fit_goes_on_to_the_same_bytes(lineage, tmp_path, monkeypatch, name, steps, overrides):
     settings = ["name=long", f"trainer.max_steps={steps}", *FIT_ONLY[name == "dsa" and 2 :], *overrides]
     whole, cut = lineage.copy(tmp_path / "whole"), lineage.copy(tmp_path / "cut")
-    stop = 6 if overrides else 3  # one batch after the checkpoint: what that batch left must be withdrawn
-    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2))
+    twice = steps == 8
+    stop = 6 if twice else 3  # one batch after the checkpoint: what that batch left must be withdrawn
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if twice else 2))
     assert whole.run(name, *settings) == 0
-    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2, stop_at=stop))
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if twice else 2, stop_at=stop))
     assert cut.run(name, *settings) == 130
     run, other = whole.runs / "long/alpha", cut.runs / "long/alpha"
     assert json.loads((other / "status.json").read_text())["state"] == "interrupted"
     assert (other / "checkpoints/last.ckpt").exists()
     assert not (other / "adapter").exists()
-    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if overrides else 2))
+    monkeypatch.setattr("experiment.fit.ResumePoint", point(every=4 if twice else 2))
     time.sleep(1.0)  # files of one second are read in the order of names that end in a number of no fixed width
     assert cut.run(name, *settings) == 0
     assert (run / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()

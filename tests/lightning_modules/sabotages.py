@@ -42,6 +42,11 @@ def unknown(k: str) -> tuple[str, str]:
     return UNKNOWN, k
 
 
+def choices(k: str) -> tuple[str, str]:
+    """Tests of test_choices.py."""
+    return f"{FOLDER}test_choices.py", k
+
+
 def settings(k: str) -> tuple[str, str]:
     """Tests of test_rl_settings.py."""
     return SETTINGS, k
@@ -94,7 +99,7 @@ SABOTAGES = [
          "another distribution is sampled from than is scored", settings("drawn_from")),
         ("policy_gradient.py", "if c.minibatches > 1:  #", "if c.minibatches > 99:  #",
          "later minibatches are compared with a policy that has moved", step("minibatches_are")),
-        ("rl_parts.py", "c.rollouts_per_guideline, c.neutral_share,", "c.rollouts_per_guideline, 0.0,",
+        ("rl_parts.py", "c.rollouts_per_guideline, c.neutral_share)", "c.rollouts_per_guideline, 0.0)",
          "no rollout is under the prompt that is used at test time", settings("under_every_guideline")),
         ("policy_gradient.py", "if not (c.mask_truncated and rollouts.completions[row].truncated)]", "]",
          "cut completions stay in the loss", step("truncated")),
@@ -192,7 +197,8 @@ SABOTAGES = [
          step("one_step and RLOO")),
         ("rollouts.py", "return self.neutral_prompts[row // self.layout.size]", "return self.prompt(row)",
          "transfer acts on the guided prompt", step("transfer")),
-        ("rollouts.py", "self.prior.get(name, 1.0)", "1.0", "a guideline file's prior is ignored",
+        ("rollouts.py", "torch.tensor(list(self.prior.values()), dtype", "torch.ones(len(self.prior), dtype",
+         "a guideline file's prior is ignored",
          settings("own_prior")),
         ("rollouts.py", "best = max((name", "best = min((name", "the worst guideline teaches", step("distillation")),
         ("rollouts.py", "means.get(NEUTRAL, float(\"inf\"))", "-1.0",
@@ -212,14 +218,24 @@ SABOTAGES = [
          "all copies of a prompt are the same rollout", settings("stream_of")),
         ("layout.py", "max(1, round(neutral_share / (1 - neutral_share) * sum(guided.values())))", "1",
          "one rollout is neutral whatever the share", settings("under_every_guideline")),
-        ("asker.py", "self.under(found.guideline(row),", "self.under(self.layout.guidelines[-1],",
+        ("asker.py", "self.guidelines[found.guideline(row)],", "self.guidelines[self.layout.guidelines[-1]],",
          "rollouts are held to another guideline's criteria", settings("weighted_sum")),
         ("asker.py", "                    examples[row // self.layout.size],", "                    examples[0],",
          "answers are compared with another question's", settings("weighted_sum")),
-        ("asker.py", "row), examples[row // self.layout.size]),", "row), examples[0]),",
-         "answers are held to the guideline that another question names", settings("question_names")),
-        ("asker.py", "self.under(name, e).instruction", "self.under(name, examples[0]).instruction",
-         "all questions are asked under the guideline that the first one names", settings("question_names")),
+        ("rollouts.py", "self.carried[question][self.layout.places[place][0]]",
+         "self.layout.guidelines[self.layout.places[place][0]]",
+         "a guideline that stands in for another goes by the other's name", settings("question_names")),
+        ("asker.py", "instruction for name in own] for own in carried]",
+         "instruction for name in carried[0]] for _ in carried]",
+         "all questions are asked under what was chosen for the first one", settings("question_names")),
+        ("rollouts.py", "if own == carried]", "if own]", "groups are weighed by another question's guidelines",
+         settings("question_names")),
+        ("asker.py", "with self.policy.acting(()):", "with self.policy.acting(self.policy.active):",
+         "questions are told apart by a model that changes", choices("every_step")),
+        ("policy_gradient.py", "            self._seen = []\n", "", "what a step earned counts again in the next",
+         choices("every_step")),
+        ("policy_gradient.py", "        self.see(rollouts, number)\n", "",
+         "a choice never hears of the questions that were asked in place of others", choices("dead_groups")),
         ("asker.py", "truncated=completion.truncated,", "truncated=False,",
          "cut completions are not punished for it", settings("weighted_sum")),
         ("asker.py", "n_tokens=len(completion.ids)", "n_tokens=len(completion.text)",

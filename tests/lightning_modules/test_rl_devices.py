@@ -158,6 +158,7 @@ CASES = {
     "transfer by distillation": (3, GUIDED | {"transfer": a_part("transfer.distill.DistillTransfer", eta=0.8)}),
     "a mean over sequences": (3, GUIDED | WHOLE | {"reduction": "sequence_mean"}),
     "the real engine": (3, GUIDED | WHOLE | {"engine": a_part("engines.packed.Packed"), "max_new_tokens": 12}),
+    "a learned choice": (3, GUIDED | WHOLE | {"choice": a_part("choices.learned.Learned")}),
     "plain GRPO": (3, {"module": PolicyGradient, "kl": None}),
 }  # fmt: skip
 

@@ -29,7 +29,8 @@ def made(rights: str, adherence: list[float]) -> Rollouts:
     ]
     completions = [Completion((5,) * (row + 1), (0.0,) * (row + 1), "", row == 0) for row in range(len(rights))]
     examples = tuple(made_example(n) for n in range(questions))
-    found = Rollouts(examples, tuple(range(questions)), layout, [], [], completions, rewards, {})
+    carried, prior = [layout.guidelines] * questions, dict.fromkeys(layout.guidelines, 1.0)
+    found = Rollouts(examples, tuple(range(questions)), layout, carried, [], [], completions, rewards, prior)
     found.advantages = torch.tensor([[0.0, 1, 0, 2, -3, 0]] * questions)
     return found
 

@@ -21,8 +21,10 @@ from configs.schema import Component
 from datamodules.base import VQADataModule
 from datamodules.batch import BadExampleError, Batch
 from experiment.run import check_questions
-from lightning_modules import advantages, engines, losses, rewards, transfer
+from lightning_modules import advantages, choices, engines, losses, rewards, transfer
 from lightning_modules.advantages.advantage import Advantage
+from lightning_modules.choices.by_tag import ByTag
+from lightning_modules.choices.choice import Choice
 from lightning_modules.engines.engine import Engine
 from lightning_modules.engines.packed import Packed
 from lightning_modules.losses.kl import KLPenalty
@@ -43,6 +45,7 @@ from tests.conftest import made_example, randomise_adapter
 from tests.experiment import test_pass_rates  # noqa: F401 - its import fills the registers
 from tests.lightning_modules import rl_reference as by_hand
 from tests.lightning_modules import (
+    test_choices,  # noqa: F401 - likewise
     test_open_rewards,  # noqa: F401 - likewise
     test_policy_gradient,  # noqa: F401 - likewise
     test_vllm_engine,  # noqa: F401 - likewise
@@ -81,13 +84,15 @@ def test_every_question_is_asked_under_every_guideline_and_the_neutral_prompt(ti
     assert len({rollouts.prompt(row).ids for row in (0, 4, 7)}) == 3
 
 
-@RL.acts("oracle_tag")
+@RL.acts("choice")
+@acts(ByTag, "tag")
 @pytest.mark.parametrize("transfer", [None, a_part("transfer.policy_gradient.PolicyGradientTransfer", eta=0.5)])
 def test_all_guided_rollouts_are_under_the_guideline_that_the_question_names(tiny_policy, mixed_examples, transfer):
     kinds = ("bayesian", "differential", "bayesian")
     asked = [replace(e, tags={"kind": kind}) for e, kind in zip(mixed_examples, kinds, strict=False)]
     settings = {"guidelines": ("differential", "bayesian"), "rollouts_per_guideline": 3, "neutral_share": 0.25}
-    found = fit(tiny_policy, asked, oracle_tag="kind", **settings, kl=None, transfer=transfer)
+    choice = a_part("choices.by_tag.ByTag", tag="kind")
+    found = fit(tiny_policy, asked, choice=choice, **settings, kl=None, transfer=transfer)
     rollouts = found.rollouts[0]
     assert rollouts.shape == (len(asked), 8)  # as many as without
     guidelines, told = load_guidelines(["differential", "bayesian"]), GBA.Config().rewards
@@ -95,49 +100,52 @@ def test_all_guided_rollouts_are_under_the_guideline_that_the_question_names(tin
     for row, completion in enumerate(rollouts.completions):
         question, place = divmod(row, 8)
         own = guidelines[kinds[question]]
+        assert rollouts.guideline(row) == ("neutral" if place < 2 else kinds[question])
         prompt = tiny_policy.prompt(asked[question], "" if place < 2 else own.instruction)
         assert rollouts.prompt(row).ids == prompt.ids
         if place >= 2:
             how = {"n_tokens": len(completion.ids), "truncated": completion.truncated}
             assert rollouts.rewards[row] == adherence(completion.text, asked[question], own, **how)
     assert len({rollouts.prompt(row).ids for row in (0, 2, 8, 10)}) == 4
+    # all six of a question are one guideline's: they share its baseline, whose place in the layout they have
     weights = {"correct": 1.0, "format": 0.1, "adherence": 0.2}
     advantages = by_hand.advantages_by_hand(rollouts, weights, by_hand.gba_by_hand)
     torch.testing.assert_close(rollouts.advantages.flatten(), advantages, atol=1e-6, rtol=1e-6)
     assert float(found.gradients[0].abs().max()) > 0
-    assert {tag for tag in found.metrics[0] if tag.endswith("/won")} == {
-        "train/guideline/neutral/won",
-        "train/guideline/oracle/won",
-    }
+    metrics = found.metrics[0]
+    assert metrics["train/choice/differential"] == pytest.approx(1 / 3)
+    assert metrics["train/choice/bayesian"] == pytest.approx(2 / 3)
+    assert metrics["train/choice/distinct"] == 1.0
+    right = rollouts.right[1, 2:]
+    assert metrics["train/guideline/differential/correct"] == pytest.approx(float(right.mean()))
 
 
-def test_a_guideline_that_is_called_oracle_is_one_as_any_other(tiny_policy, mixed_examples, tmp_path):
-    text = (FOLDER / "bayesian.yaml").read_text()
-    (tmp_path / "oracle.yaml").write_text(text.replace("name: bayesian", "name: oracle"))
-    settings = {"guidelines": (str(tmp_path / "oracle.yaml"),), "rollouts_per_guideline": 2, "neutral_share": 0.3}
-    found = fit(tiny_policy, mixed_examples[:1], **settings, kl=None, transfer=None)
-    rollouts, instruction = found.rollouts[0], yaml.safe_load(text)["instruction"].strip()
-    assert rollouts.guideline(rollouts.layout.size - 1) == "oracle"
-    own = tiny_policy.prompt(mixed_examples[0], instruction)
-    assert rollouts.prompt(rollouts.layout.size - 1).ids == own.ids
+def test_a_guideline_that_nobody_carries_has_no_curve(tiny_policy, mixed_examples):
+    asked = [replace(e, tags={"kind": "bayesian"}) for e in mixed_examples]
+    choice = a_part("choices.by_tag.ByTag", tag="kind")
+    metrics = fit(tiny_policy, asked, choice=choice, **GUIDED, **PLAIN).metrics[0]
+    assert metrics["train/choice/differential"] == 0.0
+    named = {tag for tag in metrics if tag.startswith("train/guideline/differential/")}
+    assert named == {"train/guideline/differential/won"}
 
 
 def test_questions_that_do_not_name_their_guideline_are_refused_before_training(mixed_examples):
-    config = replace(GBA.Config(), oracle_tag="kind")
+    choice = {"class_path": "lightning_modules.choices.by_tag.ByTag", "init_args": {"tag": "kind"}}
+    config = replace(GBA.Config(), choice=choice)
     asked = [replace(e, tags={"kind": "analytical"}) for e in mixed_examples]
     GBA.check_questions(config, asked)
     for tags, told in (({}, "got None"), ({"kind": "pattern"}, "got 'pattern' among its tags")):
-        with pytest.raises(BadExampleError, match=f"oracle_tag=kind must name the guideline.*{told}"):
+        with pytest.raises(BadExampleError, match=f"choice: the tag kind must name the guideline.*{told}"):
             GBA.check_questions(config, [*asked, replace(asked[0], tags=tags)])
     GBA.check_questions(GBA.Config(), [replace(asked[0], tags={})])
     # cards show questions of the validation split, which are answered as the others are
     data = SimpleNamespace(splits={"train": asked, "val": [replace(asked[0], tags={})]})
-    module = Component("lightning_modules.rl_gba.GBA", {"oracle_tag": "kind"})
+    module = Component("lightning_modules.rl_gba.GBA", {"choice": choice})
     context = SimpleNamespace(experiment=SimpleNamespace(module=module), stage_class=GBA, data=lambda run: data)
     with pytest.raises(BadExampleError, match=r"specialty 'alpha': .* got None"):
         check_questions(context, ["alpha"])
     for settings in ({"guidelines": ("bayesian",)}, {"guidelines": ("neutral", "bayesian"), "neutral_share": 0.0}):
-        with pytest.raises(ValueError, match="oracle_tag chooses among guidelines"):
+        with pytest.raises(ValueError, match="choice chooses among guidelines"):
             replace(config, **settings)
 
 
@@ -464,6 +472,7 @@ def test_a_term_of_one_s_own_is_one_class_that_the_yaml_names(tiny_policy, mixed
 
 SLOTS = {
     advantages: (Advantage,),
+    choices: (Choice,),
     losses: (PolicyLoss, KLPenalty),
     transfer: (Transfer,),
     engines: (Engine,),

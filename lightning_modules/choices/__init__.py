@@ -1,0 +1,1 @@
+"""Ways to choose the guidelines under which a question is rolled out."""
