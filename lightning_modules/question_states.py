@@ -11,30 +11,25 @@ from torch import Tensor
 from datamodules.batch import Example
 from lightning_modules.policy import Images, Policy
 
-ROWS_AT_ONCE = 24
-"""Questions in one forward pass; changes no feature beyond rounding."""
 AFTER = "."
 """Stands in for an instruction, to see where the part of a prompt ends that all instructions share."""
 
 
 @torch.no_grad()
-def question_states(policy: Policy, questions: Sequence[Example], pictures: Sequence[Images | None] = ()) -> Tensor:
+def question_states(policy: Policy, questions: Sequence[Example], pictures: Sequence[Images] = ()) -> Tensor:
     """The mean last state over picture and question, before any instruction: (n, H) fp64.
 
     Args:
         policy: as it acts.
         questions: at least one.
         pictures: of each question, ready; empty where the policy reads them.
+
+    Choice: each question in a pass of its own, so that its state depends on none that happens to be asked beside it,
+        on whichever device, and no memory is needed that a training step would not need.
     """
     found = []
-    ready = pictures or [None] * len(questions)
-    for start in range(0, len(questions), ROWS_AT_ONCE):
-        few = zip(questions[start : start + ROWS_AT_ONCE], ready[start : start + ROWS_AT_ONCE], strict=True)
-        prompts = [policy.prompts(example, ["", AFTER], own)[0] for example, own in few]
-        lengths = [prompt.shared or len(prompt.ids) for prompt in prompts]
-        # nothing shared between questions, so that every row of the line is a whole prompt
-        line = policy.line([replace(prompt, shared=0) for prompt in prompts], [[]] * len(prompts))
-        states = policy.hidden_states(line)
-        spans = zip(line.packing.row_starts, lengths, strict=True)
-        found += [states[first : first + length].double().mean(0).cpu() for first, length in spans]
+    for example, own in zip(questions, pictures or [None] * len(questions), strict=True):
+        prompt = policy.prompts(example, ["", AFTER], own)[0]
+        states = policy.hidden_states(policy.line([replace(prompt, shared=0)], [[]]))
+        found.append(states[: prompt.shared or len(prompt.ids)].double().mean(0).cpu())
     return torch.stack(found)

@@ -37,8 +37,7 @@ def test_the_probe_finds_classes_that_a_line_parts_and_bears_rows_that_are_all_t
     assert (torch.ones(1, 2).double() @ W + b).argmax().item() == 1  # the larger class
 
 
-def test_features_are_those_of_each_question_alone_before_any_instruction(tiny_policy, mixed_examples, monkeypatch):
-    monkeypatch.setattr("lightning_modules.question_states.ROWS_AT_ONCE", 3)
+def test_features_are_those_of_each_question_alone_before_any_instruction(tiny_policy, mixed_examples):
     questions = [*mixed_examples, replace(mixed_examples[0], question_id="again")]  # the same picture and words
     found = question_states(tiny_policy, questions)
     for example, row in zip(questions, found, strict=True):
@@ -49,6 +48,8 @@ def test_features_are_those_of_each_question_alone_before_any_instruction(tiny_p
                 states = tiny_policy.hidden_states(tiny_policy.line([prompt], [[]]))
             torch.testing.assert_close(row, states[: short.shared].double().mean(0), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found[0], found[1], atol=1e-2)
+    assert torch.equal(found[-1], found[0])
+    assert torch.equal(question_states(tiny_policy, questions[2:3])[0], found[2])  # whoever is asked beside it
 
 
 def test_a_router_tells_questions_apart_that_differ_in_words(tiny_policy):
