@@ -17,6 +17,7 @@ from lightning_modules.question_states import question_states
 from lightning_modules.rewards.guidelines import load_guidelines
 from lightning_modules.rollout import Completion, stream_seed
 from tests.conftest import made_example
+from tests.lightning_modules import rl_reference as by_hand
 from tests.lightning_modules.rl_acts import acts
 from tests.lightning_modules.rl_harness import EXCLUDES, WRONG, a_part, fit
 
@@ -113,6 +114,10 @@ def test_every_step_chooses_by_what_the_steps_before_have_earned(tiny_policy, he
                 rows = [r for r in range(question * 5, question * 5 + 5) if rollouts.guideline(r) == name]
                 seen.append((states[question], name, fmean(rollouts.rewards[r].between for r in rows)))
         seen = seen[-config["window"] :]
+    weights = {"correct": 1.0, "format": 0.1, "adherence": 0.2}
+    for rollouts in found.rollouts:  # each group by the guidelines that it had
+        expected = by_hand.advantages_by_hand(rollouts, weights, by_hand.gba_by_hand)
+        torch.testing.assert_close(rollouts.advantages.flatten(), expected, atol=1e-6, rtol=1e-6)
     if config["window"] == 60:  # it has found out, from rewards alone
         last = [(own, e.tags["kind"]) for r in found.rollouts[-3:] for own, e in zip(r.carried, helped, strict=True)]
         assert fmean(name == kind for own, kind in last for name in own[1:]) > 0.8
