@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from datamodules.batch import Example
@@ -115,9 +116,9 @@ class Asker:
         """What each question is asked under in place of the layout's guidelines; arguments as of `ask`.
 
         Returns:
-            P times K names, and P states (H,) of the questions, or none where nobody reads them.
+            P times K names, and P states (H,) of the questions, or none where nobody chooses.
         """
-        named, states = self.layout.guidelines, None
+        named, states = self.layout.guidelines, torch.zeros(len(examples), 0)
         if self.choice is None:
             return [named] * len(examples), []
         with self.clock.phase("rollout"):
@@ -128,4 +129,4 @@ class Asker:
             seeds = [stream_seed(*stream, place, "choice") for place in places]
             chosen = self.choice(examples, states, guided, seeds)
         neutral = named[: len(named) - len(guided)]  # it comes first, where it is there
-        return [(*neutral, *own) for own in chosen], list(states) if states is not None else []
+        return [(*neutral, *own) for own in chosen], list(states)

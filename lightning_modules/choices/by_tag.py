@@ -24,7 +24,7 @@ class ByTag(Choice):
 
     @override
     def __call__(
-        self, questions: Sequence[Example], states: Tensor | None, guidelines: Sequence[str], seeds: Sequence[int]
+        self, questions: Sequence[Example], states: Tensor, guidelines: Sequence[str], seeds: Sequence[int]
     ) -> list[tuple[str, ...]]:
         return [(example.tags[self.config.tag],) * len(guidelines) for example in questions]
 

@@ -22,13 +22,13 @@ class Seen:
         place: of the question within the whole step, over all devices.
         guideline: name.
         reward: μ_k, mean of what may be compared between guidelines.
-        state: (H,) of the question, as `question_states` gives it; None where the choice does not read questions.
+        state: (H,) of the question, as `question_states` gives it; H is 0 where the choice does not read questions.
     """
 
     place: int
     guideline: str
     reward: float
-    state: Tensor | None
+    state: Tensor
 
 
 class Choice(ABC):
@@ -47,13 +47,13 @@ class Choice(ABC):
 
     @abstractmethod
     def __call__(
-        self, questions: Sequence[Example], states: Tensor | None, guidelines: Sequence[str], seeds: Sequence[int]
+        self, questions: Sequence[Example], states: Tensor, guidelines: Sequence[str], seeds: Sequence[int]
     ) -> list[tuple[str, ...]]:
         """For each question K names out of K guidelines: who stands in for the first of them, the second, and so on.
 
         Args:
             questions: P, at least one.
-            states: (P, H) float64, or None where questions are not read.
+            states: (P, H) float64, as `question_states` gives them; H is 0 where questions are not read.
             guidelines: K names, none of them neutral.
             seeds: one for each question, as nothing else of it may be random.
         """
@@ -80,9 +80,8 @@ def seen_in(rollouts: Rollouts) -> list[Seen]:
     """What each question earned under each guideline that it was given; what has no known reward is left out."""
     found = []
     for question, (place, carried) in enumerate(zip(rollouts.places, rollouts.carried, strict=True)):
-        state = rollouts.states[question] if rollouts.states else None
         for name in dict.fromkeys(carried):
             mean = rollouts.mean_between(question, name) if name != NEUTRAL else None
             if mean is not None:
-                found.append(Seen(place, name, mean, state))
+                found.append(Seen(place, name, mean, rollouts.states[question]))
     return found

@@ -49,9 +49,8 @@ class Learned(Choice):
 
     @override
     def __call__(
-        self, questions: Sequence[Example], states: Tensor | None, guidelines: Sequence[str], seeds: Sequence[int]
+        self, questions: Sequence[Example], states: Tensor, guidelines: Sequence[str], seeds: Sequence[int]
     ) -> list[tuple[str, ...]]:
-        assert states is not None  # it reads questions
         mean, std = self.believed(states, guidelines)
         found = []
         for own_mean, own_std, seed in zip(mean, std, seeds, strict=True):
@@ -81,7 +80,7 @@ class Learned(Choice):
         if not seen:
             return
         newest = self.config.window
-        states = torch.stack([one.state for one in seen if one.state is not None]).float()
+        states = torch.stack([one.state for one in seen]).float()
         self._states = torch.cat([self._states, states] if self._guidelines else [states])[-newest:]
         self._guidelines = [*self._guidelines, *(one.guideline for one in seen)][-newest:]
         rewards = torch.tensor([one.reward for one in seen], dtype=torch.float64)

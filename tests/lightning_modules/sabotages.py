@@ -43,8 +43,8 @@ def unknown(k: str) -> tuple[str, str]:
 
 
 def choices(k: str) -> tuple[str, str]:
-    """Tests of test_choices.py."""
-    return f"{FOLDER}test_choices.py", k
+    """Tests of test_guideline_choices.py."""
+    return f"{FOLDER}test_guideline_choices.py", k
 
 
 def settings(k: str) -> tuple[str, str]:

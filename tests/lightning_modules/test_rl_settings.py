@@ -45,7 +45,7 @@ from tests.conftest import made_example, randomise_adapter
 from tests.experiment import test_pass_rates  # noqa: F401 - its import fills the registers
 from tests.lightning_modules import rl_reference as by_hand
 from tests.lightning_modules import (
-    test_choices,  # noqa: F401 - likewise
+    test_guideline_choices,  # noqa: F401 - likewise
     test_open_rewards,  # noqa: F401 - likewise
     test_policy_gradient,  # noqa: F401 - likewise
     test_vllm_engine,  # noqa: F401 - likewise

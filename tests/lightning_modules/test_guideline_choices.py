@@ -1,5 +1,5 @@
 # Reference: regression in the space of the weights, by the book, and a replay of every step of a real fit.
-# Run: pytest tests/lightning_modules/test_choices.py
+# Run: pytest tests/lightning_modules/test_guideline_choices.py
 from dataclasses import dataclass, replace
 from statistics import fmean
 
