@@ -24,6 +24,9 @@ def question_states(policy: Policy, questions: Sequence[Example], pictures: Sequ
         questions: at least one.
         pictures: of each question, ready; empty where the policy reads them.
 
+    Raises:
+        BadExampleError: a picture cannot be read.
+
     Choice: each question in a pass of its own, so that its state depends on none that happens to be asked beside it,
         on whichever device, and no memory is needed that a training step would not need.
     """

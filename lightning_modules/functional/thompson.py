@@ -40,7 +40,7 @@ def reward_posterior(
         noise_std: σ, above 0.
 
     Returns:
-        (m,) and (m,).
+        (m,) means and (m,) deviations, fp64, in the rewards' unit.
 
     Source: linear Thompson sampling, Agrawal & Goyal 2013, arXiv:1209.3352, whose posterior this is.
     Choice: in the n x n space of the rows, where n is hundreds and d thousands.
