@@ -86,28 +86,31 @@ class ScalarLayout(ExperimentCallback):
     @override
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.write(tuple(getattr(pl_module, "guidelines", ())))
+            chooses = getattr(getattr(pl_module, "config", None), "choice", None) is not None
+            self.write(tuple(getattr(pl_module, "guidelines", ())), chooses)
 
-    def write(self, guidelines: tuple[str, ...]) -> None:
+    def write(self, guidelines: tuple[str, ...], chooses: bool) -> None:
         """Write the layout unless it is there whole.
 
         Args:
             guidelines: names that get charts of their own.
+            chooses: as for `scalar_layout`.
         """
         folder = self.experiment.folder.path / "layout"
         with locked(folder, "the layout of TensorBoard's charts"):
-            layout = scalar_layout(guidelines)
+            layout = scalar_layout(guidelines, chooses)
             made_from = hashlib.sha256(json.dumps(layout).encode()).hexdigest()
             if not board_stands(folder, made_from):
                 with board(folder, made_from) as writer:
                     writer.add_custom_scalars(layout)
 
 
-def scalar_layout(guidelines: tuple[str, ...]) -> Layout:
+def scalar_layout(guidelines: tuple[str, ...], chooses: bool = False) -> Layout:
     """The charts, whole tags as anchored regular expressions.
 
     Args:
         guidelines: K names; each quantity of `GUIDELINE_QUANTITIES` gets one chart per guideline, and one with all.
+        chooses: questions choose among them, and there are charts of that.
     """
     layout: Layout = {
         category: {title: ["Multiline", [anchored(tag)]] for title, tag in charts.items()}
@@ -118,6 +121,11 @@ def scalar_layout(guidelines: tuple[str, ...]) -> Layout:
         layout[f"guidelines: {title}"] = {
             "all guidelines": ["Multiline", [f"^train/guideline/[^/]+/{quantity}$"]],
             **{name: ["Multiline", [anchored(tag)]] for name, tag in tags.items()},
+        }
+    if chooses:
+        layout["guidelines: chosen"] = {
+            "share of guided rollouts": ["Multiline", [anchored(f"train/choice/{name}") for name in guidelines]],
+            "different ones of a question": ["Multiline", [anchored("train/choice/distinct")]],
         }
     return layout
 

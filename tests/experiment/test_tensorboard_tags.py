@@ -9,6 +9,7 @@ import json
 import os
 import re
 import time
+from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
@@ -19,8 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from callbacks.layout import CHARTS, GUIDELINE_QUANTITIES, scalar_layout
+from callbacks.layout import CHARTS, GUIDELINE_QUANTITIES, ScalarLayout, scalar_layout
 from experiment import board
+from lightning_modules.rl_metrics import choice_metrics
 
 SFT = {"train/loss", "train/token_probability"}
 GBA = {
@@ -173,3 +175,22 @@ def test_charts_of_gba_and_of_its_control_are_the_same_ones():
     for name in ("differential", "neutral"):
         assert re.match(shared, f"train/guideline/{name}/advantage")
         assert not re.match(shared, f"train/guideline/{name}/advantage/other")
+
+
+@pytest.mark.parametrize("choice", [None, {"class_path": "lightning_modules.choices.learned.Learned"}])
+def test_where_questions_choose_their_guidelines_charts_find_what_was_chosen(tmp_path, choice):
+    names = ("differential", "bayesian")
+    module = SimpleNamespace(guidelines=names, config=SimpleNamespace(choice=choice))
+    experiment = SimpleNamespace(folder=SimpleNamespace(path=tmp_path))
+    ScalarLayout(experiment=experiment).on_fit_start(SimpleNamespace(is_global_zero=True), module)
+    held = read(tmp_path / "layout").Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    charts = {category.title: category.chart for category in layout_pb2.Layout.FromString(held).category}
+    assert ("guidelines: chosen" in charts) == (choice is not None)
+    if choice:
+        priors = {"neutral": 1.0, **dict.fromkeys(names, 1.0)}
+        written = choice_metrics(SimpleNamespace(carried=[("bayesian", "bayesian", "neutral")], prior=priors))
+        found = [
+            {tag for tag in written for pattern in chart.multiline.tag if re.match(pattern, tag)}
+            for chart in charts["guidelines: chosen"]
+        ]
+        assert found == [{f"train/choice/{name}" for name in names}, {"train/choice/distinct"}]
