@@ -1,4 +1,4 @@
-"""Make a base to adapt: train a whole tiny model, or align the projector of a pretrained one."""
+"""Make a base to adapt: train a whole tiny model, or join a pretrained language model to a vision tower."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class BaseTraining(Stage):
     class Config(Stage.Config):
         """What is trained, and how fast."""
 
-        parameters: Literal["all", "projector"] = "all"
-        """`all` trains a model from scratch; `projector` aligns pictures with a frozen language model."""
+        parameters: Literal["all", "language", "projector"] = "all"
+        """`all` trains a model from scratch; `projector` aligns pictures with a frozen language model, and `language`
+        trains that model too, so that it also learns to answer in the form that is read."""
         learning_rate: float = 2e-3
         """Peak of AdamW's schedule; above 0."""
         muon_rate: Annotated[float, at_least(0)] = 5e-3
@@ -39,7 +40,11 @@ class BaseTraining(Stage):
         """Make the chosen parameters trainable. Arguments as of `SFTLoRA`."""
         super().__init__(context, config if config is not None else self.Config())
         family = self.policy.family
-        chosen = family.parameters() if self.config.parameters == "all" else family.projector_parameters()
+        if self.config.parameters == "projector":
+            chosen = family.projector_parameters()
+        else:
+            frozen = {id(p) for p in family.vision_parameters()} if self.config.parameters == "language" else set()
+            chosen = [p for p in family.parameters() if id(p) not in frozen]
         for parameter in chosen:
             parameter.requires_grad_(True)
 

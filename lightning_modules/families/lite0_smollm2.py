@@ -66,7 +66,7 @@ class PaddedSquare:
 class Lite0SmolLM2(ChattingFamily):
     """Cells of Lite0's feature map, pooled and projected, stand before the question.
 
-    The tower stays frozen in every stage; `projector_parameters` is what aligns it to the language model.
+    The tower stays frozen; `projector_parameters` is what aligns it to the language model.
 
     Source: LLaVA, arXiv:2304.08485, section 4.1 (frozen tower, linear projector, then the language model).
     """
@@ -175,6 +175,10 @@ class Lite0SmolLM2(ChattingFamily):
         pixels = torch.stack([item.pixels for item in inputs]).to(self.model.device)
         cells = F.adaptive_avg_pool2d(self.tower(pixels), side)  # (N, width, side, side)
         return list(self.word_scale * self.projector(cells.flatten(2).transpose(1, 2)))  # N times (image_tokens, H)
+
+    @override
+    def vision_parameters(self) -> list[nn.Parameter]:
+        return list(self.tower.parameters())
 
     @override
     def projector_parameters(self) -> list[nn.Parameter]:
