@@ -11,6 +11,8 @@ from experiment.run import asked_besides, assemble, own_sets
 CONFIGS = Path(__file__).parents[2] / "configs"
 ELSEWHERE = {  # on files that are not part of the repository, or on what another command makes
     "add_specialty",
+    "integrate_real",
+    "joint_sft_real",
     "judge_7b",
     "real_base",
     "rl_gba_3b",
