@@ -66,7 +66,7 @@ class PaddedSquare:
 class Lite0SmolLM2(ChattingFamily):
     """Cells of Lite0's feature map, pooled and projected, stand before the question.
 
-    The tower stays frozen; `projector_parameters` is what aligns it to the language model.
+    Only a base that is trained whole changes the tower; `projector_parameters` is what aligns it to the language model.
 
     Source: LLaVA, arXiv:2304.08485, section 4.1 (frozen tower, linear projector, then the language model).
     """
