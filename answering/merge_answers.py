@@ -13,6 +13,7 @@ import torch
 from answering.asking import answers
 from answering.conditioning import Conditioning, conditioned
 from answering.context import AskingContext
+from answering.countdown import Countdown
 from answering.decoding import Decoding
 from answering.grams import grams_file
 from answering.held_prompts import HeldPrompts
@@ -90,7 +91,7 @@ class MergeAnswers:
         Raises:
             AdapterError: an adapter is damaged, or of another base.
         """
-        key = (tuple(adapter_sha256(path) for path in adapters), specialty, split, n)
+        key = self.key(adapters, specialty, split, n)
         if key not in self._replies:
             questions = self.questions(specialty, split, n)
             with self.model.acting(adapters) as policy:
@@ -101,6 +102,10 @@ class MergeAnswers:
                 for example, answer in zip(questions, given, strict=True)
             ]
         return self._replies[key]
+
+    def key(self, adapters: Sequence[Path], specialty: str, split: str, n: int) -> tuple:
+        """What replies are remembered by. Arguments as of `examine`."""
+        return tuple(adapter_sha256(path) for path in adapters), specialty, split, n
 
     def examination(self, experts: Mapping[str, Sequence[Path]], n: int) -> Examination | None:
         """The gates' questions to a merged agent: those on which base and expert answer too, of the validation split.
@@ -117,15 +122,25 @@ class MergeAnswers:
             return None
 
         def compared(adapter: Path) -> dict[str, Answers]:
-            return {s: self.compared([adapter], chain, s, n) for s, chain in asked.items()}
+            countdown = Countdown("gates", 3 * sum(len(self.questions(s, "val", n)) for s in asked), "answers")
+            found = {s: self.compared([adapter], chain, s, n, countdown) for s, chain in asked.items()}
+            countdown.close()
+            return found
 
         hashes = {s: [adapter_sha256(path) for path in chain] for s, chain in asked.items()}
         how = {"n": n, "split": "val", "experts": hashes, "smoke": REPLIES}
         return Examination(self.protocol() | how, compared)
 
-    def compared(self, merged: Sequence[Path], expert: Sequence[Path], specialty: str, n: int) -> Answers:
+    def compared(
+        self, merged: Sequence[Path], expert: Sequence[Path], specialty: str, n: int, countdown: Countdown
+    ) -> Answers:
         """Base, expert and merged agent on the first n validation questions of a specialty."""
-        base, own, agent = (self.replies(adapters, specialty, "val", n) for adapters in ((), expert, merged))
+        given = []
+        for adapters in ((), expert, merged):
+            known = self.key(adapters, specialty, "val", n) in self._replies
+            given.append(self.replies(adapters, specialty, "val", n))
+            countdown.advance(len(given[-1]), found=known)
+        base, own, agent = given
         smoke = Smoke(
             self.kl(merged, expert, specialty, n),
             self.kl(expert, expert, specialty, n),

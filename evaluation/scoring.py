@@ -12,7 +12,6 @@ from evaluation.answers import LETTERS
 from evaluation.clustered import clustered_wilson
 from evaluation.predictions import Prediction
 from evaluation.scorers import lenient, main_outcome
-from evaluation.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,9 @@ class Score:
         n: completions: one per question, unless several guidelines or samples were asked for.
         correct_strict: right by the strict reading, or by the scorer of a released protocol (`scorers.main_scorer`).
         accuracy: correct_strict / n, the main score; what cannot be read counts as wrong.
-        low: lower end of its 95 % Wilson interval; several completions of a question count together.
+        low: lower end of its 95 % interval, for which the answers about one patient count together
+            (`clustered_wilson`).
         high: upper end.
-        low_clustered: lower end where the questions of one patient count together, by Student's quantile.
-        high_clustered: upper end.
         n_clusters: patients.
         accuracy_lenient: right by the lenient reading; reported beside the main score, never instead of it.
         parse_rate: share that the same reading can read.
@@ -43,8 +41,6 @@ class Score:
     accuracy: float
     low: float
     high: float
-    low_clustered: float
-    high_clustered: float
     n_clusters: int
     accuracy_lenient: float
     parse_rate: float
@@ -73,9 +69,6 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
     mainly, leniently = [main_outcome(item) for item in predictions], [lenient(item) for item in predictions]
     right = [outcome.right for outcome in mainly]
     patients = [(item.specialty, item.patient_id) for item in predictions]
-    bounds = clustered_wilson(right, patients, confidence)
-    questions = [(item.specialty, item.question_id) for item in predictions]
-    single = len(set(questions)) == n
     given = Counter(outcome.answered for outcome in mainly)
     gold = Counter(item.answer_letter for item in predictions)
     shown = LETTERS[: max(len(item.options) for item in predictions)]
@@ -83,8 +76,7 @@ def score(predictions: Sequence[Prediction], confidence: float = 0.95) -> Score:
         n,
         sum(right),
         sum(right) / n,
-        *(wilson(sum(right), n, confidence) if single else clustered_wilson(right, questions, confidence)),
-        *bounds,
+        *clustered_wilson(right, patients, confidence),
         len(set(patients)),
         accuracy_lenient=sum(outcome.right for outcome in leniently) / n,
         parse_rate=1 - given[None] / n,

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 
 
-def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
     """Bound a proportion by the Wilson score interval.
 
         (p + z²/2n ± z · sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n)
 
     Args:
-        successes: right answers, 0 to n.
-        n: answers, at least 1; a fraction where it is an effective number.
-        confidence: coverage in (0, 1).
+        p: share of right answers.
+        n: independent answers, at least 1; a fraction where it is an effective number.
+        quantile: z, of the normal distribution or Student's.
 
     Returns:
         (low, high), both in [0, 1].
 
-    Raises:
-        ValueError: n < 1, successes outside [0, n], or confidence outside (0, 1).
-
     Source: Wilson 1927, J. Am. Stat. Assoc. 22:209; recommended by Brown, Cai & DasGupta 2001, Stat. Sci. 16:101.
-    Choice: answers count as independent; `evaluation.clustered.clustered_wilson` is for several about one patient.
     """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"wilson: got {successes} of {n}, expected 0 <= successes <= n and n >= 1")
-    check_confidence(confidence)
-    return score_interval(successes / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
-
-
-def score_interval(p: float, n: float, quantile: float) -> tuple[float, float]:
-    """The interval of `wilson` with a quantile of one's own, such as Student's; inputs as there, p = successes / n."""
     square = quantile * quantile
     centre = p + square / (2 * n)
     half = quantile * math.sqrt(p * (1 - p) / n + square / (4 * n * n))

@@ -107,7 +107,7 @@ def grouped(experiments: Sequence[Loaded]) -> list[list[Loaded]]:
 
 
 def matrix_markdown(rows: Sequence[Row], below: Sequence[Line] = ()) -> str:
-    """One experiment: accuracy in percent with its 95 % Wilson interval, parse rate below 100 % noted."""
+    """One experiment: accuracy in percent with its 95 % interval by patient, parse rate below 100 % noted."""
     columns = columns_of(rows)
     sizes = {name: next(row.cells[name].n for row in rows if name in row.cells) for name in columns}
     lines = [

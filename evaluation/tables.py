@@ -152,7 +152,7 @@ def kept_table(predictions: Sequence[Prediction]) -> Table:
     for model, one in kept_column(predictions).items():
         kinds = {kind: score(items) for kind, items in by_tag(list(answers[model].values()), "question_type").items()}
         by_type = ", ".join(f"{kind} {_share(found.accuracy)} of {found.n}" for kind, found in kinds.items())
-        told = [percent(one.score.accuracy, one.score.low_clustered, one.score.high_clustered)]
+        told = [percent(one.score.accuracy, one.score.low, one.score.high)]
         if one.difference is None:
             told += ["", ""]
         else:
@@ -308,7 +308,7 @@ def _score_names(parts: Parts) -> list[str]:
 
 
 def _score_row(model: str, name: str, one: Score, beside: Sequence[str]) -> list[str]:
-    share = percent(one.accuracy, one.low_clustered, one.high_clustered)
+    share = percent(one.accuracy, one.low, one.high)
     return [model, name, str(one.n), str(one.n_clusters), share, *map(_share, _rates(one)[1:]), *beside]
 
 

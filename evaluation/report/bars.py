@@ -55,8 +55,8 @@ def bars_figure(bars: Bars) -> Figure:
         places = [y + (i - (len(bars) - 1) / 2) * height for y, value in enumerate(values) if value in held]
         found = [held[value] for value in values if value in held]
         right = [100 * one.accuracy for one in found]
-        low = [100 * (one.accuracy - one.low_clustered) for one in found]
-        high = [100 * (one.high_clustered - one.accuracy) for one in found]
+        low = [100 * (one.accuracy - one.low) for one in found]
+        high = [100 * (one.high - one.accuracy) for one in found]
         axes.barh(places, right, height * 0.9, color=COLOURS[i % len(COLOURS)], label=label(name))
         ends = [[max(0.0, end) for end in side] for side in (low, high)]
         axes.errorbar(right, places, xerr=ends, fmt="none", ecolor="black", elinewidth=0.8, capsize=2)

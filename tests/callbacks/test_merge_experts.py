@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from answering.countdown import Countdown
 from answering.grams import input_grams, sizes, trace_of
 from answering.live_model import LiveModel, attached_name
 from answering.merge_answers import MergeAnswers
@@ -210,6 +211,23 @@ def test_divergence_from_the_base_is_what_two_plain_passes_give(made):
     assert model.kl(other, chain, "alpha", 2) == pytest.approx(torch.stack(expected).mean().item(), rel=1e-3)
     assert model.kl([], chain, "alpha", 2) == 0
     assert made.tiny.active == ()
+
+
+def test_gates_count_their_answers_down_and_know_which_were_given_before(made, capsys, monkeypatch):
+    counted = []
+
+    def at_once(*about):
+        counted.append(Countdown(*about, seconds=0.0))
+        return counted[-1]
+
+    monkeypatch.setattr("answering.merge_answers.Countdown", at_once)
+    alpha, beta = (made.folder.run(s).adapter for s in SPECIALTIES)
+    examination = MergeAnswers(made, max_new_tokens=2).examination({"alpha": [alpha]}, 2)
+    examination.answers(beta)
+    told = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
+    assert told == [["gates", f"{done}/6 answers"] for done in (2, 4, 6)]
+    examination.answers(alpha)  # base and expert are known, and the agent is the expert
+    assert [one.found for one in counted] == [0, 6]
 
 
 def smoked(made, adapter, experts):

@@ -101,7 +101,7 @@ def test_several_answers_to_a_question_do_not_narrow_its_interval():
     rows = [said(i, "AB"[i % 2], sample=k) for i in range(5) for k in range(4)]
     many, few = score(rows), score([row for row in rows if row.sample == 0])
     assert (many.n, many.accuracy) == (20, 0.6)
-    assert many.high - many.low == pytest.approx(few.high_clustered - few.low_clustered, rel=0.15)
+    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.15)
 
 
 def test_guidelines_vote_without_the_neutral_prompt():

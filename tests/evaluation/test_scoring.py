@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.matrix_table import matrix_csv, matrix_figure, matrix_text
 from evaluation.scoring import Prediction, matrix, score
-from evaluation.statistics import wilson
+from evaluation.statistics import score_interval
 
 
 def prediction(i, answer="A", gold="A", *, model="base", specialty="chest", **changes):
@@ -30,7 +30,12 @@ def test_score_by_hand():
     ]
     found = score(items)
     assert (found.n, found.correct_strict, found.accuracy) == (6, 3, 0.5)
-    assert (found.low, found.high) == wilson(3, 6)
+    # patients have 1, 2 and 0 of 2 right: V = 2 / (1 - 1/3) / 36 = 1/12, of single questions 1/20; so worth 3.6 of them
+    bounds = score_interval(0.5, 3.6, 4.302652729911275)  # Student's, 2 degrees of freedom
+    assert (found.low, found.high) == pytest.approx(bounds, abs=1e-9)
+    apart = score([replace(item, patient_id=item.question_id) for item in items])
+    assert apart.low > found.low
+    assert apart.high < found.high
     assert found.accuracy_lenient == pytest.approx(4 / 6)
     assert found.parse_rate == pytest.approx(4 / 6)
     assert (found.truncated, found.mean_tokens) == (pytest.approx(1 / 6), pytest.approx(80 / 6))
@@ -123,7 +128,7 @@ def test_different_questions_are_refused():
 
 def test_csv_reads_back():
     rows = list(csv.DictReader(io.StringIO(matrix_csv(matrix(two_models())))))
-    low, high = wilson(2, 4)
+    low, high = score_interval(0.5, 4, 12.706204736432095)  # two patients: Student's, 1 degree of freedom
     assert rows[0]["model"] == "base"
     assert (rows[0]["chest/accuracy"], rows[0]["chest/n"], rows[0]["macro/accuracy"]) == ("0.500000", "4", "0.750000")
     assert (float(rows[0]["chest/low"]), float(rows[0]["chest/high"])) == pytest.approx((low, high), abs=1e-6)
@@ -131,8 +136,7 @@ def test_csv_reads_back():
 
 def test_text_is_aligned_and_says_n():
     text = matrix_text(matrix(two_models()))
-    # 2 of 4 by Wilson: [15.0, 85.0]
-    assert "50.0 [15.0, 85.0]" in text
+    assert "50.0 [0.6, 99.4]" in text  # as in the CSV
     header, sizes, *rows = text.splitlines()
     assert header.split() == ["model", "chest", "skin", "macro"]
     assert sizes.split() == ["n", "=", "4", "n", "=", "2"]
