@@ -10,6 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from typing_extensions import override
 
+from answering.countdown import Countdown
+
 
 class StepBar(TQDMProgressBar):
     """Lightning's bar over the run's optimiser steps; the loader holds more batches than that."""
@@ -21,7 +23,7 @@ class StepBar(TQDMProgressBar):
 
 
 class PlainProgress(ProgressBar):
-    """Prints at the first step, then at most every `seconds`, and at the end."""
+    """Prints at the first step, then at most every `seconds`, also while validating, and at the end."""
 
     def __init__(self, name: str, seconds: float = 4.0) -> None:
         """Say nothing yet.
@@ -65,3 +67,13 @@ class PlainProgress(ProgressBar):
         shown = "  ".join(f"{key.removeprefix('train/')} {float(value):.3f}" for key, value in numbers.items())
         time_left = timedelta(seconds=round(left))
         print(f"{self.name}  step {step}/{trainer.max_steps}  {shown}  {time_left} left", flush=True)
+
+    @override
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        total = int(sum(trainer.num_val_batches))
+        self.countdown = Countdown(f"{self.name}  validation", total, "batches", self.seconds)
+
+    @override
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        if self.is_enabled:
+            self.countdown.advance(1)
