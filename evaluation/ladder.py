@@ -176,9 +176,10 @@ def as_csv(rungs: Sequence[Rung]) -> str:
 
 
 def figure(rungs: Sequence[Rung]) -> Figure:
-    """What the base knew against the share of the gain, a line per method; drawn without a display.
+    """The share of the gain by rung, in the order of what the bases knew, a line per method; drawn without a display.
 
-    A share that is not told is not drawn.
+    Rungs are equally far apart, and methods beside each other, as bases that know alike would hide each other. A share
+    that is not told is not drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -186,15 +187,18 @@ def figure(rungs: Sequence[Rung]) -> Figure:
     drawn = Figure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(drawn)
     axes = drawn.add_subplot()
-    for method in rungs[0].seeds[0].agents:
-        told = [(100 * rung.knows, one) for rung in rungs if (one := rung.share(method)).bounded]
+    methods = list(rungs[0].seeds[0].agents)
+    for i, method in enumerate(methods):
+        beside = 0.5 * ((i + 0.5) / len(methods) - 0.5)
+        told = [(x + beside, one) for x, rung in enumerate(rungs) if (one := rung.share(method)).bounded]
         shares = [100 * one.share for _, one in told]
         errors = [[100 * (one.share - one.low) for _, one in told], [100 * (one.high - one.share) for _, one in told]]
         axes.errorbar([x for x, _ in told], shares, errors, marker="o", capsize=3, label=method)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(100, color="black", linewidth=0.8, linestyle=":")
     asked = "the specialties" if rungs[0].seeds[0].knew is None else "its own questions"
-    axes.set_xlabel(f"accuracy of the base on {asked}, %")
+    axes.set_xticks(range(len(rungs)), [f"{rung.name}\n{100 * rung.knows:.1f}" for rung in rungs])
+    axes.set_xlabel(f"rung, and accuracy of its base on {asked}, %")
     axes.set_ylabel("share of the experts' gain, %")
     drawn.legend(loc="outside right upper", fontsize=8)
     return drawn

@@ -64,7 +64,8 @@ def test_a_ladder_says_what_each_rung_came_to(tmp_path, capsys):
     assert float(rows[0]["knew"]) == rungs[0].knows
     assert (tmp_path / "out/ladder.png").stat().st_size > 5000
     drawn = figure(rungs).axes[0]
-    assert drawn.get_xlabel() == "accuracy of the base on its own questions, %"
+    assert drawn.get_xlabel() == "rung, and accuracy of its base on its own questions, %"
+    assert [tick.get_text() for tick in drawn.get_xticklabels()] == [f"{r.name}\n{100 * r.knows:.1f}" for r in rungs]
     ties = next(one for one in drawn.containers if one.get_label() == "ties")
     assert [float(y) for y in ties.lines[0].get_ydata()] == pytest.approx([100 * share for share in shares])
 
@@ -103,7 +104,7 @@ def test_without_the_base_s_own_questions_the_specialties_stand_for_them(tmp_pat
     rungs = rungs_of(folders)
     assert [rung.name for rung in rungs] == ["y", "x"]
     assert "| not asked |" in table(rungs)
-    assert figure(rungs).axes[0].get_xlabel() == "accuracy of the base on the specialties, %"
+    assert figure(rungs).axes[0].get_xlabel() == "rung, and accuracy of its base on the specialties, %"
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
