@@ -94,6 +94,8 @@ class VQADataModule(L.LightningDataModule):
     """Why the set is for examination only; a set that gives a reason is refused as training data."""
     memory: Path | None = None
     """Folder that keeps what was found out about files between processes; None looks every time."""
+    same_rows: VQADataModule | None = None
+    """A set of the same settings, whose rows are taken in place of reading them again; set it before any are read."""
 
     @dataclass(frozen=True)
     class Config(Ranged):
@@ -140,6 +142,12 @@ class VQADataModule(L.LightningDataModule):
         self.seed = seed
         self.root = Path(self.config.root)
         self.sight: Sight | None = None  # what the model can take, where that is known; set it before any split is read
+
+    @property
+    def rows_key(self) -> str:
+        """Equal for sets whose examples and splits are equal while no file changes."""
+        used = replace(self.config, batch_size=1, num_workers=0, val_questions=0)
+        return repr((type(self), self.specialty, self.seed, used))
 
     @property
     def further_folders(self) -> tuple[str, ...]:
@@ -202,6 +210,13 @@ class VQADataModule(L.LightningDataModule):
         Raises:
             BadExampleError: ids repeat, or a split that should hold something is empty.
         """
+        return self.all_splits if self.sight is None else self.seen(self.all_splits, self.sight)
+
+    @Once
+    def all_splits(self) -> dict[str, Picked[Example]]:
+        """The splits, whatever the model can take of them; errors as there."""
+        if self.same_rows is not None:
+            return self.same_rows.all_splits
         store, found = self.collected()
         for name in self.expected_splits():
             if not found[name]:
@@ -210,8 +225,7 @@ class VQADataModule(L.LightningDataModule):
                     f"({sum(map(len, found.values()))} examples in all; root={self.config.root!r}); "
                     "is the data folder right, and are there enough patients for the fractions?"
                 )
-        in_order = {name: self.as_shown(store, in_hash_order(store, numbers)) for name, numbers in found.items()}
-        return in_order if self.sight is None else self.seen(in_order, self.sight)
+        return {name: self.as_shown(store, in_hash_order(store, numbers)) for name, numbers in found.items()}
 
     def collected(self) -> tuple[Store, dict[str, Sequence[int]]]:
         """Every example as it came, and split -> the numbers of its own; errors as of `splits`."""

@@ -193,6 +193,8 @@ class RowSet(VQADataModule):
     @cached_property
     def scan(self) -> Scan:
         """Read everything; bad rows are collected, not raised."""
+        if isinstance(self.same_rows, RowSet):
+            return self.same_rows.scan
         store = Store(self.memory)
         places = Places(store)
         split_of: list[str] = []  # by the example's number; empty where it is left out

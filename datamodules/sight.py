@@ -56,24 +56,24 @@ class Sight:
             examples: the questions.
             answer_with: what the answer block of a training target holds.
         """
-        demand = self.demands.get(split, Demand())
-        found = {}
+        if not examples:
+            return {}
+        model, demand, found = self.model(), self.demands.get(split, Demand()), {}
         for example in examples:
             try:
-                reason = self._beyond(example, demand, answer_with)
+                reason = self._beyond(model, example, demand, answer_with)
             except PictureError as error:
                 reason = str(error)
             if reason:
                 found[example.question_id] = reason
         return found
 
-    def _beyond(self, example: Example, demand: Demand, answer_with: AnswerStyle) -> str:
+    def _beyond(self, model: Model, example: Example, demand: Demand, answer_with: AnswerStyle) -> str:
         """Why prompt and completion do not fit into the context; empty where they do.
 
         A text has at most as many tokens as bytes, and a drawn picture at most as many as any; they are counted only
         where these bounds do not fit.
         """
-        model = self.model()
         sure = [known_tokens(source, model.to_input) for source in example.images]
         most = [model.to_input.most_tokens if n is None else n for n in sure]
         prompts = [prompt_text(example, instruction) for instruction in demand.instructions]

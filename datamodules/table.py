@@ -281,5 +281,5 @@ def key_of(record: Record) -> str:
 
 @cache
 def tell(line: str) -> None:
-    """Say something on stderr, once in a process: each experiment of a lineage has the set for itself."""
+    """Say something on stderr, once in a process, though experiments of a lineage may read the set differently."""
     print(line, file=sys.stderr, flush=True)

@@ -48,12 +48,14 @@ class ExperimentContext(Lineage):
 
     Attributes:
         live: the base in memory; shared with the experiments that this one requires.
+        sets: every set that was built first of those with its rows, which the others take from it; shared alike.
         part: of the work that this command does.
         is_asked: whether the command names this experiment, not one that requires it.
         remembers: whether what is found out about the data is kept for other processes; a dry run leaves no file.
     """
 
     live: LiveBase = field(default_factory=LiveBase)
+    sets: dict[str, VQADataModule] = field(default_factory=dict)
     part: Part = WHOLE
     is_asked: bool = True
     remembers: bool = True
@@ -103,13 +105,15 @@ class ExperimentContext(Lineage):
     def _built(self, component: Component, called: str) -> VQADataModule:
         data = build(component, specialty=called, seed=self.experiment.seed)
         data.memory = Path(self.experiment.runs_dir) / MEMORY if self.remembers else None
+        first = self.sets.setdefault(data.rows_key, data)
+        data.same_rows = None if first is data else first
         data.sight = None if self.is_behind_endpoint else sight_of(self, data.memory, replayed=called == REPLAY)
         return data
 
     def without_data(self) -> ExperimentContext:
         """The same, to be sent to another process."""
         required = [one.without_data() for one in self.required]
-        return replace(self, required=required, live=LiveBase(), _data={}, _further={})
+        return replace(self, required=required, live=LiveBase(), sets={}, _data={}, _further={})
 
     @cached_property
     def endpoint(self) -> tuple[Endpoint, Replies] | None:

@@ -38,12 +38,14 @@ from guards.telling import doing
 from lightning_modules.sharding import NAME as FSDP2
 
 
-def assemble(loaded: Loaded, live: LiveBase | None = None) -> ExperimentContext:
-    """Build the context of an experiment and of everything that it requires; all share one live base."""
-    is_asked, live = live is None, live or LiveBase()
-    required = [assemble(one, live) for one in loaded.required]
+def assemble(
+    loaded: Loaded, live: LiveBase | None = None, sets: dict[str, VQADataModule] | None = None
+) -> ExperimentContext:
+    """Build the context of an experiment and of everything that it requires; all share one live base, and rows."""
+    is_asked, live, sets = live is None, live or LiveBase(), {} if sets is None else sets
+    required = [assemble(one, live, sets) for one in loaded.required]
     own = (loaded.experiment, loaded.resolved, loaded.path, required, loaded.called, loaded.arguments)
-    return ExperimentContext(*own, live=live, is_asked=is_asked)
+    return ExperimentContext(*own, live=live, sets=sets, is_asked=is_asked)
 
 
 def run_lineage(context: ExperimentContext) -> None:

@@ -90,6 +90,15 @@ def test_short_questions_are_not_tokenised():
     assert model.asked == 1  # what stands around every prompt
 
 
+def test_the_model_is_made_once_for_a_split_and_for_an_empty_one_never():
+    made: list[Halves] = []
+    sight = Sight(lambda: made.append(Halves(1000)) or made[-1], {})
+    assert sight.unfit("test", [], "letter") == {}
+    assert not made
+    sight.unfit("test", [Example(f"p{n}", (), "wide?", ("x", "y"), "x", f"q{n}") for n in range(50)], "letter")
+    assert len(made) == 1
+
+
 def test_each_split_is_asked_in_its_own_way():
     example = Example("p", (), "wide?", ("x", "y"), "x", "q", {"a": "c" * 400})
     sight = Sight(lambda: Halves(150), {"train": Demand(traces=None), "val": Demand(new_tokens=140)})

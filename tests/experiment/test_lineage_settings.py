@@ -11,6 +11,7 @@ import pytest
 from artifacts.adapter_files import read_manifest
 from configs.load import CONFIGS, load
 from configs.problems import ConfigError
+from datamodules.base import VQADataModule
 from experiment.claim import claim_folder, refuse_changed
 from experiment.run import assemble
 from tests.experiment.conftest import contents
@@ -182,3 +183,22 @@ def test_objectives_that_cannot_learn_are_refused_before_anything_trains(machine
     weights = "{class_path: lightning_modules.rewards.format.Format, init_args: {weight: 2.0}}"
     assert other.run("gba", f"{module}.rewards=[{weights}]") == 2
     assert not any(tmp_path.rglob("status.json"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [((), 1), (("sft_dsa:data.batch_size=3",), 1), (("sft_dsa:data.n_patients=150",), 2)],
+    ids=["equal", "other batches", "other rows"],
+)
+def test_experiments_of_a_lineage_read_equal_rows_once(tmp_path, monkeypatch, overrides, times):
+    read: list[str] = []
+    collected = VQADataModule.collected
+    monkeypatch.setattr(VQADataModule, "collected", lambda self: read.append(self.specialty) or collected(self))
+    asked = [f"runs_dir={tmp_path / 'runs'}", "data.n_patients=200", "sft_dsa:data.n_patients=200", *overrides]
+    lineage = assemble(load(str(CONFIGS / "rl_gba.yaml"), asked)).lineage
+    held = [member.data("pediatrics") for member in lineage]
+    splits = [data.splits for data in held]
+    assert len(held) == 2
+    assert read == ["pediatrics"] * times
+    assert held[0].sight is not held[1].sight  # each asks its own model
+    assert (list(splits[0]["train"]) == list(splits[1]["train"])) == (times == 1)
