@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from evaluation.answers import LETTERS
@@ -99,7 +99,7 @@ class Prediction:
 
     def to_json(self) -> str:
         """One line of predictions.jsonl; the keys are the attributes, the rarer ones only where they say something."""
-        row = asdict(self)
+        row = {name: getattr(self, name) for name in KINDS}
         return json.dumps({k: v for k, v in row.items() if k not in SPARSE or v}, ensure_ascii=False)
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from evaluation.answers import LETTERS, Mode, extract
 from evaluation.official import medevalkit, medxpertqa, omnimedvqa
@@ -28,11 +29,16 @@ class Outcome:
 
 def by_reading(prediction: Prediction, mode: Mode) -> Outcome:
     """Score by our own reading: a letter, yes or no, or a free text that equals the right one after normalising."""
-    if prediction.options:
-        read = extract(prediction.completion, prediction.options, mode)
-        return Outcome(read.letter == prediction.answer_letter, read.letter, read.reason)
-    short = read_short(prediction.completion, prediction.gold, mode)
-    return Outcome(is_same(short.text, prediction.gold), short.text, short.reason)
+    return _read(prediction.completion, tuple(prediction.options), prediction.answer_letter, prediction.gold, mode)
+
+
+@lru_cache(maxsize=2**16)  # a report asks for each answer's reading dozens of times: per table, tag and comparison
+def _read(completion: str, options: tuple[str, ...], answer_letter: str, gold: str, mode: Mode) -> Outcome:
+    if options:
+        read = extract(completion, options, mode)
+        return Outcome(read.letter == answer_letter, read.letter, read.reason)
+    short = read_short(completion, gold, mode)
+    return Outcome(is_same(short.text, gold), short.text, short.reason)
 
 
 def answered_text(prediction: Prediction, outcome: Outcome) -> str | None:

@@ -162,8 +162,11 @@ def report(runs: Runs, asked: Sequence[tuple[str, str]], more: Sequence[str]) ->
     """Write the report; its first table is printed."""
     held = recorded(runs.file.root)
     if held is None or held["fixed"] != fixed(runs.file.sweep):
-        what = "no sweep yet" if held is None else "no runs yet of what was added to the file"
-        raise RuntimeError(f"{runs.file.root} holds {what}; run it first")
+        what = "holds no sweep yet" if held is None else "does not have on record what was added to the file"
+        raise RuntimeError(
+            f"{runs.file.root} {what}; give the command without --report and --part once, which records it and starts "
+            "only what is missing"
+        )
     found = results_of(runs, asked)
     refuse_strangers(found.runs)
     path = write_report(runs, found, held, more)

@@ -1,10 +1,7 @@
 """Reference: the folders' own records. Run: pytest tests/experiment/test_lineage_settings.py."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -15,7 +12,6 @@ from datamodules.base import VQADataModule
 from experiment.claim import claim_folder, refuse_changed
 from experiment.run import assemble
 from tests.experiment.conftest import contents
-from tests.experiment.test_resume import TRAIN
 
 QUICK = ("callbacks.merge=null", "callbacks.evaluate=null", "callbacks.cards=null", "only=[alpha]")
 
@@ -114,18 +110,11 @@ def test_a_required_experiment_starts_afresh_by_its_name_once(lineage, tmp_path)
     assert not (other.runs / "dsa/beta").exists()
 
 
-def test_settings_by_name_reach_worker_processes(based, bars_module, tmp_path):
+def test_settings_by_name_reach_worker_processes(based, bars_module, monkeypatch, tmp_path):
     other = based.copy(tmp_path / "runs")
-    command = [sys.executable, str(TRAIN), "--config", str(other.files / "gba.yaml"), f"runs_dir={other.runs}"]
+    monkeypatch.setenv("PYTHONPATH", str(bars_module))
     given = ["workers=2", "trainer.max_steps=1", "dsa:trainer.max_steps=3", "gba:threads=1", "dsa:overwrite=true"]
-    done = subprocess.run(
-        [*command, *given, "callbacks.merge=null", "callbacks.evaluate=null", "dsa:callbacks.cards=null"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(bars_module)},
-    )
-    assert done.returncode == 0, done.stderr
+    assert other.run("gba", *given, *QUICK[:2], "dsa:callbacks.cards=null") == 0
     for specialty in ("alpha", "beta"):
         assert read_manifest(other.runs / "dsa" / specialty / "adapter")["extra"]["steps"] == 3
         assert read_manifest(other.runs / "gba" / specialty / "adapter")["extra"]["steps"] == 1
