@@ -1,4 +1,4 @@
-"""The report of a sweep: Markdown for reading, CSV and JSON with every number; the same answers give the same bytes."""
+"""The report of a sweep: Markdown, a picture, CSV and JSON with every number; the same answers give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from evaluation.detectable import smallest_by_error
 from experiment.claim import RECORDS
 from experiment.sweep.answers import FILE
 from experiment.sweep.budget import given
-from experiment.sweep.report_text import markdown_report
+from experiment.sweep.report_figure import figure
+from experiment.sweep.report_text import PICTURE, markdown_report
 from experiment.sweep.results import Results
 from experiment.sweep.runs import RESERVED, Run, Runs, examiner
 
@@ -28,7 +29,7 @@ NAME = "report"
 
 
 def write_report(runs: Runs, results: Results, recorded: Mapping[str, Any], more: Sequence[str] = ()) -> Path:
-    """Write the three files; Markdown last, so that where it stands the others do.
+    """Write the four files; Markdown last, so that where it stands the others do.
 
     Args:
         runs: of the sweep.
@@ -43,6 +44,7 @@ def write_report(runs: Runs, results: Results, recorded: Mapping[str, Any], more
     root = runs.file.root
     write_text(root / f"{NAME}.json", json.dumps(without_nan(content), indent=2, ensure_ascii=False) + "\n")
     write_text(root / f"{NAME}.csv", csv_report(content))
+    figure(content).savefig(root / PICTURE, dpi=150)
     write_text(root / f"{NAME}.md", markdown_report(content) + "\n")
     return root / f"{NAME}.md"
 

@@ -9,6 +9,7 @@ from typing import Any
 from configs.show import flow
 from evaluation.report_files import markdown, p_value, percent, points
 
+PICTURE = "report.png"
 NONE = "none: all seeds came out alike"
 Plain = Mapping[str, Any]
 
@@ -19,7 +20,14 @@ def markdown_report(content: Plain) -> str:
     Args:
         content: as of `experiment.sweep.report.content_of`.
     """
-    parts = [f"# {content['name']}", content["question"], fixed(content), *primary(content), *arms(content)]
+    parts = [
+        f"# {content['name']}",
+        content["question"],
+        fixed(content),
+        *primary(content),
+        shown(content),
+        *arms(content),
+    ]
     parts += [*by_seed(content), *exploratory(content), *tuning(content), *differing(content), *sources(content)]
     return "\n\n".join(parts)
 
@@ -118,6 +126,11 @@ def primary(content: Plain) -> list[str]:
     if wide := [contrast_cells(found, name, figures) for name, figures in content["beside"].items()]:
         told += ["What it does not count, which was not fixed and is needed to read it:", markdown(CONTRAST, wide)]
     return told
+
+
+def shown(content: Plain) -> str:
+    """The picture of all arms and contrasts."""
+    return f"![{content['name']}: arms and contrasts, with their seeds]({PICTURE})"
 
 
 def arms(content: Plain) -> list[str]:

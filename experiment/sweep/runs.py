@@ -6,7 +6,7 @@ shared/<required>/                  required experiments that state their seed: 
 seed<S>/<required>/                 the others: once per seed, for all arms
 seed<S>/<arm>/                      an arm
 tuning/seed<T>/<arm>-<point>/       a combination that was tried, examined on validation questions
-report.md, report.csv, report.json
+report.md, report.png, report.csv, report.json
 """
 
 from __future__ import annotations

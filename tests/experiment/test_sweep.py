@@ -5,6 +5,7 @@ Run: pytest tests/experiment/test_sweep.py [-m slow].
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -34,6 +35,7 @@ from experiment.sweep.claim import claim
 from experiment.sweep.costs import counted, estimate, seconds_of
 from experiment.sweep.reading import read_sweep
 from experiment.sweep.report import planned_detectable
+from experiment.sweep.report_figure import figure
 from experiment.sweep.runs import Run, Runs
 from experiment.sweep.spec import Primary, Sweep, Tuning
 from experiment.sweep.standing import merge_faults
@@ -434,11 +436,48 @@ def test_the_edge_of_a_grid_is_told(taken, edge):
 
 def test_the_same_answers_give_the_same_bytes(answered):
     path = answered(RIGHT)
-    files = [Path(f"runs/arms/report.{kind}") for kind in ("md", "csv", "json")]
+    files = [Path(f"runs/arms/report.{kind}") for kind in ("md", "csv", "json", "png")]
     assert main([path, "--report"]) == 0
     first = [file.read_bytes() for file in files]
     assert main([path, "--report"]) == 0
     assert [file.read_bytes() for file in files] == first
+
+
+def test_the_picture_shows_every_arm_and_contrast_with_its_seeds_and_interval():
+    spread = {"mean": 0.7, "low": 0.6, "high": 0.8}
+    alike = {"mean": 0.5, "low": math.nan, "high": math.nan}
+    told = (("gba", {"mean": 0.2, "low": -0.1, "high": 0.5}, 0.1, 0.3), ("x$y", alike, 0.5, 0.5))
+    contrasts = [
+        {"arm": arm, "against": "grpo", "figures": {"mean": one, "alpha": alike}, "by_seed": {"0": low, "1": high}}
+        for arm, one, low, high in told
+    ]
+    content = {
+        "name": "arms",
+        "fixed": {"primary": {"confidence": 0.9}},
+        "primary": contrasts[0],
+        "exploratory": contrasts[1:],
+        "beneath": {"base": {"mean": alike, "alpha": spread}},
+        "arms": {"gba": {"mean": spread, "alpha": alike}, "grpo": {"mean": alike, "alpha": spread}},
+        "by_seed": [
+            {"arm": arm, "seed": seed, "specialty": name, "accuracy": value}
+            for arm, values in (("gba", ((0, 0.6), (1, 0.8))), ("grpo", ((0, 0.5), (1, 0.5))))
+            for seed, value in values
+            for name in ("alpha", "beta")
+        ],
+    }
+    left, right = figure(content).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == ["base", "gba", "grpo"]
+    assert [text.get_text() for text in right.get_yticklabels()] == ["gba - grpo", r"x\$y - grpo"]
+
+    def marks(axes, y):
+        found = [line.get_xdata() for line in axes.lines if len(line.get_ydata()) and set(line.get_ydata()) == {y}]
+        return [pytest.approx(list(one)) for one in found if len(one)]
+
+    assert marks(left, 0) == [[50]]  # of what is beneath no seeds are told, and all were alike
+    assert marks(left, 1) == [[60, 80], [60, 80], [70]]
+    assert marks(right, 0) == [[10, 30], [-10, 50], [20]]
+    assert marks(right, 1) == [[50, 50], [50]]
+    assert "90 % over seeds" in figure(content).get_suptitle()
 
 
 def test_what_was_not_fixed_is_exploratory_whoever_asks(answered, capsys):
@@ -622,7 +661,7 @@ class Inside:
         return self.code
 
 
-REPORTS = [Path(f"runs/arms/report.{kind}") for kind in ("md", "csv", "json")]
+REPORTS = [Path(f"runs/arms/report.{kind}") for kind in ("md", "csv", "json", "png")]
 
 
 def reports() -> list[str]:
