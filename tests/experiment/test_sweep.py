@@ -564,6 +564,19 @@ def test_arms_that_were_asked_different_questions_are_not_compared(answered, cap
     assert "they were asked different questions" in capsys.readouterr().err
 
 
+def test_a_report_of_what_is_not_on_record_says_how_it_comes_there(answered, capsys):
+    path = answered(RIGHT)
+    content = yaml.safe_load(Path(path).read_text())
+    Path(path).write_text(yaml.safe_dump(content | {"arms": {**content["arms"], "more": None}}))
+    assert main([path, "--report"]) == 1
+    told = capsys.readouterr().err
+    assert "runs/arms does not have on record what was added to the file" in told
+    assert "without --report and --part once" in told
+    Path("runs/arms/sweep.json").unlink()
+    assert main([path, "--report"]) == 1
+    assert "runs/arms holds no sweep yet; give the command without" in capsys.readouterr().err
+
+
 def test_runs_that_were_made_or_examined_otherwise_are_told(answered, capsys):
     path = answered(RIGHT)
     runs = Runs(read_sweep(path))
