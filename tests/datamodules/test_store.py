@@ -232,9 +232,12 @@ def test_memory_of_a_row_does_not_grow_with_its_text(tmp_path, monkeypatch):
         assert sum(map(len, kept[0].values())) == count
         return held, most
 
+    def per_row():
+        few, many = run(60), run(260)
+        return [(more - less) / 200 for less, more in zip(few, many, strict=True)]
+
     run(60)  # what is loaded once
-    few, many = run(60), run(260)
-    held, most = ((more - less) / 200 for less, more in zip(few, many, strict=True))
+    held, most = map(min, per_row(), per_row())  # a table of Python's own may grow in one of them
     print(held, most)
     assert held < 300  # bytes a row, of some 2,000 of text
     assert most < 1500
