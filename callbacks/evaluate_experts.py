@@ -199,8 +199,10 @@ class EvaluateExperts(ExperimentCallback):
     @override
     def finish_share(self, index: int, count: int) -> None:
         with locked(self.experiment.folder.evaluation, "the evaluation", shared=True):
-            todo = {cell.path: cell for cell in self.matrix.cells() if not cell.path.exists()}
-            self.matrix.examination().run_share(list(todo.values()), index, count)
+            asked: set[Path] = set()
+            while todo := {c.path: c for c in self.matrix.cells() if c.path not in asked and not c.path.exists()}:
+                self.matrix.examination().run_share(list(todo.values()), index, count)
+                asked |= set(todo)  # and then merges that came meanwhile
 
     @override
     def plan(self) -> str:

@@ -30,16 +30,19 @@ def answer_cells(matrix: MatrixCells, todo: Sequence[Cell]) -> None:
     Raises:
         RuntimeError: a worker was ended from outside; says how.
     """
-    experiment = matrix.experiment.experiment
-    workers, start = min(experiment.workers, len(todo)), get_context("spawn")
+    experiment, examination = matrix.experiment.experiment, matrix.examination()
+    answered = [cell for cell in todo if examination.is_answered(cell)]
+    asking = [cell for cell in todo if not examination.is_answered(cell)]
+    workers, start = min(experiment.workers, len(asking)), get_context("spawn")
     if workers <= 1 or matrix.experiment.endpoint:  # an endpoint is asked side by side by one client, on one budget
-        matrix.examination().run(todo)
+        examination.run(todo)
         return
+    examination.run(answered)
     places = start.Queue()
     for worker in range(workers):
         places.put(own_gpu(worker, experiment.trainer))
     with ProcessPoolExecutor(workers, start, initializer=take_gpu, initargs=(places,)) as pool:
-        parts = [(matrix.config, matrix.experiment.without_data(), todo[i::workers]) for i in range(workers)]
+        parts = [(matrix.config, matrix.experiment.without_data(), asking[i::workers]) for i in range(workers)]
         shares = [pool.submit(answer_part, *part) for part in parts]
         children = active_children()
         try:

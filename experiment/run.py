@@ -29,10 +29,10 @@ from experiment.fit import has_several_devices, train
 from experiment.integration import check_integration, is_ready
 from experiment.joint import check_joint
 from experiment.judges import check_judges
-from experiment.launchers.part import WHOLE
+from experiment.launchers.part import WHOLE, Part
 from experiment.loggers import check_loggers
 from experiment.outlook import Outlook, plan
-from experiment.side_by_side import run_side_by_side
+from experiment.side_by_side import answered_beside, run_side_by_side
 from experiment.standing import check_parents, check_rows
 from guards.telling import doing
 from lightning_modules.sharding import NAME as FSDP2
@@ -209,9 +209,54 @@ def run_experiment(context: ExperimentContext) -> None:
         AdapterError: a finished expert stands on another one than the one beneath it now.
         RuntimeError: a worker process failed.
     """
-    experiment = context.experiment
-    wanted = list(experiment.only) or context.specialties
-    runs = context.runs_of(wanted)
+    train_experiment(context)
+    if is_first() and not context.part.trains_only:  # what is made of finished runs is the first process's work
+        finish_experiment(context, context.part)
+
+
+def train_experiment(context: ExperimentContext) -> None:
+    """Finish what an experiment requires, and train its own runs; errors as of `run_experiment`."""
+    experiment, runs = context.experiment, context.runs_of(wanted_of(context))
+    look(context)
+    parents = parents_of(context)
+    if examines_beside(context, runs):
+        for parent in parents:
+            train_experiment(parent)
+        with answered_beside(parents, experiment.workers - 1):
+            for parent in parents:
+                finish_experiment(parent, Part(merges_only=True))
+            train_all(context, runs)
+        for parent in parents:
+            finish_experiment(parent, parent.part)
+        return
+    train_side_by_side(context, runs)
+    for parent in parents:
+        run_experiment(parent)
+    if context.integrates and not is_first() and started_together():
+        wait_for_first(lambda: is_ready(context))  # the first process makes the merge that it starts from
+    train_all(context, runs)
+
+
+def wanted_of(context: ExperimentContext) -> list[str]:
+    """The specialties that are asked for."""
+    return list(context.experiment.only) or context.specialties
+
+
+def parents_of(context: ExperimentContext) -> list[ExperimentContext]:
+    """The required experiments, of experts with those specialties alone that are asked for; none that has none."""
+    found, wanted = [], wanted_of(context)
+    for parent in context.required:
+        needed = [specialty for specialty in parent.specialties if specialty in wanted]
+        if parent.provides != "expert":
+            found.append(parent)
+        elif needed:
+            found.append(replace(parent, experiment=replace(parent.experiment, only=needed)))
+    return found
+
+
+def look(context: ExperimentContext) -> None:
+    """Take an experiment's folder and look at its data, before anything is trained; errors as of `run_experiment`."""
+    wanted, runs = wanted_of(context), context.runs_of(wanted_of(context))
     if is_first():
         claim_folder(context)
     with phase(context, "data", "looking at the data"):
@@ -224,15 +269,57 @@ def run_experiment(context: ExperimentContext) -> None:
         if not training or unfinished(context, runs) or further:  # before hours of training what is required, not after
             check_data(context, wanted, further)
             check_questions(context, runs)
-    for parent in context.required:
-        run_required(parent, wanted)
+
+
+def examines_beside(context: ExperimentContext, runs: Sequence[str]) -> bool:
+    """Whether an agent is to be trained while other processes examine what it is made from."""
+    several = context.experiment.workers > 1 and context.part == WHOLE
+    return several and context.provides == "agent" and bool(unfinished(context, runs))
+
+
+def train_side_by_side(context: ExperimentContext, runs: Sequence[str]) -> None:
+    """Train experts in worker processes, where there are several to train; errors as of `run_experiment`.
+
+    Each worker trains the experts beneath its own too, of experiments with as many workers.
+    """
+    if context.provides != "expert" or context.experiment.workers == 1:
+        return
+    members = dealt_with(context)
+    todo = [run for run in runs if any(unfinished(m, [run]) for m in members if run in m.specialties)]
+    if len(todo) < 2:
+        return
+    for member in members:
+        for parent in parents_of(member):
+            if parent.folder not in [one.folder for one in members]:
+                run_experiment(parent)
+        if member is not context:
+            look(member)
+    with phase(context, "training"):
+        standing = [run for run in runs if not any(unfinished(m, [run]) for m in members[:-1] if run in m.specialties)]
+        check_parents(context, standing)
+        run_side_by_side(members, todo)
+
+
+def dealt_with(context: ExperimentContext) -> list[ExperimentContext]:
+    """An experiment of experts, last, and before it the required ones that its workers train with it."""
+    alike = [
+        parent
+        for parent in parents_of(context)
+        if parent.provides == "expert" and parent.experiment.workers == context.experiment.workers
+    ]
+    beneath = {member.folder: member for parent in alike for member in dealt_with(parent)}
+    return [*beneath.values(), context]
+
+
+def finish_experiment(context: ExperimentContext, part: Part) -> None:
+    """Make what is made of finished runs, where all are in; else say which are still to come.
+
+    Args:
+        context: of the experiment.
+        part: of that work.
+    """
+    experiment, runs = context.experiment, context.runs_of(wanted_of(context))
     torch.set_num_threads(experiment.threads)
-    if context.integrates and not is_first() and started_together():
-        wait_for_first(lambda: is_ready(context))  # the first process makes the merge that it starts from
-    if training:
-        train_all(context, runs)
-    if not is_first() or context.part.trains_only:
-        return  # what is made of finished runs is the first process's work
     missing = unfinished(context, context.runs)
     if missing:
         set_finished([context.folder.run(run).path for run in runs])
@@ -240,7 +327,7 @@ def run_experiment(context: ExperimentContext) -> None:
             (context.folder.path / STATUS).unlink()  # of an interruption that has been made good
         print(f"{experiment.name}: {', '.join(runs)} done; {', '.join(missing)} still to come", flush=True)
         return
-    finish_all(context, runs)
+    finish_all(context, runs, part)
 
 
 def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
@@ -279,9 +366,8 @@ def own_sets(context: ExperimentContext, wanted: Sequence[str]) -> dict[str, VQA
     return sets
 
 
-def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
+def finish_all(context: ExperimentContext, runs: Sequence[str], part: Part) -> None:
     """Let the callbacks make what they make of finished runs, and say so in the folders."""
-    part = context.part
     for callback in context.callbacks():
         if part.merges_only and callback.is_shared:
             break
@@ -305,18 +391,17 @@ def set_finished(folders: Sequence[Path]) -> None:
 
 def train_all(context: ExperimentContext, runs: Sequence[str]) -> None:
     """Carry out the runs that have not left their result; errors as of `run_experiment`."""
-    experiment = context.experiment
+    if context.provides == "nothing":
+        return
+    torch.set_num_threads(context.experiment.threads)
     with phase(context, "training"):
         check_parents(context, runs)
         todo = unfinished(context, runs)
-        if experiment.workers > 1 and len(todo) > 1:
-            run_side_by_side(context, todo)
-        else:
-            outlook = Outlook(experiment.name, len(todo))
-            for number, run in enumerate(todo, 1):
-                train(context, run)
-                if is_first() and not context.part.trains_only:  # else others train the experiment's other runs
-                    outlook.tell(number)
+        outlook = Outlook(context.experiment.name, len(todo))
+        for number, run in enumerate(todo, 1):
+            train(context, run)
+            if is_first() and not context.part.trains_only:  # else others train the experiment's other runs
+                outlook.tell(number)
 
 
 def unfinished(context: ExperimentContext, runs: Sequence[str]) -> list[str]:
@@ -339,13 +424,3 @@ def phase(context: ExperimentContext, name: str, work: str = "") -> Iterator[Non
     except BaseException as error:
         write_failure(context.folder.path, error, phase=name)
         raise
-
-
-def run_required(parent: ExperimentContext, wanted: Sequence[str]) -> None:
-    """Finish the part of a required experiment that the wanted specialties need."""
-    if parent.provides == "expert":
-        needed = [specialty for specialty in parent.specialties if specialty in wanted]
-        if not needed:
-            return
-        parent = replace(parent, experiment=replace(parent.experiment, only=needed))
-    run_experiment(parent)
