@@ -175,7 +175,7 @@ class Examination:
             progress.say(f"evaluated {cell.name}: {told}  ({done}/{len(todo)}, {progress.left} left)")
         progress.close()
 
-    def run_share(self, todo: Sequence[Cell], index: int, count: int) -> None:
+    def run_share(self, todo: Sequence[Cell], index: int, count: int) -> bool:
         """Answer every `count`-th piece of the cells, which whoever fills them then finds.
 
         Args:
@@ -183,9 +183,13 @@ class Examination:
             index: of the share, from 0.
             count: of the shares.
 
+        Returns:
+            Whether any piece of the share was missing.
+
         Raises:
             AdapterError: as `run`.
         """
+        answered = False
         self.model.check(path for cell in todo for path in cell.adapters)
         self.model.keep_to(index, count)
         for cell in todo:
@@ -197,7 +201,9 @@ class Examination:
             with self.model.acting(cell.adapters) as who:
                 for file, part in missing:
                     self.put(file, who, cell, part)
+            answered = True
             print(f"answered {len(missing)} pieces of {cell.name}, share {index + 1} of {count}", flush=True)
+        return answered
 
     def is_answered(self, cell: Cell) -> bool:
         """Whether every piece of a cell is on disk, so that nobody has to be asked."""

@@ -197,12 +197,11 @@ class EvaluateExperts(ExperimentCallback):
             print(f"counted by {counted}; the lenient reading stands beside it in {folder}/report.md\n", flush=True)
 
     @override
-    def finish_share(self, index: int, count: int) -> None:
+    def finish_share(self, index: int, count: int) -> bool:
         with locked(self.experiment.folder.evaluation, "the evaluation", shared=True):
-            asked: set[Path] = set()
-            while todo := {c.path: c for c in self.matrix.cells() if c.path not in asked and not c.path.exists()}:
-                self.matrix.examination().run_share(list(todo.values()), index, count)
-                asked |= set(todo)  # and then merges that came meanwhile
+            examination = self.matrix.examination()
+            todo = {cell.path: cell for cell in self.matrix.cells() if not cell.path.exists()}
+            return examination.run_share(list(todo.values()), index, count)
 
     @override
     def plan(self) -> str:

@@ -45,13 +45,19 @@ class ExperimentCallback(L.Callback):
         """What `finish` asks besides the specialties' questions: name in messages -> set."""
         return {}
 
-    def finish_share(self, index: int, count: int) -> None:
+    def finish_share(self, index: int, count: int) -> bool:
         """Do a share of what `finish` would do that needs no other share; shares run at once, on several machines.
+
+        Called again until nothing is left, as other processes may make more meanwhile.
 
         Args:
             index: of the share, from 0.
             count: of all shares.
+
+        Returns:
+            Whether there was anything to do.
         """
+        return False
 
     def finish(self) -> None:
         """Called when every run of the experiment is complete, possibly more than once: do nothing twice."""

@@ -30,7 +30,7 @@ MATRICES = {"cosine": "cosine", "overlap_inputs": "overlap of inputs", "overlap_
 PER_EXPERT = ("norm", "retention", "interference", "survival")
 
 
-def write_board(folder: Path, report: Mapping[str, Any], *, pictures: bool = True) -> None:
+def write_board(folder: Path, report: Mapping[str, Any], *, pictures: bool = True) -> bool:
     """Write a report's figures and scalars as one event file, unless they stand there; an earlier merge's make room.
 
     Args:
@@ -38,12 +38,15 @@ def write_board(folder: Path, report: Mapping[str, Any], *, pictures: bool = Tru
         report: see `merge.report.conflict_report`.
         pictures: whether maps are drawn, or numbers and the verdict written alone.
 
+    Returns:
+        Whether it did not stand there.
+
     Raises:
         DamagedError: the board that stands there is not as it was written.
     """
     made_from = hashlib.sha256(f"{pictures} {to_json(report)}".encode()).hexdigest()
     if board_stands(folder, made_from):
-        return
+        return False
     with board(folder, made_from) as writer:
         for key in PER_EXPERT:
             for name in report["names"]:
@@ -53,6 +56,7 @@ def write_board(folder: Path, report: Mapping[str, Any], *, pictures: bool = Tru
         if pictures:
             draw(writer, report)
         writer.add_text("weights/verdict", verdict(report, rejected=folder.name == REJECTED), 0)
+    return True
 
 
 def draw(writer: SummaryWriter, report: Mapping[str, Any]) -> None:

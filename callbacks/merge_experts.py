@@ -8,6 +8,7 @@ Choice: every experiment of the lineage contributes its own task vectors, so aft
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing_extensions import override
 from answering.conditioning import Conditioning
 from answering.merge_answers import MergeAnswers
 from artifacts.folders import locked
+from artifacts.manifest import MANIFEST
 from callbacks.experiment_callback import ExperimentCallback
 from callbacks.merge_board import write_board
 from configs.build import build
@@ -32,7 +34,7 @@ from merge.methods.interface import MergeMethod
 from merge.methods.learned import LearnedScalars
 from merge.methods.mean import Mean
 from merge.recipe import Recipe, Source, preset_faults, rank_faults, read_method
-from merge.run import CONFLICT_MD, MergeSummary, merge_adapters
+from merge.run import CONFLICT_JSON, CONFLICT_MD, REJECTED, MergeSummary, merge_adapters
 
 AUTO = "auto"
 
@@ -121,6 +123,16 @@ class MergeExperts(ExperimentCallback):
             if self.config.auto:
                 self.choose()
 
+    @override
+    def finish_share(self, index: int, count: int) -> bool:
+        places = [self.experiment.folder.merged(name) for name in self.config.names if index == 0]
+        merges = [out for place in places for out in (place, place / REJECTED) if (out / MANIFEST).is_file()]
+        drawn = [
+            write_board(out, json.loads((out / CONFLICT_JSON).read_text("utf-8")), pictures=self.config.pictures)
+            for out in merges
+        ]
+        return any(drawn)
+
     def methods(self) -> dict[str, MergeMethod]:
         """Every configured method by name."""
         specs = {n: Component(s["class_path"], dict(s.get("init_args") or {})) for n, s in self.config.methods.items()}
@@ -145,7 +157,8 @@ class MergeExperts(ExperimentCallback):
     def tell(self, name: str, summary: MergeSummary) -> None:
         """Print what was found, and put it on the board, unless that was done before."""
         report = summary.report
-        write_board(summary.out, report, pictures=self.config.pictures)
+        if not self.experiment.part.merges_only:  # else whoever examines the merges draws them
+            write_board(summary.out, report, pictures=self.config.pictures)
         if summary.skipped:
             return
         count, gates = len(report["names"]), report["gates"]["verdict"]

@@ -211,7 +211,7 @@ def run_experiment(context: ExperimentContext) -> None:
     """
     train_experiment(context)
     if is_first() and not context.part.trains_only:  # what is made of finished runs is the first process's work
-        finish_experiment(context, context.part)
+        finish_experiment(context)
 
 
 def train_experiment(context: ExperimentContext) -> None:
@@ -224,10 +224,10 @@ def train_experiment(context: ExperimentContext) -> None:
             train_experiment(parent)
         with answered_beside(parents, experiment.workers - 1):
             for parent in parents:
-                finish_experiment(parent, Part(merges_only=True))
+                finish_experiment(replace(parent, part=Part(merges_only=True)))
             train_all(context, runs)
         for parent in parents:
-            finish_experiment(parent, parent.part)
+            finish_experiment(parent)
         return
     train_side_by_side(context, runs)
     for parent in parents:
@@ -311,13 +311,8 @@ def dealt_with(context: ExperimentContext) -> list[ExperimentContext]:
     return [*beneath.values(), context]
 
 
-def finish_experiment(context: ExperimentContext, part: Part) -> None:
-    """Make what is made of finished runs, where all are in; else say which are still to come.
-
-    Args:
-        context: of the experiment.
-        part: of that work.
-    """
+def finish_experiment(context: ExperimentContext) -> None:
+    """Make what is made of finished runs, where all are in; else say which are still to come."""
     experiment, runs = context.experiment, context.runs_of(wanted_of(context))
     torch.set_num_threads(experiment.threads)
     missing = unfinished(context, context.runs)
@@ -327,7 +322,7 @@ def finish_experiment(context: ExperimentContext, part: Part) -> None:
             (context.folder.path / STATUS).unlink()  # of an interruption that has been made good
         print(f"{experiment.name}: {', '.join(runs)} done; {', '.join(missing)} still to come", flush=True)
         return
-    finish_all(context, runs, part)
+    finish_all(context, runs)
 
 
 def check_questions(context: ExperimentContext, runs: Sequence[str]) -> None:
@@ -366,16 +361,22 @@ def own_sets(context: ExperimentContext, wanted: Sequence[str]) -> dict[str, VQA
     return sets
 
 
-def finish_all(context: ExperimentContext, runs: Sequence[str], part: Part) -> None:
+def finish_all(context: ExperimentContext, runs: Sequence[str]) -> None:
     """Let the callbacks make what they make of finished runs, and say so in the folders."""
-    for callback in context.callbacks():
+    part, callbacks = context.part, list(context.callbacks())
+
+    def make(callback: ExperimentCallback) -> bool:
+        with phase(context, type(callback).__name__, getattr(callback, "work", "")):
+            return callback.finish() if part.share is None else callback.finish_share(*part.share)
+
+    if part.share is not None:
+        while any([make(callback) for callback in callbacks]):
+            pass  # others made more meanwhile, such as merges
+        return
+    for callback in callbacks:
         if part.merges_only and callback.is_shared:
             break
-        with phase(context, type(callback).__name__, getattr(callback, "work", "")):
-            if part.share is not None:
-                callback.finish_share(*part.share)
-            else:
-                callback.finish()
+        make(callback)
     if part != WHOLE:
         return
     folders = [context.folder.run(run).path for run in runs] if context.provides != "nothing" else []

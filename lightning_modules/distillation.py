@@ -42,7 +42,7 @@ from lightning_modules.rollouts import Rollouts, joined
 from lightning_modules.stage import Stage, StageContext
 from lightning_modules.teacher_gate import TeacherGate
 
-AHEAD = 7
+AHEAD = 14
 """Steps whose questions teachers answer with those of a step: few answers at a time are slow."""
 
 

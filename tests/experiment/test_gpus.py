@@ -63,7 +63,9 @@ def test_each_training_worker_is_started_with_a_gpu_of_its_own(monkeypatch, tmp_
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr(side_by_side.subprocess, "Popen", Started)
     settings = SimpleNamespace(workers=3, trainer=trainer, name="gba")
-    context = SimpleNamespace(experiment=settings, path=tmp_path, arguments=(), called="gba", lineage=[], specialties=[])
+    context = SimpleNamespace(
+        experiment=settings, path=tmp_path, arguments=(), called="gba", lineage=[], specialties=[]
+    )
     side_by_side.run_side_by_side([context], ["a", "b", "c", "d"])
     assert [env[VISIBLE] for _, env in started] == expected
     assert all("LOCAL_RANK" not in env and env["PATH"] == os.environ["PATH"] for _, env in started)
