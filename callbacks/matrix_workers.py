@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from callbacks.evaluate_experts import EvaluateExperts
     from experiment.context import ExperimentContext
 
+CELLS_OF_A_WORKER = 4
+"""Cells that a further process is started for, at least: it has to load the libraries and the base first."""
+
 
 def answer_cells(matrix: MatrixCells, todo: Sequence[Cell]) -> None:
     """Answer the questions of cells, in worker processes if the experiment has several; each piece goes to disk.
@@ -33,11 +36,12 @@ def answer_cells(matrix: MatrixCells, todo: Sequence[Cell]) -> None:
     experiment, examination = matrix.experiment.experiment, matrix.examination()
     answered = [cell for cell in todo if examination.is_answered(cell)]
     asking = [cell for cell in todo if not examination.is_answered(cell)]
-    workers, start = min(experiment.workers, len(asking)), get_context("spawn")
+    workers, start = min(experiment.workers, len(asking) // CELLS_OF_A_WORKER), get_context("spawn")
     if workers <= 1 or matrix.experiment.endpoint:  # an endpoint is asked side by side by one client, on one budget
         examination.run(todo)
         return
-    examination.run(answered)
+    if answered:
+        examination.run(answered)
     places = start.Queue()
     for worker in range(workers):
         places.put(own_gpu(worker, experiment.trainer))

@@ -102,12 +102,17 @@ def test_each_examining_worker_takes_a_gpu_of_its_own(machine, monkeypatch, thre
 
     monkeypatch.setattr(matrix_workers, "ProcessPoolExecutor", Pool)
     context = assemble(load(str(machine.files / "gba.yaml"), [f"runs_dir={machine.runs}", "workers=2"]))
-    callback = evaluate_experts.EvaluateExperts(experiment=context)
-    callback.compute(["first", "second", "third"])
-    assert (taken, parts) == (["0", "1"], [["first", "third"], ["second"]])
+    callback, here = evaluate_experts.EvaluateExperts(experiment=context), []
+    examination = SimpleNamespace(is_answered=lambda cell: cell == 8, run=here.append)
+    monkeypatch.setattr(callback.matrix, "examination", lambda: examination)
+    callback.compute([*range(9)])
+    assert (taken, parts) == (["0", "1"], [[0, 2, 4, 6], [1, 3, 5, 7]])
+    assert here == [[8]]  # nobody has to be asked for it
     context.experiment = replace(context.experiment, trainer={"accelerator": "cpu"})
-    callback.compute(["first", "second"])
+    callback.compute([*range(8)])
     assert taken[2:] == ["none", "none"]
+    callback.compute([*range(7)])  # too few for two processes
+    assert (len(parts), here[1:]) == (4, [[*range(7)]])
 
 
 def test_a_worker_of_a_pool_takes_what_is_next(monkeypatch):
