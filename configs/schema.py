@@ -213,7 +213,8 @@ class Experiment(Ranged):
     launcher: Annotated[Component, Slot("experiment.launchers.interface.Launcher")] | None = None
     """What starts the work on other machines, as jobs; without one it is done here."""
     workers: Annotated[int, at_least(1)] = 1
-    """Specialties trained side by side, each in a process of its own, on a GPU of its own where there are several."""
+    """Processes at once, each on a GPU of its own where there are several: specialties that are trained, with what they
+    stand on; cells that are examined; and beside the training of an agent, what it is made from is examined."""
     threads: Annotated[int, at_least(1)] = 1
     """CPU threads per process."""
     feature_cache: str = ""

@@ -66,7 +66,8 @@ def answered_beside(experiments: Sequence[ExperimentContext], workers: int) -> I
         experiments: whose experts are finished.
         workers: processes, at least 1.
     """
-    asking = [one for one in experiments if any(getattr(c, "is_shared", False) for c in one.callbacks())]
+    asking = [one for one in experiments if not (one.folder.evaluation / "matrix.csv").exists()]
+    asking = [one for one in asking if any(getattr(callback, "is_shared", False) for callback in one.callbacks())]
     running: dict[str, subprocess.Popen] = {}
     with ending(running.values()):
         for place, context in enumerate(asking):

@@ -87,6 +87,8 @@ def test_what_an_agent_is_made_from_is_examined_beside_its_training(lineage, pla
     assert "weights/experts" in events.Tags()["images"]
     assert states(made, "gba", "integrate") == {"finished"}
     assert not list(made.runs.rglob("*.parts"))
+    assert made.without("integrate").run("integrate", "workers=2", *drawn, "callbacks.evaluate=null") == 0
+    assert len(started) == 1  # nobody is left to be asked
 
 
 def test_a_share_asks_and_draws_what_came_since(lineage, tmp_path, capsys):
