@@ -8,6 +8,7 @@ import pytest
 from artifacts.adapter_files import base_fingerprint, is_complete, write_adapter
 from artifacts.folders import ExperimentFolder
 from callbacks.merge_experts import MergeExperts
+from experiment.launchers.part import WHOLE
 from lightning_modules.adapters import LoRASettings
 from tests.conftest import made_example, randomise_adapter
 from tests.merge.conftest import READS
@@ -34,6 +35,7 @@ class Made:
     loads: int = 0
 
     specialties = SPECIALTIES
+    part = WHOLE
     experiment = SimpleNamespace(name="made", trainer={"accelerator": "cpu"}, runs_dir="runs")
 
     def is_complete(self):
